@@ -1,0 +1,142 @@
+"""What every benchmark does the same way: whole processes in turn, medians with spread, one section of RESULTS.md.
+
+Peer and job run A, B, A, B, … so that a machine whose speed drifts slows both; what counts is the ratio pair by pair.
+
+    runs = alternate({"plain": [...], "job": [...]}, rounds=3)
+    record("Stage 1", ["", "seconds"], [[name, Spread.of(run.seconds for run in runs[name])] for name in runs])
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import platform
+import re
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+RESULTS = Path(__file__).parent / "RESULTS.md"
+PREAMBLE = "# Results\n\nWritten by `make bench`: the median (smallest to largest, number of runs).\n"
+PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "obstore", "google-cloud-storage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One finished process, as the operating system accounts for it."""
+
+    seconds: float
+    """Wall time from start to exit."""
+    cpu_seconds: float
+    """User and system time, finished children counted."""
+    peak_bytes: int
+    """The largest resident set of any one process in it."""
+    output: str
+    """Standard output and error, in the order written."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The median of some runs, between their smallest and their largest."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """Take the spread of at least one value."""
+        sample = list(values)
+        return cls(statistics.median(sample), min(sample), max(sample), len(sample))
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g}, n = {self.count})"
+
+
+def run(command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None) -> Run:
+    """Run one command to its end.
+
+    Args:
+        command: program and arguments; no shell.
+        environment: added to this process's own.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed; its output is printed before.
+    """
+    environment = {**os.environ, **(environment or {})}
+    with tempfile.TemporaryFile() as log:
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        # note: wait4 gives this one child's peak; RUSAGE_CHILDREN keeps the largest of all children so far
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        output = log.read().decode(errors="replace")
+    if process.returncode:
+        print(output, file=sys.stderr)
+        raise subprocess.CalledProcessError(process.returncode, command)
+    cpu_seconds = usage.ru_utime + usage.ru_stime
+    return Run(seconds=seconds, cpu_seconds=cpu_seconds, peak_bytes=usage.ru_maxrss * 1024, output=output)
+
+
+def alternate(
+    commands: Mapping[str, Sequence[str | Path]],
+    *,
+    rounds: int = 3,
+    environments: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, list[Run]]:
+    """Run each command once a round, in the order given, and return each one's runs by its name.
+
+    Args:
+        commands: name -> program and arguments.
+        rounds: how often each is run.
+        environments: name -> variables for that command alone.
+    """
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for number in range(1, rounds + 1):
+        for name, command in commands.items():
+            runs[name].append(run(command, environment=(environments or {}).get(name)))
+            print(f"round {number} of {rounds}: {name}: {runs[name][-1].seconds:.2f} s", file=sys.stderr)
+    return runs
+
+
+def ratio(peer: Iterable[float], job: Iterable[float]) -> Spread:
+    """Return how many times more the peer took than the job, pair by pair."""
+    return Spread.of(theirs / ours for theirs, ours in zip(peer, job, strict=True))
+
+
+def machine() -> str:
+    """Return one line: processor, cores this process may use, Python and the versions that matter."""
+    cpu = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    installed = {package.metadata["Name"].replace("_", "-"): package.version for package in metadata.distributions()}
+    facts = [cpu[1] if cpu else platform.machine(), f"{len(os.sched_getaffinity(0))} cores"]
+    facts += [f"Python {platform.python_version()}"]
+    return ", ".join(facts + [f"{name} {installed[name]}" for name in PACKAGES if name in installed])
+
+
+def record(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, path: Path = RESULTS) -> None:
+    """Print a table, and put it into the results in the place of the section of the same title.
+
+    The command recorded with it is the one that runs: ``python benchmarks/NAME.py ARGUMENTS``.
+    """
+    command = shlex.join(["python", os.path.relpath(sys.argv[0], RESULTS.parents[1]), *sys.argv[1:]])
+    lines = [f"## {title}", "", f"`{command}`, {dt.datetime.now(tz=dt.UTC).date()}", "", machine(), ""]
+    lines += ["| " + " | ".join(map(str, row)) + " |" for row in [header, ["---"] * len(header), *rows]]
+    section = "\n".join(lines) + "\n"
+    print(section)
+    text = path.read_text() if path.exists() else PREAMBLE
+    preamble, *others = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    sections = [other.rstrip() + "\n" for other in others if not other.startswith(f"## {title}\n")]
+    path.write_text("\n".join([preamble.rstrip() + "\n", *sorted([*sections, section])]))

@@ -1,0 +1,143 @@
+"""What the kept model is worth: scores of the held-out images, and the documents made of them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from job import split, stages
+from job.model import STAGES
+
+if TYPE_CHECKING:
+    from job.dataset import Dataset
+    from job.manifest import Manifest
+    from job.model import Classifier
+    from job.stages import EpochResult, Examples, TrainingState
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The kept model's answers for one side of the split.
+
+    Attributes:
+        split: "validation" or "test".
+        rows: which images, int [n].
+        probabilities: float32 [n, labels].
+        loss: mean cross-entropy.
+        accuracy: share of images whose most probable label is theirs.
+    """
+
+    split: str
+    rows: Array
+    probabilities: Array
+    loss: float
+    accuracy: float
+
+    def document(self) -> dict[str, object]:
+        """Return what metrics.json says of this side."""
+        return {"accuracy": self.accuracy, "loss": self.loss, "images": len(self.rows)}
+
+
+BATCH = 32
+"""Images scored at a time."""
+
+
+def score(classifier: Classifier, examples: Examples, rows_of: dict[str, Array]) -> dict[str, Scores]:
+    """Score the held-out images: the validation side, and the test side where it has any.
+
+    Args:
+        classifier: with the weights that are published.
+        examples: with pixels as inputs.
+        rows_of: the split's name -> rows, int [n].
+    """
+    predict = stages.predictor(examples, BATCH)
+    scores = {}
+    for side in ("validation", "test"):
+        if len(rows := rows_of[side]):
+            logits = predict(rows)
+            loss, accuracy = stages.measure(classifier, logits, examples.labels[rows])
+            probabilities = classifier.probabilities(tf.constant(logits)).numpy()
+            scores[side] = Scores(split=side, rows=rows, probabilities=probabilities, loss=loss, accuracy=accuracy)
+    return scores
+
+
+def held_out(scores: dict[str, Scores], images: Dataset, most: int) -> tuple[list[bytes], Array]:
+    """Return the bytes and the probabilities, float32 [n, labels], of at most `most` scored images, in hash order."""
+    rows = np.concatenate([side.rows for side in scores.values()])
+    probabilities = np.concatenate([side.probabilities for side in scores.values()])
+    chosen = np.argsort(split.hashes(images.manifest)[rows], kind="stable")[:most]
+    return [images.encoded(row) for row in rows[chosen].tolist()], probabilities[chosen]
+
+
+def metrics(state: TrainingState, kept: EpochResult, scores: dict[str, Scores], **further: object) -> dict[str, object]:
+    """Return metrics.json: what is not there is null."""
+    assert state.best is not None, "a run has at least one epoch"
+    by_stage = {stage: [result for result in state.history if result.stage == stage] for stage in STAGES}
+    return {
+        "validation": scores["validation"].document(),
+        "test": scores["test"].document() if "test" in scores else None,
+        "kept": _short(kept),
+        "best": _short(state.best.epoch),
+        "last": _short(state.history[-1]),
+        "stages": {stage: _stage(results) for stage, results in by_stage.items()},
+        **further,
+    }
+
+
+def _short(result: EpochResult) -> dict[str, object]:
+    """Return what names an epoch, and what it reached."""
+    names = ("stage", "epoch", "val_loss", "val_accuracy")
+    return {name: getattr(result, name) for name in names}
+
+
+def _stage(results: list[EpochResult]) -> dict[str, object] | None:
+    """Return a stage's last epoch and its totals; None for a stage that was skipped."""
+    if not results:
+        return None
+    last = results[-1]
+    return {
+        "epochs": len(results),
+        "loss": last.loss,
+        "accuracy": last.accuracy,
+        "val_loss": last.val_loss,
+        "val_accuracy": last.val_accuracy,
+        "best_val_accuracy": max(result.val_accuracy for result in results),
+        "seconds": sum(result.seconds for result in results),
+        "images_per_second": float(np.mean([result.images_per_second for result in results])),
+        "input_wait": float(np.mean([result.input_wait for result in results])),
+    }
+
+
+HISTORY_COLUMNS = ("stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
+
+
+def history_csv(history: list[EpochResult]) -> bytes:
+    """Return history.csv: a row an epoch."""
+    rows = (dataclasses.asdict(result) for result in history)
+    return _csv([HISTORY_COLUMNS, *([row[column] for column in HISTORY_COLUMNS] for row in rows)])
+
+
+def predictions_csv(manifest: Manifest, scores: dict[str, Scores]) -> bytes:
+    """Return predictions.csv: a row for each held-out image, with a probability column per label."""
+    columns = [f"probability_{label}" for label in manifest.labels]
+    rows: list[list[object]] = [["uri", "split", "label", "prediction", *columns]]
+    for side in scores.values():
+        for row, scored in zip(side.rows.tolist(), side.probabilities, strict=True):
+            truth, prediction = manifest.labels[manifest.label[row]], manifest.labels[int(scored.argmax())]
+            probabilities = [f"{probability:.9g}" for probability in scored.tolist()]
+            rows.append([manifest.uri(row), side.split, truth, prediction, *probabilities])
+    return _csv(rows)
+
+
+def _csv(rows: list[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode()

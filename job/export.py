@@ -1,0 +1,119 @@
+"""The published model, in the formats others load, and the proof that it answers as the run's own did.
+
+- ``model.keras``: the standard Keras architecture. It loads without this package.
+- ``saved_model/``: for TensorFlow Serving and ``tf.saved_model.load``. BatchNormalization is merged into the
+  convolutions. ``serving_default`` takes pixels, uint8 [n, size, size, 3]; ``serve_bytes`` takes encoded images, string
+  [n], and decodes them as the run did. Both return ``probabilities``, float32 [n, labels], and ``labels``, string
+  [n, labels].
+- ``labels.txt``: a label a line, in the order of the probabilities.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from job import config, decode, errors, folding
+from job.invariants import REMEDY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from job.model import Classifier
+
+Array = np.ndarray[Any, Any]
+
+TOLERANCE = 1e-3
+"""How far a probability of the exported model may lie from the run's, both float32."""
+
+
+class ServedModel(tf.Module):  # type: ignore[misc] # TensorFlow has no types
+    """The classifier as it is served: a tf.Module with two signatures."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self._classifier = classifier
+        self._base_model = folding.merge(classifier.base_model)
+        # note: tf.Module finds tf.Variables, and not those that Keras wraps
+        variables = [*self._base_model.variables, *classifier.head_variables()]
+        self._variables = [variable.value for variable in variables]
+
+    def serving_default(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the labels' probabilities for pixels, uint8 [n, size, size, 3]."""
+        classifier = self._classifier
+        maps = self._base_model(classifier.rescaling(pixels), training=False)
+        logits = classifier.head_logits(tf.reduce_mean(maps, axis=(1, 2)))
+        labels = tf.tile(tf.constant([list(classifier.labels)]), [tf.shape(pixels)[0], 1])
+        return {"probabilities": classifier.probabilities(logits), "labels": labels}
+
+    def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Return the labels' probabilities for encoded images, string [n]."""
+        return self.serving_default(decode.decode_batch(image_bytes, self._classifier.image_size))
+
+
+def save(classifier: Classifier, folder: Path) -> None:
+    """Write ``model.keras``, ``saved_model/`` and ``labels.txt`` into `folder`."""
+    folder.mkdir()
+    classifier.model.save(folder / "model.keras")
+    served, size = ServedModel(classifier), classifier.image_size
+    tf.saved_model.save(
+        served,
+        str(folder / "saved_model"),
+        signatures={
+            "serving_default": tf.function(
+                served.serving_default, input_signature=[tf.TensorSpec((None, size, size, 3), tf.uint8, "pixels")]
+            ),
+            "serve_bytes": tf.function(
+                served.serve_bytes, input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")]
+            ),
+        },
+    )
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
+
+
+def verify(folder: Path, encoded: Sequence[bytes], probabilities: Array) -> dict[str, Any]:
+    """Score encoded images with the exported SavedModel, in a fresh process on the CPU, and compare.
+
+    Args:
+        folder: what `save` wrote to.
+        encoded: the images' bytes as they were stored.
+        probabilities: the run's own, float32 [n, labels].
+
+    Returns:
+        What metrics.json says of the comparison.
+
+    Raises:
+        errors.InvariantError: the exported model cannot be loaded, or answers differently.
+    """
+    with TemporaryDirectory(dir=folder.parent) as scratch:
+        images, answers = Path(scratch) / "images.npz", Path(scratch) / "probabilities.npy"
+        np.savez(images, data=np.frombuffer(b"".join(encoded), np.uint8), lengths=[len(data) for data in encoded])
+        command = [sys.executable, "-m", "job.scorer", str(folder / "saved_model"), str(images), str(answers)]
+        # note: no GPU for the child, which could not have the memory that this process holds
+        environment = config.child_environment(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
+        child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 (our own interpreter and paths)
+        if child.returncode:
+            raise errors.InvariantError(
+                f"the exported model cannot be loaded and run in a fresh process (exit {child.returncode}): "
+                f"{child.stderr.strip()[-2000:]}",
+                remedy=REMEDY,
+            )
+        served = np.load(answers, allow_pickle=False)
+    difference = float(np.abs(served - probabilities).max())
+    # Two labels whose probabilities lie within the tolerance may change places.
+    ranked = np.sort(probabilities, axis=1)
+    clear = ranked[:, -1] - ranked[:, -2] > TOLERANCE
+    flipped = int(np.count_nonzero(clear & (served.argmax(axis=1) != probabilities.argmax(axis=1))))
+    if difference > TOLERANCE or flipped or not np.isfinite(served).all():
+        raise errors.InvariantError(
+            f"the exported model answers differently: probabilities differ by up to {difference:g}, expected at most "
+            f"{TOLERANCE:g}; {flipped} of {len(encoded)} images get another label",
+            remedy=REMEDY,
+        )
+    return {"images": len(encoded), "max_difference": difference, "tolerance": TOLERANCE}

@@ -1,0 +1,142 @@
+"""BatchNormalization folded into the convolution before it.
+
+A BatchNormalization layer in inference mode multiplies each channel by one constant and adds another. Behind a
+convolution this is a convolution again: with ``scale = gamma / sqrt(moving_variance + epsilon)``,
+
+    BN(conv(x, kernel) + bias) = conv(x, kernel * scale) + (bias - moving_mean) * scale + beta
+
+The trainable variable stays the original kernel: the gradient flows through the product, and is the same. Since the
+recipe never trains BatchNormalization, the training graph does without it (Jacob et al., 2017,
+https://arxiv.org/abs/1712.05877, section 3.2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class FoldedConvolution(keras.layers.Layer):  # type: ignore[misc] # Keras has no types
+    """A convolution and the BatchNormalization behind it, as one convolution that shares the first one's variables.
+
+    Args:
+        convolution: a Conv2D or DepthwiseConv2D without an activation.
+        normalization: the BatchNormalization behind it. Its values are taken as constants, now.
+    """
+
+    def __init__(self, convolution: keras.layers.Layer, normalization: keras.layers.BatchNormalization) -> None:
+        super().__init__(name=f"{convolution.name}_folded", dtype=convolution.dtype_policy)
+        self.convolution = convolution
+        mean, variance = np.float64(normalization.moving_mean), np.float64(normalization.moving_variance)
+        gamma = np.float64(normalization.gamma) if normalization.scale else np.ones_like(mean)
+        beta = np.float64(normalization.beta) if normalization.center else np.zeros_like(mean)
+        self._scale = gamma / np.sqrt(variance + normalization.epsilon)
+        self._shift = beta - mean * self._scale
+
+        self._depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
+
+    def merged(self) -> tuple[Any, Any]:
+        """Return the kernel and the bias, [channels], of the one convolution, functions of the trainable variables."""
+        layer = self.convolution
+        scale = keras.ops.cast(self._scale, layer.variable_dtype)
+        shift = keras.ops.cast(self._shift, layer.variable_dtype)
+        bias = shift + layer.bias * scale if layer.use_bias else shift
+        return layer.kernel * (keras.ops.reshape(scale, layer.kernel.shape[2:]) if self._depthwise else scale), bias
+
+    def call(self, inputs: Any) -> Any:
+        """Return the normalized convolution of `inputs`, in the data format of the layer."""
+        layer = self.convolution
+        kernel, bias = self.merged()
+        convolve = keras.ops.depthwise_conv if self._depthwise else keras.ops.conv
+        outputs = convolve(
+            inputs,
+            keras.ops.cast(kernel, self.compute_dtype),
+            strides=layer.strides,
+            padding=layer.padding,
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate,
+        )
+        if layer.data_format == "channels_first":
+            bias = keras.ops.reshape(bias, (-1, 1, 1))
+        return outputs + keras.ops.cast(bias, self.compute_dtype)
+
+
+def fold(model: keras.Model) -> keras.Model:
+    """Return `model` with each BatchNormalization folded where it directly follows a convolution.
+
+    The two models share their variables. The values of the BatchNormalization layers are constants of the new one, so
+    fold after the weights are loaded. A BatchNormalization that does not follow a convolution stays as it is.
+
+    Args:
+        model: a functional model; the result has the same inputs and outputs.
+    """
+    pairs = _pairs(model)
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return FoldedConvolution(layer, pairs[layer.name]) if layer.name in pairs else layer
+
+    return _clone(model, pairs, clone)
+
+
+def merge(model: keras.Model) -> keras.Model:
+    """Return a model of its own, for serving, in which the folded convolutions are plain ones with a bias.
+
+    It has the same inputs, outputs and layer names as `model`, but for the BatchNormalization layers that are gone.
+
+    Args:
+        model: a functional model with the weights that are to be served.
+    """
+    pairs = _pairs(model)
+
+    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
+        bias = {"use_bias": True} if layer.name in pairs else {}
+        return type(layer).from_config({**layer.get_config(), **bias})
+
+    merged = _clone(model, pairs, clone)
+    for layer in (layer for layer in merged.layers if layer.weights):
+        original = model.get_layer(layer.name)
+        if layer.name in pairs:
+            layer.set_weights([np.asarray(value) for value in FoldedConvolution(original, pairs[layer.name]).merged()])
+        else:
+            layer.set_weights(original.get_weights())
+    return merged
+
+
+Pairs = dict[str, keras.layers.BatchNormalization]
+
+
+def _clone(model: keras.Model, pairs: Pairs, clone: Callable[[keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
+    """Return `model` with each layer replaced by its `clone`, and without the BatchNormalization of the pairs."""
+    dropped = {normalization.name for normalization in pairs.values()}
+
+    def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        return args[0] if layer.name in dropped else layer(*args, **kwargs)
+
+    return keras.models.clone_model(model, clone_function=clone, call_function=call)
+
+
+def _pairs(model: keras.Model) -> Pairs:
+    """Return the foldable pairs: the convolution's name -> the BatchNormalization that alone reads its output."""
+    pairs = {}
+    for normalization in model.layers:
+        if not isinstance(normalization, keras.layers.BatchNormalization):
+            continue
+        [layer] = _sources(normalization)
+        if (
+            isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
+            and layer.activation is keras.activations.linear
+            and sum(layer in _sources(other) for other in model.layers) == 1
+        ):
+            pairs[layer.name] = normalization
+    return pairs
+
+
+def _sources(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
+    """Return the layers whose outputs `layer` reads."""
+    inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+    return [tensor._keras_history.operation for tensor in inputs]  # noqa: SLF001 (Keras has no public way to walk a graph)

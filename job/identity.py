@@ -1,0 +1,83 @@
+"""Which run this is: a name made from the data, the settings that change the result, and the recipe's version.
+
+So the same settings on the same data are the same run, whoever starts it (docs/adr/0003-identity-by-content.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from job import config, storage
+
+if TYPE_CHECKING:
+    from job.config import Settings
+    from job.manifest import Manifest
+
+RECIPE = 1
+"""Raised when the same settings on the same data would give another model than before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What decides the result.
+
+    Attributes:
+        recipe: the version of the recipe.
+        data: the manifest's digest.
+        settings: dotted name -> value, of every setting that changes the result.
+    """
+
+    recipe: int
+    data: str
+    settings: dict[str, object]
+
+    def document(self) -> dict[str, object]:
+        """Return it as plain JSON."""
+        return {"recipe": self.recipe, "data": self.data, "settings": self.settings}
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of the whole, in hexadecimal."""
+        text = json.dumps(self.document(), sort_keys=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def differences(self, other: dict[str, object]) -> list[str]:
+        """Return a line for everything in which the document of another identity differs."""
+        theirs = other.get("settings")
+        before = theirs if isinstance(theirs, dict) else {}
+        lines = [
+            f"{key} is {self.settings.get(key)!r}, and was {before.get(key)!r}"
+            for key in sorted({*self.settings, *before})
+            if self.settings.get(key) != before.get(key)
+        ]
+        if self.data != other.get("data"):
+            lines.append("the data are others (names, sizes, checksums or labels)")
+        if self.recipe != other.get("recipe"):
+            lines.append(f"the recipe's version is {self.recipe}, and was {other.get('recipe')!r}")
+        return lines
+
+
+def identify(settings: Settings, manifest: Manifest) -> Identity:
+    """Return the identity of a run on the listed data.
+
+    Weights from a file are known by their content: the same path with other bytes is another run.
+    """
+    chosen = config.result_settings(settings)
+    weights = settings.model.weights
+    if weights not in ("imagenet", "none"):
+        folder, _, name = weights.rpartition("/")
+        found = storage.open_store(folder or "/").stat(name)
+        chosen["model.weights"] = f"{found.size}:{found.crc32c:08x}" if found else weights
+    return Identity(recipe=RECIPE, data=manifest.digest(), settings=chosen)
+
+
+def run_name(identity: Identity, input_uri: str) -> str:
+    """Return the default run id: the input's last name, and the identity's first ten digits."""
+    stem = PurePosixPath(input_uri.removeprefix("gs://")).stem if input_uri else "demo"
+    slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40] or "run"
+    return f"{slug}-{identity.digest[:10]}"

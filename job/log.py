@@ -1,0 +1,287 @@
+"""The log: readable lines for a person at a terminal, one JSON object a line everywhere else.
+
+Everything goes to stderr, so that stdout carries only what a command was asked for (``finetune summary``, ``schema``);
+Kubernetes merges the two. The JSON has Cloud Logging's ``severity``, ``message`` and ``time``, and the facts of the
+event as further keys (https://cloud.google.com/logging/docs/structured-logging); an event with a text of its own, such
+as a failure's, has it in ``message`` behind its name, and the name alone as ``event``. What other libraries log or
+warn of, and exceptions that nobody caught, take the same way: no line of a container's log is anything but JSON.
+
+A call of the logger never raises: whatever a fact is, something readable is written, and a closed or broken stderr
+costs the line, not the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import json
+import logging
+import math
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, TextIO, TypeAlias, cast
+
+import structlog
+from rich.console import Console
+from rich.text import Text
+from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
+
+_BREAKS_A_LINE = re.compile("[\x7f-\x9f\u2028\u2029]")  # for some readers; JSON itself escapes only up to U+001F
+
+
+def configure(*, console: bool, level: Level = "info") -> None:
+    """Set up the whole process's log. Called once, before TensorFlow (which else adds a handler of its own).
+
+    Args:
+        console: lines for a person, in colour on a terminal; else JSON.
+        level: the least severity of the job's own lines. Other libraries are heard from "warning" on.
+    """
+    output = _Console() if console else _JsonLines()
+    structlog.configure(
+        processors=output.processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=output,
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(handlers=[_FromLogging(logging.WARNING)], level=logging.WARNING, force=True)
+    logging.raiseExceptions = False  # it would print a traceback in the middle of the JSON
+    warnings.showwarning = _from_warnings
+    sys.excepthook = _from_exception
+    threading.excepthook = _from_thread
+    sys.unraisablehook = _from_finalizer
+
+
+def get() -> FilteringBoundLogger:
+    """Return the logger: ``log.get().info("storage.listed", objects=3)``. Facts are keywords, there is no printf."""
+    return cast("FilteringBoundLogger", structlog.get_logger())
+
+
+def terminal() -> Console | None:
+    """Return the terminal that the log is written to, for bars beneath it; None where there is none to draw on."""
+    output = structlog.get_config()["logger_factory"]
+    interactive = isinstance(output, _Console) and output.terminal.is_interactive
+    return output.terminal if interactive else None
+
+
+def timestamp() -> str:
+    """Return the time now as RFC 3339 writes it, in UTC with microseconds."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def printable(name: str) -> str:
+    r"""Return ``name`` as text that UTF-8 can hold: file names that are not UTF-8 get their bytes as ``\udcff``."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def plain(value: object) -> object:
+    """Return ``value``, which may be anything at all, in the types of strict JSON.
+
+    NaN and infinities are None, as everywhere in what the job writes; integers beyond 64 bits, for which readers
+    differ, are hexadecimal text; NumPy's scalars and arrays are Python's; everything unknown is its text.
+    """
+    try:
+        return _plain(value, depth=6)
+    except Exception:  # noqa: BLE001  # a class of others may raise anything when it is asked
+        return _text(value)
+
+
+def readable(value: object) -> str:
+    """Return a fact's value as a person reads it: floats in four digits, text quoted only where it has to be."""
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
+    if isinstance(value, str) and value.isprintable() and not set(value) & set(" ='\""):
+        return value
+    return repr(value)  # which escapes whatever would have power over the terminal
+
+
+def _plain(value: object, depth: int) -> object:
+    result: object
+    match value:
+        case None | bool():
+            result = value
+        case int():
+            result = int(value) if value.bit_length() <= 63 else hex(value)
+        case float():
+            result = float(value) if math.isfinite(value) else None
+        case str():
+            result = printable(value)
+        case bytes() | bytearray():
+            result = value.decode("utf-8", "backslashreplace")
+        case _ if depth == 0:  # a list may contain itself
+            result = _text(value)
+        case Mapping():
+            result = {_text(key): _plain(item, depth - 1) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            result = [_plain(item, depth - 1) for item in value]
+        case _ if callable(tolist := getattr(value, "tolist", None)):
+            result = _plain(tolist(), depth - 1)
+        case _:
+            result = _text(value)
+    return result
+
+
+def _text(value: object) -> str:
+    try:
+        return printable(str(value))
+    except Exception:  # noqa: BLE001  # so may a __str__
+        return object.__repr__(value)
+
+
+class _JsonLines:
+    """Renders and writes one JSON object a line. It is structlog's logger factory and its logger in one."""
+
+    def __init__(self) -> None:
+        self.processors: list[Processor] = [self._render]
+        self._stderr = _own_stderr()
+        self._lock = threading.RLock()  # a signal handler may log while its thread holds the lock
+
+    def __call__(self, *_: object) -> _JsonLines:
+        return self
+
+    def write(self, line: str) -> None:
+        """Write ``line`` and its end in one call, so that nothing else gets into it."""
+        data = line.encode() + b"\n"
+        with self._lock, contextlib.suppress(OSError):
+            while data:
+                data = data[os.write(self._stderr, data) :]
+
+    debug = info = warning = error = critical = write
+
+    @staticmethod
+    def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:
+        name, facts = _read_event(logger, method, event, reserved={"severity", "event", "time"})
+        # Log viewers show the message alone until a line is opened: what a failure says belongs into it.
+        text = facts.pop("message", None)
+        message = {"message": name} if text is None else {"message": f"{name}: {text}", "event": name}
+        line = json.dumps(
+            {"severity": method.upper(), "time": timestamp(), **message, **facts},
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        return _BREAKS_A_LINE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
+class _Console:
+    """Renders lines for a person and writes them through rich, which keeps its bars below them."""
+
+    def __init__(self) -> None:
+        encoding = getattr(sys.stderr, "encoding", "utf-8")
+        stream = open(_own_stderr(), "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115  # open until the process ends
+        self.terminal = _Terminal(file=stream)
+        colours = self.terminal.color_system is not None and not self.terminal.no_color
+        styles = ConsoleRenderer.get_default_column_styles(colours)
+        levels = ConsoleRenderer.get_default_level_styles(colours)
+        reset = styles.reset
+        columns = [
+            Column("timestamp", KeyValueColumnFormatter(None, styles.timestamp, reset, str)),
+            Column("level", LogLevelColumnFormatter(levels, reset)),
+            Column("event", KeyValueColumnFormatter(None, styles.bright, reset, _show_message, width=24)),
+            Column("", KeyValueColumnFormatter(styles.kv_key, styles.kv_value, reset, readable)),
+        ]
+        self.processors: list[Processor] = [self._tidy, ConsoleRenderer(columns=columns, sort_keys=False)]
+
+    def __call__(self, *_: object) -> _Console:
+        return self
+
+    def write(self, line: str) -> None:
+        """Write ``line`` above the bars. It is not wrapped, so that it can be copied and searched for as it is."""
+        with contextlib.suppress(Exception):  # the terminal may be gone
+            self.terminal.print(Text.from_ansi(line), soft_wrap=True)
+
+    debug = info = warning = error = critical = write
+
+    @staticmethod
+    def _tidy(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+        message, facts = _read_event(logger, method, event, reserved={"timestamp", "level", "event"})
+        if trace := facts.pop("exception", None):
+            facts["exception"] = "\n".join(map(_show_message, str(trace).splitlines()))
+        now = dt.datetime.now().astimezone()
+        return {"timestamp": f"{now:%H:%M:%S}", "level": method, "event": message} | facts
+
+
+class _Terminal(Console):
+    """A terminal that may go away without ending the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Fall silent, where rich would exit."""
+        self.quiet = True
+
+
+def _read_event(
+    logger: WrappedLogger, method: str, event: EventDict, *, reserved: set[str]
+) -> tuple[str, dict[str, object]]:
+    """Return the event's name and its facts as plain values; a fact called like a ``reserved`` key gets ``_`` added."""
+    name = _text(event.pop("event", ""))
+    with contextlib.suppress(Exception):  # what was given as exc_info may be no exception
+        event = structlog.processors.format_exc_info(logger, method, event)
+    facts = {f"{key}_" if key in reserved else printable(key): plain(value) for key, value in event.items()}
+    return name, facts
+
+
+def _own_stderr() -> int:
+    """Return a descriptor for stderr that stays what it is while TensorFlow's chatter is kept out of the other."""
+    try:
+        return os.dup(2)
+    except OSError:  # closed from the start: what is written is lost, but no reason to fail
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+def _show_message(text: object) -> str:
+    r"""Return ``text`` without power over the terminal: names in a bucket are anyone's, and may contain ``\x1b``."""
+    message = str(text)
+    return message if message.isprintable() else repr(message)[1:-1]
+
+
+class _FromLogging(logging.Handler):
+    """Hands what other libraries log to the job's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001  # arguments that do not fit the message, or cannot be printed
+            message = _text(record.msg)
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # levels between the five are taken down to the next
+        get().log(level, message, logger=record.name, exc_info=record.exc_info)
+
+
+def _from_warnings(  # the signature is warnings.showwarning's
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001  # the log is where warnings go
+    line: str | None = None,  # noqa: ARG001  # the place says it
+) -> None:
+    get().warning(_text(message), logger="warnings", category=category.__name__, place=f"{filename}:{lineno}")
+
+
+def _from_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    get().critical("process.failed", exc_info=(kind, error, trace))
+
+
+def _from_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_type is not SystemExit:  # a thread's way to end, not a failure
+        name = args.thread.name if args.thread else None
+        get().error("thread.failed", thread=name, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+
+
+def _from_finalizer(
+    args: sys.UnraisableHookArgs,
+    is_finalizing: Callable[[], bool] = sys.is_finalizing,  # as a default it is there to the very end
+) -> None:
+    if not is_finalizing():  # when modules are taken apart, finalizers fail for no other reason
+        get().warning(
+            "finalizer.failed", where=args.object, exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
+        )

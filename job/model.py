@@ -1,0 +1,188 @@
+"""The classifier: a pretrained base model and a new head, and what of it is trained in each stage.
+
+uint8 pixels -> rescaling to [-1, 1] -> base model -> global average pooling (features) -> [dropout] -> fc1 -> output
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from job import folding
+
+if TYPE_CHECKING:
+    from job.config import ModelSettings
+
+StageName = Literal["feature_extraction", "fine_tuning"]
+STAGES: tuple[StageName, StageName] = ("feature_extraction", "fine_tuning")
+Array = np.ndarray[Any, Any]
+
+
+class Classifier:
+    """The Keras model with its parts, and the same mathematics as functions of tensors.
+
+    Attributes:
+        model: the standard Keras model: uint8 pixels [n, size, size, 3] -> probabilities, [n, 1] (sigmoid: that of the
+            second label) for two labels, [n, labels] (softmax) for more.
+        base_model: float32 [n, size, size, 3] in [-1, 1] -> float32 [n, height, width, channels].
+        labels: the class names, in the order of the probabilities.
+    """
+
+    def __init__(self, model: keras.Model, base_model: keras.Model, labels: tuple[str, ...]) -> None:
+        self.model = model
+        self.base_model = base_model
+        self.labels = labels
+        self.rescaling = model.get_layer("rescaling")
+        self.fc1 = model.get_layer("fc1")
+        self.output = model.get_layer("output")
+        self.dropout = float(sum(layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)))
+        self._folded: keras.Model | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the pixels."""
+        return int(self.model.input_shape[1])
+
+    @property
+    def feature_size(self) -> int:
+        """Channels of the base model's output: the length of a feature vector."""
+        return int(self.base_model.output_shape[-1])
+
+    def fold(self) -> None:
+        """Fold the BatchNormalization layers for `features`: once, after the weights are loaded."""
+        self._folded = folding.fold(self.base_model)
+
+    def features(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Return the pooled features, float32 [n, feature_size], of uint8 pixels [n, size, size, 3]."""
+        assert self._folded is not None, "fold() comes first"
+        maps = self._folded(self.rescaling(pixels), training=False)
+        return tf.cast(keras.ops.mean(maps, axis=(1, 2)), tf.float32)
+
+    def head_logits(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the logits, float32 [n, 1] for two labels or [n, labels], of features [n, feature_size].
+
+        Args:
+            features: float32.
+            dropout_seed: int32 [2]: the features dropped are a function of it. None: nothing is dropped.
+        """
+        if dropout_seed is not None and self.dropout:
+            features = tf.nn.experimental.stateless_dropout(features, self.dropout, seed=dropout_seed)
+        return keras.ops.matmul(self.fc1(features), self.output.kernel) + self.output.bias
+
+    def logits(self, pixels: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the logits of uint8 pixels [n, size, size, 3]."""
+        return self.head_logits(self.features(pixels), dropout_seed)
+
+    def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Return each image's cross-entropy, float32 [n], of the logits and of labels int32 [n]."""
+        if len(self.labels) == 2:
+            truth = tf.cast(labels[:, None], logits.dtype)
+            return tf.nn.sigmoid_cross_entropy_with_logits(labels=truth, logits=logits)[:, 0]
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+    def predictions(self, logits: tf.Tensor) -> tf.Tensor:
+        """Return the index of each image's most probable label, int32 [n]."""
+        if len(self.labels) == 2:
+            return tf.cast(logits[:, 0] > 0, tf.int32)
+        return tf.argmax(logits, axis=1, output_type=tf.int32)
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """Return one probability column per label, float32 [n, labels], also for two labels."""
+        if len(self.labels) == 2:
+            return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=1)
+        return tf.nn.softmax(logits)
+
+    def set_trainable(self, stage: StageName) -> None:
+        """Make trainable what `stage` trains: the head alone, or everything except every BatchNormalization.
+
+        ``base_model(x, training=False)`` does not keep BatchNormalization in inference mode, since ``fit`` overrides
+        it; ``trainable = False`` on each layer does (https://keras.io/guides/transfer_learning/).
+        """
+        self.base_model.trainable = stage == "fine_tuning"
+        for layer in self.normalizations():
+            layer.trainable = False
+
+    def normalizations(self) -> list[keras.layers.BatchNormalization]:
+        """Return every BatchNormalization of the base model."""
+        layers = self.base_model._flatten_layers()  # noqa: SLF001 (nested layers too; the public .layers is one level)
+        return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+    def head_variables(self) -> list[keras.Variable]:
+        """Return the head's variables."""
+        return [*self.fc1.variables, *self.output.variables]
+
+    def state(self) -> dict[str, Array]:
+        """Return a copy of every variable of the model: its path -> its value."""
+        return {variable.path: np.array(variable.numpy()) for variable in self.model.variables}
+
+    def load_state(self, state: dict[str, Array]) -> None:
+        """Set every variable of the model from what `state` returned."""
+        for variable in self.model.variables:
+            variable.assign(state[variable.path])
+
+
+def create(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Classifier:
+    """Build the classifier with random weights.
+
+    Args:
+        settings: the backbone, its width and the head.
+        labels: the class names, at least two.
+        seed: of the initial weights; the same seed gives the same weights.
+    """
+    keras.utils.set_random_seed(seed)
+    size = settings.image_size
+    base_model = keras.applications.MobileNetV2(
+        input_shape=(size, size, 3), alpha=settings.alpha, include_top=False, weights=None
+    )
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(pixels)
+    x = base_model(x, training=False)
+    x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
+    if settings.dropout:
+        x = keras.layers.Dropout(settings.dropout, name="dropout")(x)
+    x = keras.layers.Dense(settings.head_units, activation="relu", name="fc1")(x)
+    if len(labels) == 2:
+        x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
+    else:
+        x = keras.layers.Dense(len(labels), activation="softmax", name="output")(x)
+    return Classifier(keras.Model(pixels, x, name="finetune"), base_model, labels)
+
+
+def summary(settings: ModelSettings) -> str:
+    """Return a table of the model's layers, for two labels, with their trainable flag in each stage.
+
+    No weights are loaded and no data are read.
+    """
+    classifier = create(settings, ("a", "b"), seed=0)
+    layers = [
+        inner
+        for layer in classifier.model.layers
+        for inner in (layer.layers if layer is classifier.base_model else [layer])
+    ]
+    columns: list[dict[str, str]] = []
+    totals = []
+    for stage in STAGES:
+        classifier.set_trainable(stage)
+        columns.append({layer.name: _trained(layer) for layer in layers})
+        totals.append(sum(int(np.prod(v.shape)) for v in classifier.model.trainable_variables))
+    lines = [f"{'layer':28} {'type':24} {'output':20} {'parameters':>10}  {'feature_extraction':18}  fine_tuning"]
+    for layer in layers:
+        shape = "x".join(str(n) for n in layer.output.shape[1:])
+        kind, parameters = type(layer).__name__, layer.count_params()
+        flags = f"{columns[0][layer.name]:18}  {columns[1][layer.name]}"
+        lines.append(f"{layer.name:28} {kind:24} {shape:20} {parameters:>10,}  {flags}".rstrip())
+    lines.append(
+        f"{classifier.model.count_params():,} parameters; trainable: "
+        f"{totals[0]:,} in feature_extraction, {totals[1]:,} in fine_tuning"
+    )
+    return "\n".join(lines)
+
+
+def _trained(layer: keras.layers.Layer) -> str:
+    """Return whether the layer's variables are trained: yes, no, or nothing for a layer that has none."""
+    if not layer.variables:
+        return ""
+    return "yes" if layer.trainable_variables else "no"

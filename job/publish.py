@@ -1,0 +1,236 @@
+"""The one publisher: everything that a run leaves behind goes through it, in an order that a reader can trust.
+
+    files -> manifest.json -> _SUCCESS -> latest.json -> removal of the checkpoints
+
+A reader trusts only a run with ``_SUCCESS``. A start that finds it completes what follows, if anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from job import errors, identity, log, storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from job.config import Loaded, Settings
+    from job.identity import Identity
+    from job.storage import Store
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """The quality gate's outcome."""
+
+    passed: bool
+    accuracy: float
+    """Of the kept model, on the validation images."""
+    min_accuracy: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    run_uri: str
+    gate: Gate
+
+    def check(self) -> None:
+        """Raise errors.GateError if the gate failed."""
+        if not self.gate.passed:
+            raise errors.GateError(
+                f"the validation accuracy is {self.gate.accuracy:.4f}, and gate.min_accuracy is "
+                f"{self.gate.min_accuracy:g}: the model is published under {self.run_uri}, "
+                "and latest.json was not moved",
+                remedy="look at its metrics/ and data/quarantine.jsonl; more or cleaner images, or other settings, "
+                "make another run",
+            )
+
+
+class Run:
+    """One run's prefix in the output.
+
+    Attributes:
+        id: its name.
+        uri: where it lies.
+    """
+
+    def __init__(self, output: Store, run_id: str) -> None:
+        self.id = run_id
+        self._output = output
+        self._prefix = f"runs/{run_id}"
+        self.uri = output.uri_of(self._prefix)
+        self._files: dict[str, Document] = {}
+
+    def write(self, name: str, data: bytes | Path) -> None:
+        """Publish one file: its size and checksums will stand in manifest.json."""
+        written = self._output.write(f"{self._prefix}/{name}", data)
+        sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else _sha256(data)
+        self._files[name] = {"size": written.size, "sha256": sha256, "crc32c": f"{written.crc32c:08x}"}
+
+    def write_folder(self, name: str, folder: Path) -> None:
+        """Publish every file below a local folder."""
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            self.write(f"{name}/{path.relative_to(folder).as_posix()}", path)
+
+    def write_status(self, data: bytes) -> None:
+        """Write status.json: it changes while the run lasts, so it is not in manifest.json."""
+        self._output.write(f"{self._prefix}/status.json", data)
+
+    def read(self, name: str) -> Document | None:
+        """Return one of the run's JSON files, None where it is not there."""
+        found = self._output.read(f"{self._prefix}/{name}")
+        return json.loads(found[0]) if found else None
+
+    def claim_identity(self, document: Document, origin: Literal["data and settings", "run.id", "job"]) -> None:
+        """Write config.json, unless an earlier start has; then the two must be of one identity.
+
+        Args:
+            document: config.json.
+            origin: where the run's id is from, which decides whose fault a difference is.
+
+        Raises:
+            errors.SettingsError: a run of this id exists, with other data or settings.
+            errors.DataError: the input has changed since the Job began.
+        """
+        data = encode(document)
+        try:
+            self._output.write(f"{self._prefix}/config.json", data, if_generation_match=0)
+        except storage.PreconditionFailed:
+            recorded = self.read("config.json") or {}
+            ours = identity.Identity(**document["identity"])
+            differences = ours.differences(recorded.get("identity", {}))
+            if differences and origin == "job":
+                raise errors.DataError(
+                    f"the input or the settings have changed since this Job began its run {self.uri}: "
+                    + "; ".join(differences),
+                    remedy="start a new Job: it will be a run of its own",
+                ) from None
+            if differences:
+                raise errors.SettingsError(
+                    f"run.id {self.id!r} is taken by a run with other settings or data ({self.uri}): "
+                    + "; ".join(differences),
+                    remedy="choose another run.id, or leave it empty; or use the settings and data of that run",
+                ) from None
+            found = self._output.read(f"{self._prefix}/config.json")
+            data = found[0] if found else data
+        self._files["config.json"] = {
+            "size": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "crc32c": f"{storage.crc32c(data):08x}",
+        }
+
+    def published(self) -> Outcome | None:
+        """Return the outcome of a run that is published, after completing what follows ``_SUCCESS``; else None."""
+        if self._output.stat(f"{self._prefix}/_SUCCESS") is None:
+            return None
+        manifest = self.read("manifest.json")
+        if manifest is None:
+            raise errors.DataError(
+                f"{self.uri} has _SUCCESS and no manifest.json: somebody removed it",
+                remedy="remove the whole run, and start again",
+            )
+        return self._complete(manifest)
+
+    def finish(self, gate: Gate, provenance: Document) -> Outcome:
+        """Write manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints."""
+        manifest = {
+            "run_id": self.id,
+            "published_at": log.timestamp(),
+            "gate": vars(gate),
+            "provenance": provenance,
+            "files": dict(sorted(self._files.items())),
+        }
+        data = encode(manifest)
+        self._output.write(f"{self._prefix}/manifest.json", data)
+        success = encode({"manifest_sha256": hashlib.sha256(data).hexdigest()})
+        try:
+            self._output.write(f"{self._prefix}/_SUCCESS", success, if_generation_match=0)
+        except storage.PreconditionFailed:
+            log.get().warning("run.already_published", run_uri=self.uri)
+        return self._complete(manifest)
+
+    def _complete(self, manifest: Document) -> Outcome:
+        """Do what follows ``_SUCCESS``: all of it may have been done before."""
+        gate = Gate(**manifest["gate"])
+        if gate.passed:
+            self._move_latest(manifest)
+        for found in list(self._output.list(f"{self._prefix}/checkpoints")):
+            self._output.delete(found.name)
+        return Outcome(run_uri=self.uri, gate=gate)
+
+    def _move_latest(self, manifest: Document) -> None:
+        """Let latest.json name this run, unless it names one that was published later."""
+        latest = {key: manifest[key] for key in ("run_id", "published_at", "gate")} | {"run_uri": self.uri}
+        while True:
+            found = self._output.read("latest.json")
+            if found and json.loads(found[0])["published_at"] >= latest["published_at"]:
+                return
+            try:
+                self._output.write(
+                    "latest.json", encode(latest), if_generation_match=found[1].generation if found else 0
+                )
+            except storage.PreconditionFailed:
+                continue  # another run was published just now: look again
+            return
+
+
+def open_run(output: Store, loaded: Loaded, who: Identity) -> Run:
+    """Return the run that these settings and data are, recorded under the output.
+
+    A Job's first Pod pins its run under ``jobs/``, so that its later Pods keep to it.
+
+    Raises:
+        errors.SettingsError: an explicit run.id is taken by another run.
+        errors.DataError: the input has changed since this Job began.
+        errors.AccessError: the output cannot be written.
+    """
+    settings = loaded.settings
+    run_id = settings.run.id or identity.run_name(who, settings.input.uri)
+    origin: Literal["data and settings", "run.id", "job"] = "run.id" if settings.run.id else "data and settings"
+    if settings.run.job_uid:
+        run_id = _pin(output, settings, run_id)
+        origin = origin if settings.run.id else "job"
+    run = Run(output, run_id)
+    run.claim_identity({"run_id": run_id, "identity": who.document(), **loaded.document()}, origin)
+    return run
+
+
+def _pin(output: Store, settings: Settings, run_id: str) -> str:
+    """Return the run that this Job works on: the one its first Pod wrote down."""
+    name = f"jobs/{settings.run.job_uid}.json"
+    try:
+        output.write(name, encode({"run_id": run_id}), if_generation_match=0)
+    except storage.PreconditionFailed:
+        found = output.read(name)
+        pinned = json.loads(found[0])["run_id"] if found else run_id
+        if settings.run.id and pinned != run_id:
+            raise errors.SettingsError(
+                f"run.id is {run_id!r}, and this Job works on {pinned!r} since its first Pod",
+                remedy="start a new Job for another run",
+            ) from None
+        return str(pinned)
+    return run_id
+
+
+def encode(document: Document) -> bytes:
+    """Return a document as strict JSON: what is not a number is null."""
+    return (json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
+
+
+def encode_lines(documents: Iterable[Document]) -> bytes:
+    """Return documents as JSON Lines."""
+    lines = (json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False) for document in documents)
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,86 @@
+"""The emulator that the demo and the tests run on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from job import emulator
+from job.errors import SettingsError, UnavailableError
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def get(url: str) -> bytes:
+    """Return what is at a URL of the emulator."""
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310  # http, to this machine
+        return bytes(answer.read())
+
+
+def test_it_runs_as_long_as_its_context() -> None:
+    """Inside the context it answers, also after more output than a pipe holds; afterwards it is gone."""
+    with emulator.running() as running:
+        for number in range(400):
+            with pytest.raises(urllib.error.HTTPError):
+                get(f"{running.url}/none/{number}{'x' * 200}")
+        emulator.create_bucket(running.url, "a-bucket")
+        assert b'"name":"a-bucket"' in get(f"{running.url}/storage/v1/b/a-bucket")
+        assert is_alive(running.pid)
+
+    assert not is_alive(running.pid)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
+def test_it_dies_with_its_parent() -> None:
+    """It does not outlive a process that was killed."""
+    script = (
+        "import time; from job import emulator\nwith emulator.running() as e: print(e.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert is_alive(pid)
+        parent.send_signal(signal.SIGKILL)
+
+    for _ in range(100):
+        if not is_alive(pid):
+            return
+        time.sleep(0.05)
+    pytest.fail("the emulator is still there")
+
+
+def test_one_that_does_not_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has what the program printed."""
+    program = tmp_path / "fake_wheel/vendor/fake-gcs-server/bin/fake-gcs-server-any"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\necho no space for a server\nexit 1\n")
+    program.chmod(0o755)
+    (tmp_path / "fake_wheel/__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(emulator, "PACKAGE", "fake_wheel")
+
+    with pytest.raises(UnavailableError, match="no space for a server"), emulator.running():
+        pass
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the wheel the error says which extra has it."""
+    monkeypatch.setattr(emulator, "PACKAGE", "no_such_package")
+
+    with pytest.raises(SettingsError) as caught, emulator.running():
+        pass
+
+    assert "finetune[demo]" in caught.value.remedy

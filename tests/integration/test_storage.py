@@ -1,0 +1,266 @@
+"""The contract of every store, held by a local folder and by a bucket (a real emulator) alike."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+
+from job.storage import LostObject, PreconditionFailed, Store, crc32c, open_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ODD_NAMES = [
+    "a b.jpg",
+    "a%20b.jpg",
+    "50%",
+    "a#b",
+    "what?.jpg",
+    "a\nb\t.jpg",
+    "a\x7fb",
+    "a\\b",
+    "a&b=c;d",
+    "..a/...",
+    "日本/語 \N{GRINNING FACE}.jpg",
+    "e\N{COMBINING ACUTE ACCENT}",
+    "\N{NO-BREAK SPACE}x\N{RIGHT-TO-LEFT OVERRIDE}",
+    "<a>{b}[c]|'\"`^~",
+    "deep/" * 40 + "x" * 200,
+]
+
+
+@pytest.fixture(params=["local", "bucket"])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the URI of an empty store."""
+    if request.param == "local":
+        return str(tmp_path / "store")
+    return f"gs://{request.getfixturevalue('bucket')}"
+
+
+@pytest.fixture
+def store(root: str) -> Store:
+    """Return an empty store."""
+    return open_store(root)
+
+
+def names(store: Store, prefix: str = "", *, recursive: bool = True) -> list[str]:
+    """Return what a listing has, in its order."""
+    return [info.name for info in store.list(prefix, recursive=recursive)]
+
+
+def storage_threads() -> list[str]:
+    """Return the threads that read objects."""
+    return [thread.name for thread in threading.enumerate() if thread.name == "storage"]
+
+
+def test_what_is_written_is_what_is_read(store: Store) -> None:
+    """write, stat, list and read agree about one object, whose checksum is that of its bytes."""
+    written = store.write("d/a.txt", b"123456789")
+
+    assert ("d/a.txt", 9, 0xE3069283) == (written.name, written.size, written.crc32c)
+    assert written.generation > 0
+    assert written == store.stat("d/a.txt")
+    assert [written] == list(store.list())
+    assert (b"123456789", written) == store.read("d/a.txt")
+
+
+@pytest.mark.parametrize("size", [0, 1_000, 9_000_000])
+def test_a_file_is_written_like_bytes(store: Store, tmp_path: Path, size: int) -> None:
+    """A local file ends up in the store byte for byte, also one that is sent in several requests."""
+    data = os.urandom(size)
+    (tmp_path / "source").write_bytes(data)
+
+    written = store.write("model", tmp_path / "source")
+
+    assert (size, crc32c(data)) == (written.size, written.crc32c)
+    assert (data, written) == store.read("model")
+
+
+def test_nothing_is_there(store: Store) -> None:
+    """In an empty store nothing is listed or read, and deleting what is not there is no error."""
+    assert [] == names(store)
+    assert [] == names(store, "d")
+    assert store.stat("d/a") is None
+    assert store.read("d/a") is None
+    for name in ("x" * 2000, "caf\udce9.jpg"):
+        assert store.stat(name) is None
+        assert store.read(name) is None
+    store.delete("d/a")
+
+
+def test_a_deleted_object_is_gone(store: Store) -> None:
+    """After delete an object is neither listed nor read."""
+    store.write("a", b"1")
+    store.write("b", b"2")
+
+    store.delete("a")
+
+    assert ["b"] == names(store)
+    assert store.read("a") is None
+
+
+def test_a_listing_is_sorted_by_whole_names(store: Store) -> None:
+    """The order is that of the names' code points: '.' comes before '/', and folders are nothing of their own."""
+    expected = ["a-b", "a.jpg", "a/x", "a/y/z", "ab", "b", "é"]
+    for name in reversed(expected):
+        store.write(name, name.encode())
+
+    assert expected == names(store)
+
+
+def test_a_prefix_is_a_folder(store: Store) -> None:
+    """Listing ``d`` gives what lies in the folder d, not its siblings whose names begin alike."""
+    for name in ("d/cats/1.jpg", "d/2.jpg", "d_old/3.jpg", "d-2/4.jpg", "dd.jpg"):
+        store.write(name, b"x")
+
+    assert ["d/2.jpg", "d/cats/1.jpg"] == names(store, "d") == names(store, "d/")
+    assert ["d/2.jpg"] == names(store, "d", recursive=False)
+    assert ["dd.jpg"] == names(store, recursive=False)
+
+
+@pytest.mark.parametrize("slashes", ["", "/", "//"])
+def test_a_store_may_be_a_folder_of_another(root: str, store: Store, slashes: str) -> None:
+    """A store opened on a folder, with slashes at its end or without, sees and writes just that folder."""
+    store.write("d/a", b"1")
+    store.write("d_old/b", b"2")
+
+    inner = open_store(f"{root}/d{slashes}")
+
+    assert f"{root}/d" == inner.uri
+    assert f"{root}/d/x/c" == inner.uri_of("x/c")
+    inner.write("x/c", b"3")
+    assert ["a", "x/c"] == names(inner)
+    assert ["d/a", "d/x/c", "d_old/b"] == names(store)
+    found = inner.read("x/c")
+    assert found is not None
+    assert "x/c" == found[1].name
+
+
+def test_odd_names_are_kept(store: Store) -> None:
+    """Names with blanks, control characters, escapes and any script come back as they went in, with their bytes."""
+    for name in ODD_NAMES:
+        store.write(name, name.encode())
+
+    listed = list(store.list())
+
+    assert sorted(ODD_NAMES) == [info.name for info in listed]
+    assert {name: name.encode() for name in ODD_NAMES} == {
+        listed[index].name: data for index, data in store.read_many(listed)
+    }
+    for name in ODD_NAMES:
+        found = store.read(name)
+        assert found is not None
+        assert (name.encode(), name) == (found[0], found[1].name)
+        store.delete(name)
+    assert [] == names(store)
+
+
+def test_each_write_is_a_later_generation(store: Store) -> None:
+    """Generations of a name grow with every write, however fast they follow each other."""
+    generations = [store.write("status.json", b"x").generation for _ in range(30)]
+
+    assert all(earlier < later for earlier, later in pairwise(generations))
+
+
+def test_generation_0_means_that_nothing_may_be_there(store: Store) -> None:
+    """With if_generation_match=0 the first write succeeds and the second fails without writing."""
+    store.write("_SUCCESS", b"first", if_generation_match=0)
+
+    with pytest.raises(PreconditionFailed):
+        store.write("_SUCCESS", b"second", if_generation_match=0)
+
+    found = store.read("_SUCCESS")
+    assert found is not None
+    assert b"first" == found[0]
+    assert ["_SUCCESS"] == names(store)
+
+
+def test_a_write_over_another_generation_fails(store: Store) -> None:
+    """if_generation_match lets a write through over that generation only, and never where nothing is."""
+    first = store.write("latest.json", b"1")
+    second = store.write("latest.json", b"2", if_generation_match=first.generation)
+
+    with pytest.raises(PreconditionFailed):
+        store.write("latest.json", b"3", if_generation_match=first.generation)
+    with pytest.raises(PreconditionFailed):
+        store.write("elsewhere.json", b"3", if_generation_match=first.generation)
+
+    assert (b"2", second) == store.read("latest.json")
+    assert ["latest.json"] == names(store)
+
+
+@pytest.mark.parametrize("generation", [0, None])
+def test_one_of_many_writers_wins(root: str, generation: int | None) -> None:
+    """Of writers that all saw the same generation exactly one gets through."""
+    before = open_store(root).write("seed", b"0") if generation is None else None
+    name, seen = ("seed", before.generation) if before else ("new", 0)
+    ready = threading.Barrier(6)
+
+    def write(number: int) -> int:
+        store = open_store(root)
+        ready.wait()
+        try:
+            store.write(name, b"%d" % number, if_generation_match=seen)
+        except PreconditionFailed:
+            return -1
+        return number
+
+    with ThreadPoolExecutor(6) as pool:
+        winners = [number for number in pool.map(write, range(6)) if number >= 0]
+
+    found = open_store(root).read(name)
+    assert found is not None
+    assert [int(found[0])] == winners
+
+
+def test_many_objects_are_read(store: Store) -> None:
+    """read_many yields every object once, with its position; more objects than are held at a time."""
+    contents = {f"d/{number:03}": os.urandom(number) for number in range(150)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(store.write, contents, contents.values()))
+    objects = list(store.list("d"))
+
+    result = list(store.read_many(objects))
+
+    assert list(range(150)) == sorted(index for index, _ in result)
+    assert contents == {objects[index].name: data for index, data in result}
+    assert [] == storage_threads()
+
+
+def test_an_object_that_was_lost_is_told_from_the_others(store: Store) -> None:
+    """What was deleted or overwritten since the listing is reported in its place; the rest is read."""
+    for name in ("changed", "gone", "kept", "grown"):
+        store.write(name, b"before")
+    objects = list(store.list())
+    store.write("changed", b"after!")
+    store.write("grown", b"before and after")
+    store.delete("gone")
+
+    result = {objects[index].name: data for index, data in store.read_many(objects)}
+
+    changed, missing = LostObject("changed"), LostObject("missing")
+    assert {"changed": changed, "gone": missing, "grown": changed, "kept": b"before"} == result
+
+
+def test_an_abandoned_reader_leaves_no_threads(store: Store) -> None:
+    """Closing read_many in the middle ends its threads, and the store goes on working."""
+    for number in range(100):
+        store.write(f"{number}", b"x" * 1000)
+
+    reader = store.read_many(list(store.list()))
+    next(reader)
+    assert storage_threads()
+    reader.close()
+
+    assert [] == storage_threads()
+    assert store.read("7") is not None
+
+
+def test_no_objects_are_read_from_no_list(store: Store) -> None:
+    """read_many of nothing yields nothing."""
+    assert [] == list(store.read_many([]))

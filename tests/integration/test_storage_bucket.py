@@ -1,0 +1,501 @@
+"""What only buckets have: their odd objects, their refusals, and a network in between that makes trouble."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.auth.credentials import Credentials
+from google.auth.exceptions import RefreshError
+from structlog.testing import capture_logs
+
+from job.errors import AccessError, DataError, SettingsError, UnavailableError
+from job.storage import LostObject, PreconditionFailed, RetryPolicy, Store, open_store
+from job.storage.gcs import GoogleStore
+from job.storage.parallel import UNPACKED_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Proxy, Reply, Seen
+
+    Forward = Callable[[], Reply]
+
+QUICK = RetryPolicy(seconds=1.0, credential_seconds=0.3, first_wait=0.01, longest_wait=0.05)
+PATIENT = RetryPolicy(seconds=30.0, first_wait=0.01, longest_wait=0.1)
+
+
+@pytest.fixture
+def store(bucket: str) -> Store:
+    """Return a store on an empty bucket."""
+    return open_store(f"gs://{bucket}", retry=QUICK)
+
+
+def read_all(store: Store) -> dict[str, bytes | LostObject]:
+    """Read everything that the store lists."""
+    objects = list(store.list())
+    return {objects[index].name: data for index, data in store.read_many(objects)}
+
+
+def upload(emulator: str, bucket: str, name: str, data: bytes, encoding: str) -> None:
+    """Store an object with a content encoding."""
+    url = f"{emulator}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}&contentEncoding={encoding}"
+    request = urllib.request.Request(url, data, {"Content-Type": "image/jpeg"})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+        pass
+
+
+def test_folder_markers_are_no_objects(store: Store, bucket: str) -> None:
+    """The console's empty objects whose names end in a slash are not listed; other empty objects are."""
+    for name in ("d/", "d/cats/", "d/birds/", "d/cats/empty.jpg"):
+        store.write(name, b"")
+
+    assert ["d/cats/empty.jpg"] == [info.name for info in store.list()]
+    assert ["cats/empty.jpg"] == [info.name for info in open_store(f"gs://{bucket}/d").list()]
+
+
+def test_names_that_no_path_can_have(store: Store) -> None:
+    """Names with leading, trailing or double slashes or with dots are read under just those names."""
+    names = ["/a", "a//b", "a/", "../a", "a/../b", "./a", "a/."]
+    for name in names:
+        store.write(name, name.encode())
+
+    assert {name: name.encode() for name in names} == read_all(store)
+
+
+def test_gzip_encoded_objects_are_read_unpacked(store: Store, emulator: str, bucket: str) -> None:
+    """An object with Content-Encoding gzip is checked as stored and read as what is inside."""
+    content = os.urandom(1000) * 3
+    upload(emulator, bucket, "a.jpg", gzip.compress(content), "gzip")
+
+    assert {"a.jpg": content} == read_all(store)
+    found = store.read("a.jpg")
+    assert found is not None
+    assert found == (content, store.stat("a.jpg"))
+    assert found[1].gzip
+
+
+@pytest.mark.parametrize("stored", [b"\xff\xd8 not gzip", gzip.compress(bytes(UNPACKED_BYTES + 1))])
+def test_what_only_seems_gzip_encoded_is_read_as_it_is(store: Store, emulator: str, bucket: str, stored: bytes) -> None:
+    """An object wrongly called gzip is its bytes, and so is one that would unpack to more than the bound."""
+    upload(emulator, bucket, "a.jpg", stored, "gzip")
+
+    assert {"a.jpg": stored} == read_all(store)
+
+
+def test_listings_of_many_pages(store: Store, proxy: Proxy, bucket: str) -> None:
+    """A listing goes on over all pages."""
+    for number in range(30):
+        store.write(f"{number:02}", b"")
+
+    def ten_a_page(request: Seen, forward: Forward) -> Reply:
+        if request.path.endswith("maxResults=10") or "/o?" not in request.path:
+            return forward()
+        return proxy.reply(307, Location=f"{request.path}&maxResults=10")
+
+    proxy.fault = ten_a_page
+    listed = [info.name for info in open_store(f"gs://{bucket}", retry=QUICK).list()]
+
+    assert [f"{number:02}" for number in range(30)] == listed
+    assert sum("pageToken" in request.path and "maxResults" not in request.path for request in proxy.seen) >= 2
+
+
+def test_a_bucket_that_does_not_exist(emulator: str, bucket: str) -> None:
+    """Listing or writing names the bucket that is not there; reading finds nothing."""
+    assert emulator
+    store = open_store(f"gs://{bucket}-typo/d", retry=QUICK)
+
+    with pytest.raises(DataError, match=f"there is no bucket gs://{bucket}-typo"):
+        list(store.list())
+    with pytest.raises(DataError, match=f"there is no bucket gs://{bucket}-typo"):
+        store.write("a", b"", if_generation_match=0)
+    assert store.read("a") is None
+
+
+def test_only_objects_are_asked_for(proxy: Proxy, bucket: str) -> None:
+    """No request needs a permission on the bucket itself: object roles lack storage.buckets.get."""
+    store = open_store(f"gs://{bucket}/d", retry=QUICK)
+    store.write("a", b"1")
+    read_all(store)
+    store.read("a")
+    store.delete("a")
+    time.sleep(0.2)  # for requests from threads of the library's own
+
+    paths = [urllib.parse.unquote(request.path.partition("?")[0]) for request in proxy.seen]
+    assert f"/storage/v1/b/{bucket}" not in paths
+    assert [] == [path for path in paths if "/o" not in path and not path.startswith(f"/{bucket}/d")]
+
+
+def test_the_paying_project_is_named_in_every_request(proxy: Proxy, bucket: str) -> None:
+    """With user_project each list, read and write of both clients says who pays."""
+    store = open_store(f"gs://{bucket}", retry=QUICK, user_project="payer-1")
+    store.write("a", b"1")
+    store.write("/b", b"1")
+    store.stat("a")
+    read_all(store)
+    store.read("a")
+    store.delete("a")
+
+    assert any(request.is_bulk for request in proxy.seen)
+    assert [] == [
+        request
+        for request in proxy.seen
+        if "userProject=payer-1" not in request.path and request.headers.get("x-goog-user-project") != "payer-1"
+    ]
+
+
+def test_a_requester_pays_bucket_names_the_setting(proxy: Proxy, bucket: str) -> None:
+    """A request that the store finds malformed ends at once, with the setting that may mend it."""
+    message = b'{"error": {"code": 400, "message": "Bucket is a requester pays bucket but no user project provided."}}'
+    proxy.fault = lambda *_: proxy.reply(400, message, **{"Content-Type": "application/json"})
+
+    with pytest.raises(SettingsError, match="requester pays") as caught:
+        list(open_store(f"gs://{bucket}", retry=QUICK).list())
+
+    assert "input.user_project" in caught.value.remedy
+    assert 1 == len(proxy.seen)
+
+
+@pytest.mark.parametrize(
+    ("permission", "call"),
+    [
+        ("storage.objects.list", lambda store: list(store.list())),
+        ("storage.objects.get", lambda store: store.read("a")),
+        ("storage.objects.get", lambda store: store.stat("a")),
+        ("storage.objects.create", lambda store: store.write("a", b"")),
+        ("storage.objects.delete", lambda store: store.delete("a")),
+    ],
+)
+def test_a_missing_permission_is_named(
+    proxy: Proxy, bucket: str, permission: str, call: Callable[[Store], object]
+) -> None:
+    """403 ends at once with who lacks which permission on what, and the command that grants it."""
+    proxy.fault = lambda *_: proxy.reply(403)
+
+    with pytest.raises(AccessError, match=f"anonymous lacks {permission} on gs://{bucket}/d/") as caught:
+        call(open_store(f"gs://{bucket}/d", retry=QUICK))
+
+    assert f"add-iam-policy-binding gs://{bucket} " in caught.value.remedy
+    assert 1 == len(proxy.seen)
+
+
+def test_a_missing_permission_in_bulk_is_named(store: Store, proxy: Proxy, bucket: str) -> None:
+    """Also where it is the bulk reader that is refused."""
+    objects = [store.write("a", b"1")]
+    proxy.fault = lambda *_: proxy.reply(403)
+
+    with pytest.raises(AccessError, match=f"lacks storage.objects.get on gs://{bucket}/a"):
+        list(open_store(f"gs://{bucket}", retry=QUICK).read_many(objects))
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_passing_trouble_is_waited_out(proxy: Proxy, bucket: str, status: int) -> None:
+    """Answers that tell of passing trouble are tried again, in every operation of both clients."""
+    tries: dict[str, int] = {}
+
+    def twice(request: Seen, forward: Forward) -> Reply:
+        key = f"{request.method} {request.path}"
+        tries[key] = tries.get(key, 0) + 1
+        return proxy.reply(status) if tries[key] <= 2 else forward()
+
+    proxy.fault = twice
+    store = open_store(f"gs://{bucket}", retry=PATIENT)
+
+    written = store.write("a", b"1")
+    assert {"a": b"1"} == read_all(store)
+    assert (b"1", written) == store.read("a")
+    store.delete("a")
+    assert store.stat("a") is None
+
+
+def test_the_store_says_how_long_to_wait(proxy: Proxy, bucket: str) -> None:
+    """Retry-After is honoured where it is longer than the wait would be."""
+    moments: list[float] = []
+
+    def busy(_: Seen, forward: Forward) -> Reply:
+        moments.append(time.monotonic())
+        return proxy.reply(429, **{"Retry-After": "1"}) if len(moments) == 1 else forward()
+
+    proxy.fault = busy
+    open_store(f"gs://{bucket}", retry=PATIENT).write("a", b"1")
+
+    assert 2 == len(moments)
+    assert moments[1] - moments[0] >= 1
+
+
+def test_a_store_that_stays_away_ends_the_run(proxy: Proxy, bucket: str) -> None:
+    """After the policy's seconds the message names the object and how often it was tried; the log told meanwhile."""
+    proxy.fault = lambda *_: None
+
+    with (
+        capture_logs() as lines,
+        pytest.raises(UnavailableError, match=rf"gs://{bucket}/d/a is out of reach after \d+ tries in 1 s"),
+    ):
+        open_store(f"gs://{bucket}/d", retry=QUICK).read("a")
+
+    assert len(proxy.seen) > 3
+    assert ["storage.retried"] == [line["event"] for line in lines]  # not one line a try
+
+
+def test_a_store_that_comes_up_late_is_waited_for(bucket: str, emulator: str, proxy: Proxy) -> None:
+    """Refused connections are waited out: a service mesh may be ready later than the job."""
+    proxy.shutdown()
+    proxy.server_close()
+    written: list[int] = []
+    store = open_store(f"gs://{bucket}", retry=PATIENT)
+    writer = threading.Thread(target=lambda: written.append(store.write("a", b"1").size))
+    writer.start()
+    time.sleep(0.5)
+    assert [] == written
+
+    with type(proxy)(emulator, proxy.server_port) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        writer.join(20)
+        server.shutdown()
+
+    assert [1] == written
+
+
+@pytest.mark.parametrize("cut_at", [0, 500])
+def test_a_body_that_breaks_off_is_read_again(store: Store, proxy: Proxy, bucket: str, cut_at: int) -> None:
+    """A connection lost in mid-body never gives a short object, in neither client."""
+    data = os.urandom(1000)
+    store.write("a", data)
+    tries: dict[bool, int] = {}
+
+    def break_off(request: Seen, forward: Forward) -> Reply:
+        tries[request.is_bulk] = tries.get(request.is_bulk, 0) + 1
+        whole = forward()
+        return proxy.reply(200, whole.body, cut_at, **whole.headers) if tries[request.is_bulk] == 1 else whole
+
+    objects = list(store.list())
+    proxy.fault = break_off
+    store = open_store(f"gs://{bucket}", retry=PATIENT)
+
+    assert [(0, data)] == list(store.read_many(objects))
+    assert {True: 1, False: 2} == tries
+    tries.clear()
+    assert (data, objects[0]) == store.read("a")
+
+
+def test_a_flipped_bit_is_noticed(store: Store, proxy: Proxy, bucket: str) -> None:
+    """Bytes that arrive changed are read again, by both clients."""
+    objects = [store.write("a", b"abc")]
+    flipped: set[bool] = set()
+
+    def flip(request: Seen, forward: Forward) -> Reply:
+        whole = forward()
+        if request.is_bulk in flipped:
+            return whole
+        flipped.add(request.is_bulk)
+        return proxy.reply(200, b"abb", **whole.headers)
+
+    proxy.fault = flip
+    store = open_store(f"gs://{bucket}", retry=PATIENT)
+
+    assert [(0, b"abc")] == list(store.read_many(objects))
+    assert {True, False} == flipped
+    flipped.clear()
+    assert (b"abc", objects[0]) == store.read("a")
+
+
+def test_bytes_that_never_arrive_whole_end_the_run(store: Store, proxy: Proxy, bucket: str) -> None:
+    """After three damaged copies the error names the object: it is neither used nor taken for a bad image."""
+    objects = [store.write("a", b"abc")]
+    proxy.fault = lambda _, forward: proxy.reply(200, b"abb", **forward().headers)
+
+    with pytest.raises(UnavailableError, match=f"gs://{bucket}/a did not arrive whole after 3 tries"):
+        list(open_store(f"gs://{bucket}", retry=PATIENT).read_many(objects))
+
+
+def test_an_upload_that_arrives_damaged_is_sent_again(proxy: Proxy, bucket: str) -> None:
+    """What the store says that it holds is compared with what was sent."""
+    answers: list[bytes] = []
+
+    def damage(_: Seen, forward: Forward) -> Reply:
+        whole = forward()
+        answers.append(whole.body)
+        body = whole.body.replace(b'"crc32c":"', b'"crc32c":"AAAB') if len(answers) == 1 else whole.body
+        return proxy.reply(whole.status, body, **whole.headers)
+
+    proxy.fault = damage
+    store = open_store(f"gs://{bucket}", retry=PATIENT)
+
+    written = store.write("a", b"abc", if_generation_match=0)
+
+    assert 2 == len(answers)
+    assert (b"abc", written) == store.read("a")
+
+
+def test_a_lost_answer_is_not_a_lost_race(proxy: Proxy, bucket: str) -> None:
+    """A conditional write whose answer got lost succeeds at its second try; one that somebody else won does not."""
+
+    def lose_the_first(_: Seen, forward: Forward) -> Reply | None:
+        whole = forward()
+        return None if len(proxy.seen) == 1 else whole
+
+    proxy.fault = lose_the_first
+    store = open_store(f"gs://{bucket}", retry=PATIENT)
+
+    written = store.write("_SUCCESS", b"mine", if_generation_match=0)
+
+    assert written == store.stat("_SUCCESS")
+    proxy.seen.clear()
+    with pytest.raises(PreconditionFailed):
+        store.write("_SUCCESS", b"not mine", if_generation_match=0)
+
+
+def test_a_dead_network_does_not_hold_up_the_end(store: Store, proxy: Proxy, bucket: str) -> None:
+    """A reader in the middle of its retries can be closed at once."""
+    objects = [store.write(f"{number}", b"1") for number in range(3)]
+    proxy.fault = lambda request, forward: forward() if request.path.endswith(str(objects[0].generation)) else None
+    reader = open_store(f"gs://{bucket}", retry=RetryPolicy(seconds=60, first_wait=60, longest_wait=60)).read_many(
+        objects
+    )
+    assert (0, b"1") == next(reader)
+    time.sleep(0.3)
+
+    started = time.monotonic()
+    reader.close()
+
+    assert time.monotonic() - started < 5
+    assert "storage" not in [thread.name for thread in threading.enumerate()]
+
+
+class Token(Credentials):  # type: ignore[misc]  # google-auth has no types
+    """Credentials as they are given out: a token, or an error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        """Be given out, or raise ``error``."""
+        super().__init__()
+        self.service_account_email = "trainer@project.iam.gserviceaccount.com"
+        self._error = error
+
+    def refresh(self, _: Any) -> None:
+        """Fetch the token."""
+        if self._error:
+            raise self._error
+        self.token = "token-1"  # noqa: S105  # no secret
+
+
+def test_both_clients_use_the_same_credentials(proxy: Proxy, bucket: str) -> None:
+    """Every request of either client carries the token of the credentials."""
+    store = GoogleStore(bucket, "", Token(), QUICK, endpoint=proxy.url)
+    store.write("a", b"1")
+
+    assert {"a": b"1"} == read_all(store)
+    assert {True, False} == {request.is_bulk for request in proxy.seen}
+    assert {"Bearer token-1"} == {request.headers.get("authorization") for request in proxy.seen}
+
+
+def test_credentials_that_are_not_given_out(store: Store, proxy: Proxy, bucket: str) -> None:
+    """They are waited for, then the run ends as one without access, naming the principal."""
+    objects = [store.write("a", b"1")]
+    refused = GoogleStore(bucket, "", Token(RefreshError("metadata server says no")), QUICK, endpoint=proxy.url)
+    who = r"trainer@project.iam.gserviceaccount.com has no valid credentials"
+
+    with pytest.raises(
+        AccessError, match=rf"{who} for gs://{bucket}/a after \d+ tries in 0 s: metadata server says no"
+    ):
+        refused.read("a")
+    with pytest.raises(AccessError, match=who):
+        list(refused.read_many(objects))
+
+
+def run_outside(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process that no emulator, no credentials and no cluster is known to."""
+    known = {"STORAGE_EMULATOR_HOST", "KUBERNETES_SERVICE_HOST", "GOOGLE_APPLICATION_CREDENTIALS"}
+    kept = {name: value for name, value in os.environ.items() if name not in known}
+    return subprocess.run(
+        [sys.executable, "-c", script], env=kept | environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_no_credentials_at_all(tmp_path: Path) -> None:
+    """Without credentials there is no anonymous access in silence but an error that says how to get some."""
+    key = str(tmp_path / "no-such-key.json")
+
+    ended = run_outside(
+        "from job.storage import open_store; open_store('gs://bucket/d')", GOOGLE_APPLICATION_CREDENTIALS=key
+    )
+
+    assert "job.errors.AccessError: this process has no valid credentials for Google Cloud" in ended.stderr
+    assert key in ended.stderr
+
+
+def test_workload_identity(proxy: Proxy, bucket: str, tmp_path: Path) -> None:
+    """In a Pod credentials come from the metadata server, which may come up later; errors name the account."""
+    account = {"email": "pod@project.iam.gserviceaccount.com", "scopes": [], "aliases": ["default"]}
+    token = {"access_token": "token-2", "expires_in": 3600, "token_type": "Bearer"}
+    answers = {
+        "": "",
+        "universe-domain": "googleapis.com",
+        "project-id": "project",
+        "default": json.dumps(account),
+        "pod@project.iam.gserviceaccount.com": json.dumps(account),
+        "token": json.dumps(token),
+    }
+    metadata = type(proxy)("")
+
+    def answer(request: Seen, _: Forward) -> Reply:
+        if len(metadata.seen) <= 2:
+            return proxy.reply(503)
+        body = answers[request.path.partition("?")[0].rstrip("/").rpartition("/")[2]]
+        kind = "application/json" if body.startswith("{") else "application/text"
+        return proxy.reply(200, body.encode(), **{"Metadata-Flavor": "Google", "Content-Type": kind})
+
+    metadata.fault = answer
+    threading.Thread(target=metadata.serve_forever, args=(0.05,), daemon=True).start()
+    proxy.fault = lambda request, forward: proxy.reply(403) if request.method == "DELETE" else forward()
+    script = f"""
+from job.storage import RetryPolicy, gcs
+retry = RetryPolicy(first_wait=0.01, credential_seconds=20)
+store = gcs.GoogleStore({bucket!r}, "", gcs._find_credentials(retry), retry, endpoint={proxy.url!r})
+store.write("a", b"1")
+print(list(store.read_many(list(store.list()))))
+store.delete("a")
+"""
+
+    ended = run_outside(
+        script,
+        GCE_METADATA_HOST=metadata.url.removeprefix("http://"),
+        GCE_METADATA_IP=metadata.url.removeprefix("http://"),
+        KUBERNETES_SERVICE_HOST="10.0.0.1",
+        CLOUDSDK_CONFIG=str(tmp_path),
+    )
+    metadata.shutdown()
+    metadata.server_close()
+
+    assert "[(0, b'1')]" in ended.stdout
+    assert "AccessError: pod@project.iam.gserviceaccount.com lacks storage.objects.delete" in ended.stderr
+    assert {"Bearer token-2"} == {request.headers.get("authorization") for request in proxy.seen}
+    assert {True, False} == {request.is_bulk for request in proxy.seen}
+
+
+def test_another_key_file_does_not_disturb_the_emulator(
+    store: Store, tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an emulator no key file is read: obstore would fail on the kinds that it does not know."""
+    (tmp_path / "key.json").write_text('{"type": "external_account"}')
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    store.write("a", b"1")
+
+    assert {"a": b"1"} == read_all(open_store(f"gs://{bucket}", retry=QUICK))
+
+
+def test_two_slashes_in_a_prefix(bucket: str) -> None:
+    """A prefix with an empty part is refused with the URI that was meant."""
+    with pytest.raises(SettingsError) as caught:
+        open_store(f"gs://{bucket}//d")
+
+    assert f"gs://{bucket}/d?" in caught.value.remedy

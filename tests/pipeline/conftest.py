@@ -1,0 +1,29 @@
+"""What the tests of whole runs share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from runs import draw, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for each of two classes: dark/ and light/, ten pictures each."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for n in range(10):
+        draw(folder / "dark" / f"{n}.jpg", shade=60, seed=n)
+        draw(folder / "light" / f"{n}.png", shade=190, seed=100 + n)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def published(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of one run on `pictures`."""
+    output = tmp_path_factory.mktemp("published")
+    run("--input.uri", pictures, "--output.uri", output)
+    return output

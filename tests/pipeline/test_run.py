@@ -1,0 +1,295 @@
+"""A whole run: what it publishes, what another start finds, and how it ends when something is wrong."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import pytest
+import tensorflow as tf
+from runs import SMALL, arrays_sha256, draw, only_run, run, strict_json, tree
+
+from job import errors, storage
+
+LAYOUT = {
+    "_SUCCESS",
+    "config.json",
+    "data/manifest.jsonl",
+    "data/quarantine.jsonl",
+    "data/split.jsonl",
+    "manifest.json",
+    "metrics/history.csv",
+    "metrics/metrics.json",
+    "metrics/predictions.csv",
+    "model/labels.txt",
+    "model/model.keras",
+    "model/saved_model/fingerprint.pb",
+    "model/saved_model/saved_model.pb",
+    "model/saved_model/variables/variables.data-00000-of-00001",
+    "model/saved_model/variables/variables.index",
+    "status.json",
+}
+
+
+def predictions(output: Path) -> list[dict[str, str]]:
+    """Return the rows of predictions.csv."""
+    return list(csv.DictReader((only_run(output) / "metrics/predictions.csv").read_text().splitlines()))
+
+
+def test_layout(published: Path) -> None:
+    """A run publishes exactly what is documented, under its own prefix; latest.json names it."""
+    folder = only_run(published)
+    latest = strict_json((published / "latest.json").read_bytes())
+
+    assert LAYOUT == set(tree(folder))
+    assert {"run_id": folder.name, "run_uri": str(folder)} == {key: latest[key] for key in ("run_id", "run_uri")}
+
+
+def test_manifest_has_every_file(published: Path) -> None:
+    """manifest.json has size, sha256 and crc32c of every file but those that come after it, and _SUCCESS its own."""
+    folder = only_run(published)
+    files = strict_json((folder / "manifest.json").read_bytes())["files"]
+    expected = {}
+    for name in LAYOUT - {"_SUCCESS", "manifest.json", "status.json"}:
+        data = (folder / name).read_bytes()
+        crc32c = f"{google_crc32c.value(data):08x}"
+        expected[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "crc32c": crc32c}
+
+    assert expected == files
+    success = strict_json((folder / "_SUCCESS").read_bytes())
+    assert hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest() == success["manifest_sha256"]
+
+
+def test_metrics(published: Path) -> None:
+    """metrics.json is strict JSON with the documented keys; there is no test split, so it is null."""
+    metrics = strict_json((only_run(published) / "metrics/metrics.json").read_bytes())
+
+    assert metrics["test"] is None
+    assert {"accuracy", "loss", "images"} == set(metrics["validation"])
+    assert {"feature_extraction", "fine_tuning"} == set(metrics["stages"])
+    assert {"list", "ingest", "feature_extraction", "fine_tuning", "export", "total"} <= set(metrics["timing"])
+    assert metrics["verification"]["max_difference"] <= 1e-3
+    assert metrics["kept"] == min((metrics["best"], metrics["last"]), key=lambda epoch: epoch["val_loss"])
+
+
+def test_history(published: Path) -> None:
+    """history.csv has a row an epoch, counted on through both stages."""
+    header, *rows = csv.reader((only_run(published) / "metrics/history.csv").read_text().splitlines())
+
+    assert header == [
+        *("stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
+    ]
+    assert [["feature_extraction", "1"], ["fine_tuning", "2"]] == [row[:2] for row in rows]
+
+
+def test_predictions(published: Path) -> None:
+    """predictions.csv has each validation image with its true label and a probability for each label."""
+    rows = predictions(published)
+    split = [json.loads(line) for line in (only_run(published) / "data/split.jsonl").read_text().splitlines()]
+    held_out = {row["uri"]: row["label"] for row in split if row["split"] == "validation"}
+
+    assert held_out == {row["uri"]: row["label"] for row in rows}
+    assert all(Path(row["uri"]).parent.name == row["label"] for row in rows)
+    for row in rows:
+        probabilities = {label: float(row[f"probability_{label}"]) for label in ("dark", "light")}
+        assert sum(probabilities.values()) == pytest.approx(1)
+        assert max(probabilities, key=probabilities.get) == row["prediction"]
+
+
+def test_keras_model_needs_no_package(published: Path, tmp_path: Path) -> None:
+    """model.keras loads in a process that cannot import this package, and takes raw uint8 pixels."""
+    code = """
+import sys, keras, numpy
+model = keras.models.load_model(sys.argv[1])
+assert "job" not in sys.modules
+print(model.name, model.input_shape, [layer.name for layer in model.layers][-2:])
+print(model(numpy.zeros((1, 32, 32, 3), "uint8")).shape)
+"""
+    model = only_run(published) / "model/model.keras"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, model], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.splitlines() == ["finetune (None, 32, 32, 3) ['fc1', 'output']", "(1, 1)"], done.stderr
+
+
+def test_saved_model_answers_from_raw_bytes(published: Path) -> None:
+    """serve_bytes gives predictions.csv's probabilities from the files; serving_default takes pixels."""
+    served = tf.saved_model.load(str(only_run(published) / "model/saved_model"))
+    rows = predictions(published)
+    answer = served.signatures["serve_bytes"](image_bytes=tf.constant([Path(row["uri"]).read_bytes() for row in rows]))
+    expected = [[float(row["probability_dark"]), float(row["probability_light"])] for row in rows]
+
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    assert [[b"dark", b"light"]] * len(rows) == answer["labels"].numpy().tolist()
+    signature = served.signatures["serving_default"].structured_input_signature[1]["pixels"]
+    assert (tf.uint8, [None, 32, 32, 3]) == (signature.dtype, signature.shape.as_list())
+
+
+def test_published_run_is_found(published: Path, pictures: Path) -> None:
+    """The same settings on the same data are the same run: nothing is trained and nothing is written."""
+    before = tree(published)
+    names = run("--input.uri", pictures, "--output.uri", published)
+
+    assert before == tree(published)
+    assert ["input.listed", "run.succeeded"] == names
+
+
+def test_published_run_is_completed(published: Path, pictures: Path, tmp_path: Path) -> None:
+    """A start that finds _SUCCESS but no latest.json writes it, and removes checkpoints that stayed."""
+    output = shutil.copytree(published, tmp_path / "copy")
+    (output / "latest.json").unlink()
+    (only_run(output) / "checkpoints").mkdir()
+    (only_run(output) / "checkpoints/old").write_text("weights")
+    run("--input.uri", pictures, "--output.uri", output)
+
+    assert only_run(output).name == strict_json((output / "latest.json").read_bytes())["run_id"]
+    assert not (only_run(output) / "checkpoints/old").exists()
+
+
+def test_latest_stays_with_a_later_run(published: Path, pictures: Path, tmp_path: Path) -> None:
+    """Completing an old run does not take latest.json from a run that was published after it."""
+    output = shutil.copytree(published, tmp_path / "copy")
+    later = json.dumps({"run_id": "later", "published_at": "2999-01-01T00:00:00.000000Z"})
+    (output / "latest.json").write_text(later)
+    run("--input.uri", pictures, "--output.uri", output)
+
+    assert later == (output / "latest.json").read_text()
+
+
+def test_same_bits(published: Path, pictures: Path, tmp_path: Path) -> None:
+    """Another run on the same data ends in the same bits, whatever the order in which the downloads end."""
+    copy = shutil.copytree(pictures, tmp_path / "pictures")
+    run("--input.uri", copy, "--output.uri", tmp_path / "out", "--cache.max_bytes", "200000")  # no room for pixels
+    first, second = (only_run(output) for output in (published, tmp_path / "out"))
+
+    assert first.name.split("-")[-1] == second.name.split("-")[-1]
+    assert arrays_sha256(first / "model/model.keras") == arrays_sha256(second / "model/model.keras")
+    assert predictions(published)[0]["probability_dark"] == predictions(tmp_path / "out")[0]["probability_dark"]
+
+
+def test_explicit_id_with_other_settings(published: Path, pictures: Path, tmp_path: Path) -> None:
+    """A run.id that is taken by a run with other settings or data is refused, naming what differs."""
+    output = shutil.copytree(published, tmp_path / "copy")
+    taken = only_run(output).name
+    with pytest.raises(errors.SettingsError) as caught:
+        run("--input.uri", pictures, "--output.uri", output, "--run.id", taken, "--run.seed", "8")
+    assert "run.seed is 8, and was 7" in caught.value.message
+    draw(tmp_path / "more/dark/0.png", shade=10, seed=0)
+    more = shutil.copytree(pictures, tmp_path / "more", dirs_exist_ok=True)
+    with pytest.raises(errors.SettingsError, match="the data are others"):
+        run("--input.uri", more, "--output.uri", output, "--run.id", taken)
+
+
+def test_job_keeps_to_its_run(published: Path, pictures: Path, tmp_path: Path) -> None:
+    """A Job's first Pod pins the run; a later Pod that finds other data ends with exit 3, whatever their hash."""
+    output = shutil.copytree(published, tmp_path / "copy")
+    run("--input.uri", pictures, "--output.uri", output, "--run.job_uid", "uid-1")
+    more = shutil.copytree(pictures, tmp_path / "more")
+    draw(more / "dark/new.png", shade=10, seed=0)
+
+    assert {"run_id": only_run(output).name} == strict_json((output / "jobs/uid-1.json").read_bytes())
+    with pytest.raises(errors.DataError, match="have changed since this Job began"):
+        run("--input.uri", more, "--output.uri", output, "--run.job_uid", "uid-1")
+
+
+def test_gate(pictures: Path, tmp_path: Path) -> None:
+    """Below gate.min_accuracy a run is published, latest.json is not moved, and the exit code is 6."""
+    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, "--gate.min_accuracy", "1", "--run.seed", "3")
+    for _ in ("trained", "found published"):
+        with pytest.raises(errors.GateError, match=r"gate.min_accuracy is 1") as caught:
+            run(*arguments)
+        assert 6 == caught.value.exit_code
+    assert LAYOUT == set(tree(only_run(tmp_path)))
+    assert not (tmp_path / "latest.json").exists()
+    assert not strict_json((only_run(tmp_path) / "manifest.json").read_bytes())["gate"]["passed"]
+
+
+def test_three_classes_with_splits(bucket: str, tmp_path: Path) -> None:
+    """From bucket to bucket: train/, validation/ and test/ are read as they are; three labels have a softmax."""
+    store = storage.open_store(f"gs://{bucket}")
+    shades = {"a b": 30, "ü%#?": 128, "c": 220}
+    for number, (side, label) in enumerate((s, c) for s in ("train", "validation", "test") for c in shades):
+        for n in range(4):
+            draw(tmp_path / "one.png", shade=shades[label], seed=10 * number + n)
+            store.write(f"in/{side}/{label}/{n}.png", tmp_path / "one.png")
+    run("--input.uri", f"gs://{bucket}/in", "--output.uri", f"gs://{bucket}/out/")
+
+    [success] = [found.name for found in store.list("out/runs") if found.name.endswith("/_SUCCESS")]
+    folder = success.removesuffix("/_SUCCESS")
+    metrics = strict_json(store.read(f"{folder}/metrics/metrics.json")[0])
+    rows = list(csv.DictReader(store.read(f"{folder}/metrics/predictions.csv")[0].decode().splitlines()))
+    assert LAYOUT == {found.name.removeprefix(f"{folder}/") for found in store.list(folder)}
+    assert (12, 12) == (metrics["validation"]["images"], metrics["test"]["images"])
+    assert sorted(shades) == store.read(f"{folder}/model/labels.txt")[0].decode().splitlines()
+    assert all(f"/{row['split']}/{row['label']}/" in row["uri"] for row in rows)
+    assert [f"probability_{label}" for label in sorted(shades)] == list(rows[0])[4:]
+
+
+def test_unreadable_images_within_the_budget(pictures: Path, tmp_path: Path) -> None:
+    """Up to input.max_bad_fraction, unreadable images are left out, each with its reason."""
+    copy = shutil.copytree(pictures, tmp_path / "pictures")
+    (copy / "dark/broken.jpg").write_bytes((copy / "dark/0.jpg").read_bytes()[:500])
+    (copy / "light/page.jpg").write_text("<html>404</html>")
+    (copy / "light/empty.jpg").touch()
+    run("--input.uri", copy, "--output.uri", tmp_path / "out", "--input.max_bad_fraction", "0.2")
+
+    lines = (only_run(tmp_path / "out") / "data/quarantine.jsonl").read_text().splitlines()
+    quarantined = {Path(row["uri"]).name: (row["label"], row["reason"], row["size"]) for row in map(strict_json, lines)}
+    assert {
+        "broken.jpg": ("dark", "corrupt", 500),
+        "page.jpg": ("light", "not_an_image", 16),
+        "empty.jpg": ("light", "empty", 0),
+    } == quarantined
+    assert 20 == len((only_run(tmp_path / "out") / "data/manifest.jsonl").read_text().splitlines())
+
+
+def test_unreadable_images_over_the_budget(pictures: Path, tmp_path: Path) -> None:
+    """Above it the run ends with exit 3 before training, naming the folder, the counts and the files."""
+    copy = shutil.copytree(pictures, tmp_path / "pictures")
+    (copy / "dark/broken.jpg").write_bytes((copy / "dark/0.jpg").read_bytes()[:500])
+    with pytest.raises(errors.DataError) as caught:
+        run("--input.uri", copy, "--output.uri", tmp_path / "out")
+    assert f"1 of 21 images under {copy} cannot be used (1 corrupt)" in caught.value.message
+    assert str(copy / "dark/broken.jpg") in caught.value.message
+    assert 3 == caught.value.exit_code
+
+
+def test_too_small_a_cache(pictures: Path, tmp_path: Path) -> None:
+    """A cache that cannot hold images and features ends with exit 3 and the bytes needed."""
+    with pytest.raises(errors.DataError, match=r"take [\d,]+ bytes, and the cache may hold 1,000") as caught:
+        run("--input.uri", pictures, "--output.uri", tmp_path / "out", "--cache.max_bytes", "1000")
+    assert "cache.max_bytes to at least" in caught.value.remedy
+
+
+def test_output_that_cannot_be_written(pictures: Path) -> None:
+    """An output that cannot be written is found out before TensorFlow is loaded, with exit 5."""
+    command = [sys.executable, "-m", "job", "run", *SMALL, "--input.uri", pictures, "--output.uri", "/sys/nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    events = [strict_json(line) for line in done.stderr.splitlines()]
+
+    assert 5 == done.returncode
+    assert "run.failed" == events[-1]["event"]
+    assert "/sys/nowhere" in events[-1]["message"]
+    assert events[-1]["remedy"]
+    assert "device.configured" not in {event["message"] for event in events}
+
+
+def test_every_line_is_json(pictures: Path, tmp_path: Path) -> None:
+    """Without a terminal every line that a whole run writes is strict JSON with severity, message and time."""
+    command = [sys.executable, "-m", "job", "run", *SMALL, "--input.uri", pictures, "--output.uri", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    events = [strict_json(line) for line in done.stderr.splitlines()]
+
+    assert (0, "") == (done.returncode, done.stdout)
+    assert all({"severity", "message", "time"} <= set(event) for event in events)
+    assert 2 == sum(event["message"] == "epoch.finished" for event in events)
+    status = strict_json((only_run(tmp_path) / "status.json").read_bytes())
+    assert ("succeeded", str(only_run(tmp_path))) == (status["state"], status["run_uri"])

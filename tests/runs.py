@@ -1,0 +1,80 @@
+"""Real runs on the CPU, as small as they can be: MobileNetV2 0.35 with random weights, 32 pixels, an epoch a stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+from PIL import Image
+
+from job import config, pipeline
+from job.progress import Event, Listener, Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SMALL = (
+    *("--model.weights", "none", "--model.alpha", "0.35", "--model.image_size", "32"),
+    *("--feature_extraction.epochs", "1", "--fine_tuning.epochs", "1", "--export.verify_images", "8"),
+)
+
+
+class Recorder(Listener):
+    """Remembers the events' names."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def on_event(self, event: Event) -> None:
+        """Remember one."""
+        self.names.append(event.name)
+
+
+def run(*arguments: str | Path) -> list[str]:
+    """Run the job in this process, and return the names of its events."""
+    recorder = Recorder()
+    progress = Progress([recorder])
+    try:
+        pipeline.run(config.load([*SMALL, *map(str, arguments)], {}, required=("output.uri",)), progress)
+    finally:
+        progress.close()
+    return recorder.names
+
+
+def draw(path: Path, *, shade: int, seed: int, size: tuple[int, int] = (40, 30)) -> None:
+    """Draw a picture of noise around a shade of gray; its ending says its format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(-50, 50, (*size, 3))
+    Image.fromarray(np.clip(shade + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+def only_run(output: Path) -> Path:
+    """Return the one run under an output."""
+    [folder] = (output / "runs").iterdir()
+    return folder
+
+
+def strict_json(data: bytes | str) -> object:
+    """Parse JSON, refusing NaN and infinities."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON")
+
+    return json.loads(data, parse_constant=refuse)
+
+
+def arrays_sha256(model: Path) -> str:
+    """Return the sha256 over all arrays of a .keras file, with their names."""
+    sha256 = hashlib.sha256()
+    for variable in sorted(keras.models.load_model(model).variables, key=lambda variable: variable.path):
+        sha256.update(variable.path.encode() + variable.numpy().tobytes())
+    return sha256.hexdigest()
+
+
+def tree(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return name -> (size, time of change) of every file."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}

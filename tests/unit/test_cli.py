@@ -1,0 +1,260 @@
+"""job/cli.py and job/__main__.py: what a user types, what comes back, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from job import __version__, cli, config, errors
+from job.progress import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEAVY = ["tensorflow", "keras", "numpy", "google.cloud", "obstore", "kubernetes"]
+
+
+def finetune(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "job", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run some Python in a process of its own."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return what a command prints."""
+    cli.parse(arguments).execute(Progress())
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["help"], ["--help"], ["-h"]])
+def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """Nothing at all, or a call for help, prints the commands, an example of each input and the exit codes."""
+    text = output_of(capsys, *arguments)
+
+    assert ["run", "demo", "summary", "schema"] == re.findall(r"^  ([a-z]+)  +[A-Z]", text, re.MULTILINE)
+    assert "finetune run --input.uri gs://my-bucket/flowers --output.uri gs://my-bucket/trained" in text
+    assert [str(code) for code in errors.exit_codes()] == re.findall(r"^  (\d+) ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("arguments", [["run", "--help"], ["help", "run"], ["run", "--run.seed", "x", "-h"]])
+def test_help_of_run(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """The help of a command with settings tells every one of them, with its default and its meaning."""
+    text = output_of(capsys, *arguments)
+
+    for row in config.rows():
+        assert f"  --{row.name} {row.default}\n" in text
+        assert row.meaning in " ".join(text.split())
+
+
+@pytest.mark.parametrize("command", ["demo", "schema"])
+def test_help_of_the_others(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """The help of a command without settings tells what it does, and does not do it."""
+    assert output_of(capsys, command, "--help").startswith(f"usage: finetune {command}\n")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """The version is the package's."""
+    assert f"finetune {__version__}\n" == output_of(capsys, "--version")
+
+
+def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    """The schema is printed as JSON, and nothing beside it."""
+    assert config.json_schema() == json.loads(output_of(capsys, "schema"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rum"], "there is no command 'rum': did you mean run?"),
+        (["help", "rum"], "there is no command 'rum': did you mean run?"),
+        (["xyz"], "there is no command 'xyz'"),
+        (["--input.uri", "x"], "there is no command '--input.uri': did you mean finetune run --input.uri …?"),
+    ],
+)
+def test_unknown_commands(arguments: list[str], message: str) -> None:
+    """An unknown command is told with the one that was meant."""
+    with pytest.raises(errors.SettingsError) as raised:
+        cli.parse(arguments)
+
+    assert message == raised.value.message
+    assert "finetune help" in raised.value.remedy
+
+
+def test_schema_takes_no_arguments() -> None:
+    """An argument that would have no effect is refused."""
+    with pytest.raises(errors.SettingsError, match="takes no arguments"):
+        cli.parse(["schema", "--run.seed", "3"])
+
+
+def test_only_run_needs_an_output() -> None:
+    """A run without a place to publish to is refused; the summary of the model needs none."""
+    cli.parse(["summary"])
+    with pytest.raises(errors.SettingsError, match=r"output\.uri: must be given"):
+        cli.parse(["run"])
+
+
+def test_a_settings_error_is_one_line_of_json_and_exit_2(tmp_path: Path) -> None:
+    """All mistakes in file, environment and flags, and the remedy, in one line; no heavy module is loaded for that."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("fine_tuning: {epochs: -3}")
+    code = f"""
+import os, sys
+os.environ["FINETUNE_RUN__SEDE"] = "3"
+from job.__main__ import main
+code = main(["run", "--config", {str(file)!r}, "--inptu.uri", "x"])
+print([name for name in {HEAVY} if name in sys.modules])
+sys.exit(code)
+"""
+
+    ended = python(code)
+
+    assert (2, "[]\n") == (ended.returncode, ended.stdout)
+    (line,) = ended.stderr.splitlines()
+    event = json.loads(line)
+    assert ("ERROR", "Settings", 2) == (event["severity"], event["reason"], event["exit_code"])
+    for part in ("epochs = '-3'", str(file), "FINETUNE_RUN__SEDE", "did you mean input.uri?", "output.uri", "--help"):
+        assert part in line
+
+
+def test_a_settings_error_can_be_read_on_a_terminal() -> None:
+    """On a terminal the mistakes are lines of text, each on its own, without escapes."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([sys.executable, "-m", "job", "run", "--run.sede", "3"], stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        while chunk := _read(ours):
+            shown += chunk
+    os.close(ours)
+
+    assert 2 == process.returncode
+    lines = shown.decode().splitlines()
+    assert "2 mistakes in the settings:" in lines
+    assert "  flag --run.sede: unknown setting 'run.sede': did you mean run.seed?" in lines
+    assert "  output.uri: must be given, as in --output.uri gs://my-bucket/flowers" in lines
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # nobody has it open any more
+        return b""
+
+
+def test_help_of_the_process() -> None:
+    """The module is the command: help goes to stdout, with nothing on stderr and exit code 0."""
+    ended = finetune("help")
+
+    assert (0, "") == (ended.returncode, ended.stderr)
+    assert "usage: finetune COMMAND" in ended.stdout
+
+
+def test_every_end_has_its_exit_code_and_its_line(tmp_path: Path) -> None:
+    """However a command ends, the exit code says so, and one last line of the log says why."""
+    code = f"""
+import sys, types
+from job import errors
+from job.__main__ import main
+
+def end(error):
+    def run(loaded, progress):
+        progress.event("run.started", run_uri=loaded.settings.output.uri)
+        if error is not None:
+            raise error
+    sys.modules["job.pipeline"] = sys.modules["job"].pipeline = types.SimpleNamespace(run=run)
+    return main(["run", "--output.uri", {str(tmp_path)!r}])
+
+print([end(error) for error in (
+    None,
+    errors.DataError("no images", remedy="add some"),
+    errors.StoppedError("stopped by SIGTERM", remedy="start it again"),
+    ZeroDivisionError("by zero"),
+    KeyboardInterrupt(),
+)])
+"""
+
+    ended = python(code)
+
+    assert "[0, 3, 75, 1, 75]\n" == ended.stdout
+    events = [event for event in map(json.loads, ended.stderr.splitlines()) if event["message"] != "run.started"]
+    assert [
+        ("run.failed", "ERROR", "Data", 3),
+        ("run.stopped", "WARNING", "Stopped", 75),
+        ("run.failed", "CRITICAL", "Unexpected", 1),
+        ("run.stopped", "WARNING", "Stopped", 75),
+    ] == [(event["event"], event["severity"], event["reason"], event["exit_code"]) for event in events]
+    assert "no images" in json.dumps(events[0])
+    assert "add some" == events[0]["remedy"]
+    assert "ZeroDivisionError: by zero" in json.dumps(events[2])
+    assert "Traceback" in json.dumps(events[2])
+    assert "Traceback" not in json.dumps(events[:2] + events[3:])
+
+
+def test_log_settings_are_followed(tmp_path: Path) -> None:
+    """The format and the level that were asked for are those of the log."""
+    code = f"""
+import sys, types
+from job.__main__ import main
+
+def run(loaded, progress):
+    progress.event("a.seen", severity="debug")
+    progress.event("b.seen", severity="warning")
+sys.modules["job.pipeline"] = sys.modules["job"].pipeline = types.SimpleNamespace(run=run)
+
+main(["run", "--output.uri", {str(tmp_path)!r}, "--log.format=console", "--log.level=warning"])
+"""
+
+    lines = [line for line in python(code).stderr.splitlines() if line]
+
+    assert 1 == len(lines)
+    assert "b.seen" in lines[0]
+    assert not lines[0].startswith("{")
+
+
+def test_commands_get_what_they_need() -> None:
+    """The demo gets its arguments; the summary gets the model's settings, and what it returns is printed."""
+    code = """
+import sys, types, job
+from job.__main__ import main
+
+job.demo = types.SimpleNamespace(run=lambda arguments: print(arguments))
+job.model = types.SimpleNamespace(summary=lambda settings: f"alpha {settings.alpha}")
+sys.exit(main(["demo", "--folder", "x"]) or main(["summary", "--model.alpha", "0.35"]))
+"""
+
+    ended = python(code)
+
+    assert (0, "['--folder', 'x']\nalpha 0.35\n") == (ended.returncode, ended.stdout)
+
+
+def test_termination_message(tmp_path: Path) -> None:
+    """Kubernetes is left the reason, the stage, what to do and where the run lies."""
+    path = tmp_path / "termination-log"
+    path.touch()
+    progress = Progress([cli._LastWords(str(path))])
+
+    progress.event("run.started", run_uri="gs://bkt/runs/a")
+    progress.event("stage.started", stage="fine_tuning", epochs=10, epochs_done=2)
+    assert "" == path.read_text()
+    progress.event("run.failed", severity="error", reason="Data", message="no images", remedy="add some", exit_code=3)
+
+    assert {
+        "reason": "Data",
+        "stage": "fine_tuning",
+        "epoch": 3,
+        "message": "no images",
+        "remedy": "add some",
+        "run_uri": "gs://bkt/runs/a",
+    } == json.loads(path.read_text())

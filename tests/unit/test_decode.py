@@ -1,0 +1,344 @@
+"""Decoding: what each kind of image looks like to the model, the same in training and when served."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from job import decode, images
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+MAX_PIXELS = 64_000_000
+Array = np.ndarray[Any, Any]
+
+
+def picture(mode: str = "RGB", width: int = 24, height: int = 24) -> Image.Image:
+    """Draw smooth colours with some noise; alpha takes all values."""
+    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    colours = np.stack([across, down, 255 - across, (across + down) / 2], axis=-1)
+    noisy = np.clip(colours + np.random.default_rng(7).normal(0, 20, colours.shape), 0, 255).astype(np.uint8)
+    return Image.fromarray(noisy, "RGBA").convert(mode)
+
+
+def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
+    """Encode with Pillow."""
+    file = io.BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def exif(orientation: int, order: str) -> bytes:
+    """Write an EXIF block with one entry before the orientation."""
+    magic = b"MM\0*" if order == ">" else b"II*\0"
+    entries = struct.pack(order + "HHII", 0x0100, 4, 1, 24) + struct.pack(order + "HHIHxx", 0x0112, 3, 1, orientation)
+    return magic + struct.pack(order + "IH", 8, 2) + entries + bytes(4)
+
+
+def decoded(data: bytes, image_size: int = 24) -> Array:
+    """Decode as the pass over the data does."""
+    return decode.decode_image(data, images.read_header(data, max_pixels=MAX_PIXELS), image_size)
+
+
+# as the served model does it
+served = tf.function(
+    lambda data: decode.decode_batch(data, image_size=24), input_signature=[tf.TensorSpec([None], tf.string)]
+)
+served_orientation = tf.function(decode.orientation, input_signature=[tf.TensorSpec([], tf.string)])
+
+
+# -- ordinary pictures are as Keras sees them ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image_size", [24, 32])
+def test_pixels_are_those_of_keras(tmp_path: Path, image_size: int) -> None:
+    """Pictures without alpha or EXIF are, rounded, what image_dataset_from_directory gives."""
+    sizes = [(31, 17), (24, 24), (200, 301), (1, 1), (5, 64)]
+    files = [
+        ("jpeg", encode(picture("RGB", *size), "JPEG", quality=90, subsampling=subsampling))
+        for size, subsampling in itertools.product(sizes, ["4:2:0", "4:4:4"])
+    ]
+    files += [("jpeg", encode(picture("L", 40, 30), "JPEG")), ("jpeg", encode(picture("CMYK", 40, 30), "JPEG"))]
+    files += [("png", encode(picture("RGB", 40, 30), "PNG")), ("png", encode(picture("L", 40, 30), "PNG"))]
+    files += [("gif", encode(picture("P", 40, 30), "GIF")), ("bmp", encode(picture("RGB", 41, 30), "BMP"))]
+    (tmp_path / "label").mkdir()
+    for index, (suffix, data) in enumerate(files):
+        (tmp_path / "label" / f"{index:03}.{suffix}").write_bytes(data)
+
+    dataset = keras.utils.image_dataset_from_directory(
+        tmp_path, labels=None, batch_size=None, image_size=(image_size, image_size), shuffle=False, verbose=False
+    )
+
+    for (_, data), expected in zip(files, dataset.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(np.rint(expected).astype(np.uint8), decoded(data, image_size))
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not there")
+def test_photos_are_those_of_keras() -> None:
+    """Real photos are, rounded, what Keras decodes and resizes."""
+    photos = sorted((SHARED / "cats_dogs_small").rglob("*.jpg"))[::60]
+    assert photos
+    for photo in photos:
+        image = tf.io.decode_image(photo.read_bytes(), channels=3, expand_animations=False)
+        expected = np.rint(tf.image.resize(image, [224, 224])).astype(np.uint8)
+
+        np.testing.assert_array_equal(expected, decoded(photo.read_bytes(), 224))
+
+
+# -- the other kinds -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image_format", "mode", "options"),
+    [
+        ("PNG", "RGBA", {}),
+        ("PNG", "LA", {}),
+        ("PNG", "P", {"transparency": bytes(range(0, 256, 16))}),
+        ("WEBP", "RGBA", {"lossless": True, "exact": True}),
+    ],
+)
+def test_alpha_is_laid_over_white(image_format: str, mode: str, options: dict[str, object]) -> None:
+    """Transparent pixels become white, and half-transparent ones the mean with white, rounded."""
+    image = picture("RGB").quantize(16) if mode == "P" else picture(mode)
+    data = encode(image, image_format, **options)
+    rgba = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"), float)
+    colours, alpha = rgba[..., :3], rgba[..., 3:] / 255
+
+    np.testing.assert_array_equal(np.rint(colours * alpha + 255 * (1 - alpha)).astype(np.uint8), decoded(data))
+
+
+def test_gif_transparency_becomes_black() -> None:
+    """A GIF's transparent pixels are black, as TensorFlow draws them."""
+    image = picture("RGB").quantize(16)
+    expected = np.asarray(image.convert("RGB")) * (np.asarray(image) != 3)[..., None]
+
+    np.testing.assert_array_equal(expected, decoded(encode(image, "GIF", transparency=3)))
+
+
+def test_one_transparent_colour_in_a_png_stays() -> None:
+    """A PNG without a palette whose header names one transparent colour is opaque, as TensorFlow draws it."""
+    image = picture()
+
+    np.testing.assert_array_equal(image, decoded(encode(image, "PNG", transparency=image.getpixel((0, 0)))))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+@pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG"])
+def test_first_frame_of_an_animation_counts(image_format: str, mode: str) -> None:
+    """An animation is decoded to its first frame, also where TensorFlow would write beyond its memory for it."""
+    first, *others = (Image.new(mode, (24, 24), colour) for colour in ("red", "green", "blue"))
+    options = {"save_all": True, "append_images": others} | ({"lossless": True} if image_format == "WEBP" else {})
+
+    pixels = decoded(encode(first, image_format, **options))
+
+    assert (np.array([255, 0, 0]) == pixels).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("behind", [b"", b"\0\0", b"garbage"])
+def test_bmp(mode: str, behind: bytes) -> None:
+    """A BMP of any supported depth looks as in other programs, whatever follows its pixels."""
+    image = picture("RGB").quantize(100) if mode == "P" else picture(mode)
+    expected = np.asarray(image)[..., :3] if mode == "RGBA" else np.asarray(image.convert("RGB"))
+
+    np.testing.assert_array_equal(expected, decoded(encode(image, "BMP") + behind))
+
+
+def test_bmp_with_rows_from_the_top() -> None:
+    """A BMP with a negative height is not upside down."""
+    rows = np.asarray(picture())[:, :, ::-1]
+    top_down = encode(picture(), "BMP")[:22] + struct.pack("<i", -24) + encode(picture(), "BMP")[26:54] + rows.tobytes()
+
+    np.testing.assert_array_equal(rows[:, :, ::-1], decoded(top_down))
+
+
+def test_sixteen_bits_become_the_upper_eight() -> None:
+    """A 16-bit PNG is decoded to its upper bytes."""
+    values = np.random.default_rng(7).integers(0, 2**16, (24, 24), dtype=np.uint16)
+    data = encode(Image.fromarray(values), "PNG")
+
+    np.testing.assert_array_equal(np.repeat(values[..., None] >> 8, 3, axis=2), decoded(data))
+
+
+# -- orientation -----------------------------------------------------------------------------------------------------
+
+
+def oriented(image_format: str, orientation: int, order: str) -> bytes:
+    """Encode a wide picture that says how it is to be turned."""
+    block = exif(orientation, order)
+    options: dict[str, object] = {"lossless": True} if image_format == "WEBP" else {}
+    if image_format != "JPEG":
+        return encode(picture("RGB", 40, 30), image_format, exif=block, **options)
+    jpeg = encode(picture("RGB", 40, 30), "JPEG", quality=95)
+    xmp, app1 = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>", b"Exif\0\0" + block
+    segments = (struct.pack(">HH", 0xFFE1, len(payload) + 2) + payload for payload in (xmp, app1))
+    return jpeg[:20] + b"\xff\xff".join([b"", *segments]) + jpeg[20:]
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation(image_format: str, orientation: int, order: str) -> None:
+    """A picture that says how it is to be turned is decoded as one that stands upright, in training and when served."""
+    data = oriented(image_format, orientation, order)
+    stored = Image.fromarray(tf.io.decode_image(data, channels=3, expand_animations=False).numpy())
+    stored.getexif()[0x0112] = orientation
+    upright = encode(ImageOps.exif_transpose(stored), "PNG")
+
+    assert orientation == images.read_header(data, max_pixels=MAX_PIXELS).orientation
+    assert orientation == served_orientation(data).numpy()
+    np.testing.assert_array_equal(decoded(upright), decoded(data))
+
+
+SAMPLES = [oriented(*sample) for sample in itertools.product(["JPEG", "PNG", "WEBP"], [6], "<>")]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """Draw a file with EXIF and change bytes in it, mostly around the EXIF block."""
+    data = bytearray(draw(st.sampled_from(SAMPLES)))
+    around = draw(st.sampled_from([0, data.lower().index(b"exif")]))
+    for _ in range(draw(st.integers(1, 3))):
+        at = min(len(data), max(0, around - 40 + draw(st.integers(0, 120))))
+        data[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3) | st.sampled_from([b"\xff", b"\0", b"\6"]))
+    return bytes(data)
+
+
+@given(damaged())
+def test_orientation_in_the_graph_is_the_headers(data: bytes) -> None:
+    """However a file is damaged, the served model turns it as training does, if the header gate takes it at all."""
+    try:
+        expected = images.read_header(data, max_pixels=MAX_PIXELS).orientation
+    except images.UnreadableImage:
+        return
+
+    assert expected == served_orientation(data).numpy()
+
+
+# -- together --------------------------------------------------------------------------------------------------------
+
+
+def test_batch_is_decoded_image_by_image() -> None:
+    """A batch of mixed formats, sizes and orientations is served as the images are decoded in training."""
+    batch = [*SAMPLES, encode(picture("LA"), "PNG"), encode(picture("P", 9, 7), "BMP"), encode(picture("L"), "GIF")]
+
+    pixels = served(tf.constant(batch)).numpy()
+
+    assert np.uint8 == pixels.dtype
+    np.testing.assert_array_equal(np.stack([decoded(data) for data in batch]), pixels)
+
+
+def test_empty_batch() -> None:
+    """No images are no error."""
+    assert (0, 24, 24, 3) == served(tf.constant([], tf.string)).shape
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    """Images decoded from several threads at once are the same as one after the other."""
+    batch = [encode(picture("RGB", 100 + index, 90), "JPEG") for index in range(40)]
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(decoded, batch))
+
+    np.testing.assert_array_equal([decoded(data) for data in batch], together)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_damage_behind_the_header(image_format: str) -> None:
+    """A file cut off within its pixels is corrupt, said without TensorFlow's words; the served model refuses it."""
+    data = encode(picture("P" if image_format == "GIF" else "RGB", 200, 200), image_format)
+    data = data[: len(data) * 2 // 3]
+
+    with pytest.raises(images.UnreadableImage) as caught:
+        decoded(data)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        served(tf.constant([data]))
+
+    assert "corrupt" == caught.value.reason
+    assert f"{image_format} image of 200 x 200 pixels" in caught.value.detail
+    assert "Op:" not in caught.value.detail
+
+
+# -- real files of other decoders' test suites -----------------------------------------------------------------------
+
+OUTCOMES: dict[str, images.Header | images.Reason] = {
+    "exif_landscape_2_mirrored.jpg": images.Header("jpeg", 1800, 1200, 2),
+    "exif_portrait_8.jpg": images.Header("jpeg", 1800, 1200, 8),
+    "ljt_12bit.jpg": "unsupported_format",
+    "ljt_baseline_good.jpg": images.Header("jpeg", 227, 149, 1),
+    "made_1x1.png": images.Header("png", 1, 1, 1),
+    "made_gif_named.jpg": images.Header("gif", 128, 128, 1),
+    "made_half.jpg": "corrupt",
+    "made_html_404.jpg": "not_an_image",
+    "made_huge_1bit_20000x20000.png": "too_large",
+    "made_png_named.jpg": images.Header("png", 128, 128, 1),
+    "made_s3_access_denied.jpg": "not_an_image",
+    "made_trailing_garbage.jpg": images.Header("jpeg", 500, 374, 1),
+    "made_webp_named.jpg": images.Header("webp", 128, 128, 1),
+    "pil_16bit_qtables.jpg": images.Header("jpeg", 128, 128, 1),
+    "pil_16bit_rgb.tiff": "unsupported_format",
+    "pil_animated.webp": images.Header("webp", 245, 245, 1),
+    "pil_apng.png": images.Header("png", 128, 64, 1),
+    "pil_bomb.gif": "too_large",
+    "pil_broken.png": "corrupt",
+    "pil_cmyk.jpg": images.Header("jpeg", 100, 100, 1),
+    "pil_decompression_dos.png": images.Header("png", 1, 1, 1),
+    "pil_gray.jpg": images.Header("jpeg", 128, 128, 1),
+    "pil_icc_after_sof.jpg": images.Header("jpeg", 10, 10, 1),
+    "pil_mpo_named_jpg.jpg": images.Header("jpeg", 640, 480, 1),
+    "pil_orientation6_webp.webp": images.Header("webp", 128, 128, 6),
+    "pil_photo.avif": "unsupported_format",
+    "pil_photo.bmp": images.Header("bmp", 128, 128, 1),
+    "pil_photo.webp": images.Header("webp", 480, 360, 1),
+    "pil_transparent.gif": images.Header("gif", 200, 150, 1),
+    "pil_truncated_app14.jpg": images.Header("jpeg", 100, 100, 1),
+    "pil_truncated_end_chunk.png": "corrupt",
+    "pil_truncated_jpeg.jpg": "corrupt",
+    "pil_ultrahdr.jpg": "corrupt",
+    "png_bad_colour_type.png": "corrupt",
+    "png_bad_crc_idat.png": "corrupt",
+    "png_gray1.png": images.Header("png", 32, 32, 1),
+    "png_gray16.png": images.Header("png", 32, 32, 1),
+    "png_interlaced_gray_alpha.png": images.Header("png", 32, 32, 1),
+    "png_missing_idat.png": "corrupt",
+    "png_palette_alpha.png": images.Header("png", 32, 32, 1),
+    "png_rgb16.png": images.Header("png", 32, 32, 1),
+    "tf_bad_huffman.jpg": images.Header("jpeg", 1024, 768, 1),
+    "tf_cmyk.jpg": images.Header("jpeg", 128, 256, 1),
+    "tf_corrupt34_2.jpg": "corrupt",
+    "tf_corrupt34_3.jpg": "corrupt",
+}
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not there")
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_outcome_of_real_files(name: str) -> None:
+    """Each odd file has its outcome: a header and the same pixels in training and when served, or a reason."""
+    data = (SHARED / "bad_images" / name).read_bytes()
+    try:
+        header = images.read_header(data, max_pixels=MAX_PIXELS)
+        pixels = decode.decode_image(data, header, 24)
+    except images.UnreadableImage as error:
+        outcome: images.Header | images.Reason = error.reason
+    else:
+        outcome = header
+        np.testing.assert_array_equal(served(tf.constant([data]))[0], pixels)
+
+    assert OUTCOMES[name] == outcome
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not there")
+def test_every_real_file_has_an_outcome() -> None:
+    """No file of the collection is left out."""
+    assert set(OUTCOMES) == {file.name for file in (SHARED / "bad_images").iterdir()} - {"TABLE.md"}

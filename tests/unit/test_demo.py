@@ -1,0 +1,141 @@
+"""The demo's pictures are the same everywhere, and complete or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from job import demo, storage
+from job.errors import AccessError, SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the path of each file below a folder -> its SHA-256."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a few pictures."""
+    folder = tmp_path_factory.mktemp("drawn") / "pictures"
+    demo.draw(folder, count=24)
+    return folder
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the whole set be small."""
+    monkeypatch.setattr(demo.draw, "__kwdefaults__", {"count": 4, "seed": 7})
+
+
+def test_classes_are_balanced(drawn: Path) -> None:
+    """Half of the pictures are of each class."""
+    names = [f"{number:04}.jpg" for number in range(12)]
+    assert [f"{label}/{name}" for label in ("flowers", "gears") for name in names] == list(digests(drawn))
+
+
+def test_same_pictures(drawn: Path, tmp_path: Path) -> None:
+    """The same seed draws the same bytes, also where fewer are drawn."""
+    demo.draw(tmp_path / "again", count=6)
+
+    again, before = digests(tmp_path / "again"), digests(drawn)
+    assert 6 == len(again)
+    assert {name: before[name] for name in again} == again
+
+
+def test_other_pictures(drawn: Path, tmp_path: Path) -> None:
+    """No two pictures are the same, nor any of another seed."""
+    demo.draw(tmp_path / "other", count=6, seed=8)
+    assert 30 == len({*digests(drawn).values(), *digests(tmp_path / "other").values()})
+
+
+def test_pictures_are_photograph_like(drawn: Path) -> None:
+    """They are colour JPEGs of many sizes, upright and wide, between 86 and 260 pixels a side."""
+    sizes = set()
+    for path in drawn.rglob("*.jpg"):
+        with Image.open(path) as picture:
+            assert ("JPEG", "RGB") == (picture.format, picture.mode)
+            sizes.add(picture.size)
+    assert len(sizes) > 20
+    assert all(86 <= side <= 260 for size in sizes for side in size)
+    assert {True, False} == {width > height for width, height in sizes}
+
+
+@pytest.mark.usefixtures("few")
+def test_set_is_drawn_once(tmp_path: Path) -> None:
+    """The set is drawn where none is, and used again where it is; nothing else is left in the folder."""
+    folder = demo.pictures(tmp_path / "cache")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+    assert folder == demo.pictures(tmp_path / "cache")
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert [folder] == list((tmp_path / "cache").iterdir())
+    assert 4 == len(digests(folder))
+
+
+def test_interrupted_drawing_is_redone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it draws leaves nothing that is taken for the set."""
+    process = multiprocessing.get_context("fork").Process(target=_draw_and_die, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert 1 == process.exitcode
+    assert 2 == len(list(tmp_path.rglob("*.jpg")))
+    monkeypatch.setattr(demo.draw, "__kwdefaults__", {"count": 4, "seed": 7})
+
+    assert 4 == len(digests(demo.pictures(tmp_path)))
+
+
+def _draw_and_die(folder: Path) -> None:
+    save = Image.Image.save
+    saved = []
+
+    def save_two(image: Image.Image, *args: object, **kwargs: object) -> None:
+        if len(saved) == 2:
+            os._exit(1)  # as SIGKILL: nothing is cleaned up
+        saved.append(save(image, *args, **kwargs))
+
+    Image.Image.save = save_two
+    demo.pictures(folder)
+
+
+def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """No place for the pictures is an error that names the place and the setting."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(AccessError) as caught:
+        demo.pictures(tmp_path / "file" / "cache")
+
+    assert str(tmp_path / "file" / "cache") in caught.value.message
+    assert "cache.dir" in caught.value.remedy
+
+
+@pytest.mark.parametrize("flag", ["--input.uri=./pictures", "--output.uri=./out"])
+def test_demo_has_its_own_buckets(flag: str) -> None:
+    """`finetune demo` does not take a place, which it would not use."""
+    with pytest.raises(SettingsError, match=r"--(input|output)\.uri"):
+        demo.run([flag])
+
+
+def test_demo_reports_mistakes_first() -> None:
+    """A mistake in the flags is told before anything is started."""
+    with pytest.raises(SettingsError, match="did you mean"):
+        demo.run(["--fine_tuning.epoch", "1"])
+
+
+def test_demo_starts_its_own_emulator(bucket: str) -> None:
+    """Another emulator in the environment is not written to."""
+    with pytest.raises(SettingsError, match="STORAGE_EMULATOR_HOST"):
+        demo.run([])
+    assert [] == list(storage.open_store(f"gs://{bucket}").list())

@@ -1,0 +1,130 @@
+"""Folding changes the graph, and not the mathematics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from job import folding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Build everything in float64, so that rounding cannot hide a difference."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx(before)
+
+
+def randomize(model: keras.Model) -> None:
+    """Give every BatchNormalization statistics of its own, as a trained one has."""
+    random = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+
+
+def logits_and_gradients(model: keras.Model, inputs: tf.Tensor, variables: list[keras.Variable]) -> list[np.ndarray]:
+    """Return the model's outputs, and the gradient of their squares in each of the variables."""
+    with tf.GradientTape() as tape:
+        outputs = model(inputs, training=False)
+        loss = tf.reduce_sum(outputs**2)
+    return [outputs.numpy(), *(gradient.numpy() for gradient in tape.gradient(loss, variables))]
+
+
+def convolutional(**options: object) -> keras.Model:
+    """Return a small model with each kind of layer that matters to folding."""
+    pixels = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", **options)(pixels)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.DepthwiseConv2D(3, strides=2, depth_multiplier=2, **options)(x)
+    x = keras.layers.BatchNormalization(scale=False)(x)
+    shortcut = x = keras.layers.BatchNormalization(center=False)(x)
+    x = keras.layers.Conv2D(16, 3, padding="same", dilation_rate=2, groups=4, **options)(x)
+    x = keras.layers.Add()([x, shortcut])
+    return keras.Model(pixels, x)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_fold_equals_plain(use_bias: bool) -> None:
+    """Outputs and all gradients of the folded model are those of the plain one, for every kind of convolution."""
+    model = convolutional(use_bias=use_bias)
+    randomize(model)
+    variables = [v for layer in model.layers if not _is_normalization(layer) for v in layer.trainable_variables]
+    pixels = tf.constant(np.random.default_rng(0).normal(size=(2, 16, 16, 3)))
+
+    plain = logits_and_gradients(model, pixels, variables)
+    folded = logits_and_gradients(folding.fold(model), pixels, variables)
+
+    for expected, actual in zip(plain, folded, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
+@pytest.mark.usefixtures("float64")
+def test_fold_mobilenet() -> None:
+    """All 52 BatchNormalization layers of MobileNetV2 fold away, and the outputs stay within 1e-9."""
+    model = keras.applications.MobileNetV2(input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None)
+    randomize(model)
+    folded = folding.fold(model)
+    pixels = tf.constant(np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)))
+
+    assert 52 == sum(isinstance(layer, folding.FoldedConvolution) for layer in folded.layers)
+    assert not any(map(_is_normalization, folded.layers))
+    np.testing.assert_allclose(folded(pixels), model(pixels, training=False), rtol=1e-9, atol=1e-9)
+
+
+def test_fold_keeps_what_does_not_follow_a_convolution() -> None:
+    """A BatchNormalization behind anything but a convolution that it alone reads stays as it is."""
+    folded = folding.fold(convolutional())
+    pixels = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(4, 1)(pixels)
+    two_readers = keras.Model(pixels, keras.layers.Add()([keras.layers.BatchNormalization()(shared), shared]))
+    activated = keras.layers.Conv2D(4, 1, activation="relu")(pixels)
+    with_activation = keras.Model(pixels, keras.layers.BatchNormalization()(activated))
+
+    assert 1 == sum(map(_is_normalization, folded.layers))
+    assert 1 == sum(map(_is_normalization, folding.fold(two_readers).layers))
+    assert 1 == sum(map(_is_normalization, folding.fold(with_activation).layers))
+
+
+def test_fold_shares_the_variables() -> None:
+    """What trains the folded model trains the plain one."""
+    model = convolutional()
+    folded = folding.fold(model)
+    kernel = model.layers[1].kernel
+    before = np.array(folded(np.ones((1, 16, 16, 3))))
+
+    kernel.assign(kernel * 2)
+
+    assert kernel in folded.trainable_variables
+    assert not np.array_equal(before, folded(np.ones((1, 16, 16, 3))))
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_merge_equals_plain(use_bias: bool) -> None:
+    """The merged model answers as the plain one does, from variables of its own."""
+    model = convolutional(use_bias=use_bias)
+    randomize(model)
+    merged = folding.merge(model)
+    pixels = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    expected = np.array(model(pixels, training=False))
+
+    for variable in model.variables:
+        variable.assign(variable * 0)
+
+    np.testing.assert_allclose(merged(pixels), expected, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(layer, folding.FoldedConvolution) for layer in merged.layers)
+
+
+def _is_normalization(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization)

@@ -1,0 +1,99 @@
+"""job/labels.py: what names say."""
+
+from __future__ import annotations
+
+import pytest
+
+from job.errors import DataError
+from job.labels import TEST, TRAIN, VALIDATION, Layout, check_labels, is_litter
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".DS_Store",
+        "cats/.DS_Store",
+        "cats/._2.jpg",
+        ".ipynb_checkpoints/x.jpg",
+        "__MACOSX/cats/._1.jpg",
+        "__MACOSX/cats/1.jpg",
+        "cats/Thumbs.db",
+        "cats/desktop.ini",
+        "cats/~$notes.jpg",
+        "cats/@eaDir/1.jpg",
+        "lost+found/#123",
+        "README.txt",
+        "LICENSE",
+        "labels.csv",
+        "cats/1.xml",
+        "cats/1.JSON",
+    ],
+)
+def test_litter(name: str) -> None:
+    """What tools leave behind, and files that are plainly of another kind, are litter wherever they lie."""
+    assert is_litter(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["cats/1.jpg", "cats/1", "cats/1.gif.exe", "1.JPEG", "cats.v2/a b/%20#?.png", "cats/x~$.jpg", "a/__MACOSX"]
+)
+def test_no_litter(name: str) -> None:
+    """Every file of a class is a candidate, whatever it is called, and so is an image in the root."""
+    assert not is_litter(name)
+
+
+def test_classes_are_the_first_folders() -> None:
+    """The label is the first folder, however deep an image lies in it; an image in the root has none."""
+    names = ["cats/1.jpg", "dogs/2020/05/2.jpg", "3.jpg", "/4.jpg"]
+
+    assert [("cats", 0), ("dogs", 0), None, None] == list(map(Layout.of(names).read, names))
+
+
+def test_splits_are_above_the_classes() -> None:
+    """Where all folders are called like splits, the label is the folder below; what lies above it has none."""
+    names = ["Train/cats/1.jpg", "val/dogs/a/2.jpg", "valid/cats/3.jpg", "Testing/cats/4.jpg", "Train/5.jpg", "6.jpg"]
+
+    read = list(map(Layout.of(names).read, names))
+
+    expected = [("cats", TRAIN), ("dogs", VALIDATION), ("cats", VALIDATION), ("cats", TEST), None, None]
+    assert expected == read
+
+
+@pytest.mark.parametrize(
+    "names", [["train/1.jpg", "bus/2.jpg"], ["validation/a/1.jpg", "test/a/2.jpg"], ["train/a/1.jpg", "car/a/2.jpg"]]
+)
+def test_classes_called_like_splits(names: list[str]) -> None:
+    """A class may be called like a split, where the folders cannot be meant as splits."""
+    tops = [(name.split("/")[0], 0) for name in names]
+
+    assert tops == list(map(Layout.of(names).read, names))
+
+
+def test_splits_beside_other_folders_are_refused() -> None:
+    """Split folders with another folder beside them are refused, for a split would else be trained as a class."""
+    with pytest.raises(DataError, match=r"'test', 'train' are splits, but 'extra'"):
+        Layout.of(["train/cats/1.jpg", "test/cats/1.jpg", "extra/1.jpg"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Cats", "cats"), ("a b", "a  b"), ("cats", "cats "), ("é", "e\u0301"), ("STRASSE", "straße")]
+)
+def test_labels_that_look_alike_are_refused(one: str, other: str) -> None:
+    """Classes that differ only by case, blanks or Unicode form are refused by both names."""
+    with pytest.raises(DataError) as raised:
+        check_labels([one, "dogs", other])
+
+    assert repr(one) in raised.value.message
+    assert repr(other) in raised.value.message
+
+
+@pytest.mark.parametrize("label", ["", " ", "a\nb", "a\x07", "caf\udce9", "a\u2028b"])
+def test_labels_that_no_file_can_hold_are_refused(label: str) -> None:
+    """A class name that labels.txt could not hold as a line of UTF-8 is refused."""
+    with pytest.raises(DataError):
+        check_labels([label])
+
+
+def test_different_labels_are_taken() -> None:
+    """Names in any script, with signs, spaces and digits, are fine as long as they differ."""
+    check_labels(["0", "00", "2", "10", "tabby, grey", "дом", "猫", "a b", "ab", "👩\u200d🔬", "<b>"])

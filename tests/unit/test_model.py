@@ -1,0 +1,151 @@
+"""The model is the recipe's, to the layer."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from job import config, model
+
+SMALL = config.ModelSettings(alpha=0.35, image_size=32, weights="none")
+
+
+@pytest.fixture(scope="module")
+def binary() -> model.Classifier:
+    """A small classifier of two labels."""
+    return _folded(("cats", "dogs"))
+
+
+@pytest.fixture(scope="module")
+def ternary() -> model.Classifier:
+    """A small classifier of three labels."""
+    return _folded(("a", "b", "c"))
+
+
+def _folded(labels: tuple[str, ...]) -> model.Classifier:
+    classifier = model.create(SMALL, labels, seed=7)
+    classifier.fold()
+    return classifier
+
+
+def pixels(n: int = 5) -> np.ndarray:
+    """Return random pixels."""
+    return np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
+
+
+def test_head_for_two_labels(binary: model.Classifier) -> None:
+    """Two labels have one sigmoid output behind 50 rectified units."""
+    assert (50, "relu") == (binary.fc1.units, binary.fc1.activation.__name__)
+    assert (1, "sigmoid") == (binary.output.units, binary.output.activation.__name__)
+
+
+def test_head_for_more_labels(ternary: model.Classifier) -> None:
+    """More labels have a softmax over all of them."""
+    assert (3, "softmax") == (ternary.output.units, ternary.output.activation.__name__)
+
+
+@pytest.mark.parametrize("labels", ["binary", "ternary"])
+def test_probabilities_are_the_keras_model_s(labels: str, request: pytest.FixtureRequest) -> None:
+    """The functions that training uses are the mathematics of the Keras model, and give a column per label."""
+    classifier = request.getfixturevalue(labels)
+    expected = np.array(classifier.model(pixels()))
+    if labels == "binary":
+        expected = np.concatenate([1 - expected, expected], axis=1)
+
+    probabilities = classifier.probabilities(classifier.logits(tf.constant(pixels()))).numpy()
+
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("labels", ["binary", "ternary"])
+def test_losses_are_keras_s(labels: str, request: pytest.FixtureRequest) -> None:
+    """The loss is binary or categorical cross-entropy, as Keras computes it from probabilities."""
+    classifier = request.getfixturevalue(labels)
+    truth = np.array([0, 1, 1, 0, 1], np.int32)
+    outputs = classifier.model(pixels())
+    if labels == "binary":
+        expected = keras.losses.binary_crossentropy(truth[:, None], outputs)
+    else:
+        expected = keras.losses.sparse_categorical_crossentropy(truth, outputs)
+
+    losses = classifier.losses(classifier.logits(tf.constant(pixels())), tf.constant(truth))
+
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("labels", ["binary", "ternary"])
+def test_predictions_are_the_most_probable_labels(labels: str, request: pytest.FixtureRequest) -> None:
+    """The predicted label is the one with the highest probability."""
+    classifier = request.getfixturevalue(labels)
+    logits = tf.constant(np.random.default_rng(0).normal(size=(9, classifier.output.units)).astype(np.float32))
+
+    expected = classifier.probabilities(logits).numpy().argmax(axis=1)
+
+    assert expected.tolist() == classifier.predictions(logits).numpy().tolist()
+
+
+def test_stage_1_trains_the_head(binary: model.Classifier) -> None:
+    """In feature_extraction kernel and bias of the two dense layers are trained, and nothing else."""
+    binary.set_trainable("feature_extraction")
+
+    assert ["fc1/kernel", "fc1/bias", "output/kernel", "output/bias"] == [
+        v.path for v in binary.model.trainable_variables
+    ]
+
+
+def test_stage_2_trains_all_but_normalization(binary: model.Classifier) -> None:
+    """In fine_tuning the 52 convolutions are trained too, and no variable of the 52 BatchNormalization layers."""
+    binary.set_trainable("fine_tuning")
+    trainable = {v.path for v in binary.model.trainable_variables}
+    normalization = {v.path for layer in binary.normalizations() for v in layer.variables}
+
+    assert 4 + 52 == len(trainable)
+    assert 4 * 52 == len(normalization)
+    assert not trainable & normalization
+
+
+def test_dropout_is_a_function_of_its_seed() -> None:
+    """The same seed drops the same features, another one others, and none drops none."""
+    classifier = model.create(SMALL.model_copy(update={"dropout": 0.5}), ("a", "b"), seed=7)
+    features = tf.ones((4, classifier.feature_size))
+    once, again, other, none = (
+        classifier.head_logits(features, seed if seed is None else tf.constant(seed)).numpy().tolist()
+        for seed in ((1, 2), (1, 2), (1, 3), None)
+    )
+
+    assert once == again
+    assert once != other
+    assert 1 == len({tuple(row) for row in none})
+    assert classifier.model.get_layer("dropout").rate == 0.5
+
+
+def test_create_is_seeded() -> None:
+    """The same seed gives the same first weights, another one others."""
+    first, second, third = (model.create(SMALL, ("a", "b"), seed=seed).state() for seed in (7, 7, 8))
+
+    assert all(np.array_equal(first[path], second[path]) for path in first)
+    assert not np.array_equal(first["fc1/kernel"], third["fc1/kernel"])
+
+
+def test_state_round_trip(binary: model.Classifier) -> None:
+    """A state that was taken can be loaded again, whatever happened in between."""
+    before = binary.state()
+    for variable in binary.model.variables:
+        variable.assign(variable + 1)
+    binary.load_state(before)
+
+    assert all(np.array_equal(value, before[path]) for path, value in binary.state().items())
+
+
+def test_summary_shows_the_flags_of_both_stages() -> None:
+    """The summary lists every layer with its trainable flag in each stage, and the totals."""
+    lines = {line.split()[0]: line.split() for line in model.summary(SMALL).splitlines()}
+
+    assert ["no", "yes"] == lines["block_1_expand"][-2:]
+    assert ["no", "no"] == lines["block_1_expand_BN"][-2:]
+    assert ["yes", "yes"] == lines["fc1"][-2:]
+    assert ["yes", "yes"] == lines["output"][-2:]
+    assert "474,309 parameters; trainable: 64,101 in feature_extraction, 446,149 in fine_tuning" in model.summary(SMALL)

@@ -1,0 +1,123 @@
+"""The project's own files agree with each other: pyproject, locks, imports, the rule about skips."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCKS = {path.stem: path for path in sorted((ROOT / "requirements").glob("*.txt"))}
+
+
+def requirements(extra: str | None = None) -> list[Requirement]:
+    """Return what an installation with this extra asks for, the project's own extras followed."""
+    found = [Requirement(line) for line in PROJECT["dependencies"]]
+    for line in PROJECT["optional-dependencies"][extra] if extra else []:
+        requirement = Requirement(line)
+        if requirement.name == PROJECT["name"]:
+            for inner in requirement.extras:
+                found += requirements(inner)
+        else:
+            found.append(requirement)
+    return found
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Return name -> version of one lock."""
+    return dict(re.findall(r"^([a-z0-9][a-z0-9.-]*)==([^ ;\\]+)", LOCKS[lock].read_text(), re.MULTILINE))
+
+
+def test_there_is_a_lock_for_each_way_to_install() -> None:
+    """One lock for the CPU, one for the GPU, one for development."""
+    assert ["cpu", "dev", "gpu"] == list(LOCKS)
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_holds_what_pyproject_asks_for(lock: str) -> None:
+    """Every direct dependency is locked, at a version within its range: else `make lock` was forgotten."""
+    locked = pins(lock)
+
+    missing = [
+        str(requirement)
+        for requirement in requirements(lock)
+        if not requirement.specifier.contains(locked.get(canonicalize_name(requirement.name), "0"))
+    ]
+
+    assert [] == missing
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_pins_hashes_and_names_no_host(lock: str) -> None:
+    """Every requirement is one exact version with hashes; where to get it is the installer's business."""
+    text = LOCKS[lock].read_text()
+    entries = re.split(r"\n(?=[^\s#])", text.strip())
+
+    assert "://" not in text
+    assert not re.search(r"^\s*-(?!-hash=)", text, re.MULTILINE)
+    assert [] == [entry for entry in entries if not re.match(r"\S+==\S+.* \\\n    --hash=sha256:[0-9a-f]{64}", entry)]
+    assert len(entries) == len(pins(lock))
+
+
+def test_locks_agree() -> None:
+    """What is tested (dev) and what is shipped (cpu, gpu) are the same versions."""
+    dev = pins("dev")
+
+    differing = {
+        (lock, name) for lock in ("cpu", "gpu") for name, pin in pins(lock).items() if dev.get(name, pin) != pin
+    }
+
+    assert set() == differing
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    """The package imports nothing that only another package happens to bring."""
+    declared = {canonicalize_name(requirement.name) for requirement in requirements("cpu")}
+    owners = metadata.packages_distributions()
+    imported = set()
+    for path in (ROOT / "job").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+
+    undeclared = {
+        name
+        for name in imported - sys.stdlib_module_names - {"job"}
+        if declared.isdisjoint(map(canonicalize_name, owners.get(name, [])))
+    }
+
+    assert set() == undeclared
+
+
+@pytest.mark.parametrize(("environment", "code"), [({"CI": "true"}, 1), ({}, 0)])
+def test_a_skip_fails_the_run_in_ci_alone(tmp_path: Path, environment: dict[str, str], code: int) -> None:
+    """With CI set a skipped test fails the run and is named with its reason; at a developer's desk it does not."""
+    shutil.copy(ROOT / "conftest.py", tmp_path)
+    (tmp_path / "test_it.py").write_text("import pytest\ndef test_it(): pytest.skip('no data here')")
+    inherited = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("COV")}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", tmp_path],
+        cwd=tmp_path,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert code == done.returncode, done.stdout
+    assert ("test_it.py::test_it: Skipped: no data here" in done.stdout) == bool(environment)

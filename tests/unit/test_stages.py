@@ -1,0 +1,228 @@
+"""Training follows the recipe, and notices when it does not."""
+
+from __future__ import annotations
+
+import itertools
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from job import config, errors, invariants, model, stages
+from job.progress import Event, Listener, Progress
+
+LABELS = np.array([0, 1] * 6, np.int32)
+
+
+class Recorder(Listener):
+    """Remembers the events."""
+
+    def __init__(self) -> None:
+        self.events = []
+
+    def on_event(self, event: Event) -> None:
+        """Remember one."""
+        self.events.append(event)
+
+
+@pytest.fixture
+def classifier() -> model.Classifier:
+    """A classifier as the job builds it, but for its base model: two convolutions with BatchNormalization."""
+    keras.utils.set_random_seed(7)
+    maps = inputs = keras.Input((32, 32, 3))
+    for name, layer in (("a", keras.layers.Conv2D), ("b", keras.layers.SeparableConv2D)):
+        maps = layer(8, 3, strides=4, name=name)(maps)
+        maps = keras.layers.BatchNormalization(name=f"{name}_BN")(maps)
+        maps = keras.layers.ReLU()(maps)
+    base_model = keras.Model(inputs, maps)
+    pixels = keras.Input((32, 32, 3), dtype="uint8")
+    x = base_model(keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(pixels), training=False)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(8, activation="relu", name="fc1")(x)
+    x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
+    classifier = model.Classifier(keras.Model(pixels, x), base_model, ("a", "b"))
+    classifier.fold()
+    return classifier
+
+
+def examples(classifier: model.Classifier, stage: model.StageName) -> stages.Examples:
+    """Return twelve pictures of noise, dark ones and bright ones: eight to learn from, four to measure with."""
+    random = np.random.default_rng(0)
+    pixels = (random.integers(0, 128, (12, 32, 32, 3)) + 127 * LABELS[:, None, None, None]).astype(np.uint8)
+    images = SimpleNamespace(pixels=lambda rows: pixels[rows], manifest=SimpleNamespace(label=LABELS))
+    features = classifier.features(tf.constant(pixels)).numpy()
+    rows_of = {"train": np.arange(8), "validation": np.arange(8, 12)}
+    return stages.examples(classifier, images, features, rows_of)[stage]
+
+
+def settings(**values: float) -> config.StageSettings:
+    """Return the settings of a short stage."""
+    return config.StageSettings(**{"epochs": 2, "learning_rate": 1e-3, "batch_size": 3, **values})
+
+
+def run(
+    classifier: model.Classifier, stage: model.StageName, state: stages.TrainingState | None = None, **values: float
+) -> stages.TrainingState:
+    """Run one stage."""
+    state = state or stages.TrainingState()
+    stages.run(stage, settings(**values), classifier, examples(classifier, stage), state, seed=7, progress=Progress())
+    return state
+
+
+def test_order_is_a_permutation_of_its_own_for_each_epoch() -> None:
+    """Every image comes once an epoch; seed, stage and epoch each change the order, and nothing else does."""
+    orders = {
+        (seed, stage, epoch): stages.order(seed, stage, epoch, 50)
+        for seed, stage, epoch in itertools.product((1, 2), model.STAGES, (0, 1))
+    }
+
+    assert all(list(range(50)) == sorted(order.tolist()) for order in orders.values())
+    assert 8 == len({tuple(order) for order in orders.values()})
+    assert np.array_equal(stages.order(1, "fine_tuning", 1, 50), orders[1, "fine_tuning", 1])
+
+
+@pytest.mark.parametrize("stage", model.STAGES)
+def test_stage_trains_as_keras_does(classifier: model.Classifier, stage: model.StageName) -> None:
+    """One epoch ends in the weights and the loss of the same steps taken by Keras's own `fit`."""
+    before = classifier.state()
+    state = run(classifier, stage, epochs=1)
+    ours = classifier.state()
+
+    classifier.load_state(before)
+    classifier.set_trainable(stage)
+    classifier.model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
+    order = np.arange(8)[stages.order(7, stage, 0, 8)]
+    inputs, truth = examples(classifier, "fine_tuning").inputs(order), LABELS[order]
+    fitted = classifier.model.fit(inputs, truth, batch_size=3, shuffle=False, verbose=0).history
+    theirs = classifier.state()
+
+    # note: Adam divides by the root of a small number, so that rounding shows; a step is 1e-3
+    differences = {path: float(np.abs(ours[path] - theirs[path]).max()) for path in ours}
+    assert max(differences.values()) < 3e-4, max(differences, key=differences.get)
+    assert [state.history[0].loss] == pytest.approx(fitted["loss"], rel=1e-4)
+
+
+def test_two_stages_make_one_history(classifier: model.Classifier) -> None:
+    """Epochs are counted on through both stages, and training lowers the loss."""
+    state = run(classifier, "feature_extraction")
+    run(classifier, "fine_tuning", state, epochs=3)
+
+    assert ["feature_extraction"] * 2 + ["fine_tuning"] * 3 == [result.stage for result in state.history]
+    assert [1, 2, 3, 4, 5] == [result.epoch for result in state.history]
+    assert state.history[-1].loss < state.history[0].loss
+
+
+def test_last_batch_counts(classifier: model.Classifier) -> None:
+    """The last, smaller batch of an epoch is trained on: eight images in batches of three are three steps."""
+    progress, recorder = Progress(), Recorder()
+    progress.subscribe(recorder)
+    state = stages.TrainingState()
+    seen = []
+    data = examples(classifier, "feature_extraction")
+    spy = stages.Examples(**{**vars(data), "inputs": lambda rows: seen.append(len(rows)) or data.inputs(rows)})
+    stages.run("feature_extraction", settings(epochs=1), classifier, spy, state, seed=7, progress=progress)
+
+    assert [3, 3, 2] == seen[:3]
+    assert ["stage.started", "epoch.finished", "stage.finished"] == [event.name for event in recorder.events]
+
+
+def test_keep_best_and_last(classifier: model.Classifier) -> None:
+    """`best` publishes the weights of the lowest validation loss over both stages, `last` those at the end."""
+    state = run(classifier, "feature_extraction", epochs=3, learning_rate=1e-2)
+    run(classifier, "fine_tuning", state, epochs=2, learning_rate=0.1)  # much too high: it gets worse
+    last = classifier.state()
+    best = min(state.history, key=lambda result: result.val_loss)
+
+    assert state.history[-1] == stages.keep("last", classifier, state)
+    assert all(np.array_equal(last[path], value) for path, value in classifier.state().items())
+    assert best == stages.keep("best", classifier, state)
+    data = examples(classifier, "fine_tuning")
+    logits = stages.predictor(data, 4)(data.validation)
+    loss, accuracy = stages.measure(classifier, logits, LABELS[data.validation])
+    assert (best.val_loss, best.val_accuracy) == (pytest.approx(loss, rel=1e-4), accuracy)
+
+
+def test_skipped_stage(classifier: model.Classifier) -> None:
+    """A stage of no epochs changes nothing."""
+    before = classifier.state()
+    state = run(classifier, "feature_extraction", epochs=0)
+
+    assert [] == state.history
+    assert all(np.array_equal(before[path], value) for path, value in classifier.state().items())
+
+
+def test_prefetch_keeps_the_order() -> None:
+    """Batches come in their order, each once, however few there are."""
+    for n in range(5):
+        batches = [np.array([i]) for i in range(n)]
+        assert list(range(n)) == [int(rows[0]) for rows, _ in stages.prefetch(lambda rows: rows, batches)]
+
+
+def test_prefetch_passes_on_errors() -> None:
+    """What goes wrong while loading is raised where the batch is used."""
+
+    def load(_: np.ndarray) -> np.ndarray:
+        raise OSError(5, "gone")
+
+    with pytest.raises(OSError, match="gone"):
+        list(stages.prefetch(load, [np.array([0])]))
+
+
+def test_not_finite(classifier: model.Classifier) -> None:
+    """A loss that is not a number ends the run at that step, naming stage, epoch, step and learning rate."""
+    classifier.output.bias.assign([np.nan])
+    with pytest.raises(errors.NotFiniteError, match="the loss is nan in feature_extraction, epoch 1, step 1") as caught:
+        run(classifier, "feature_extraction")
+    assert "feature_extraction.learning_rate, which is 0.001" in caught.value.remedy
+    assert 7 == caught.value.exit_code
+
+
+def test_wrong_trainable_variables_are_noticed(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage that would train BatchNormalization does not begin."""
+
+    def forget_normalization(stage: str) -> None:
+        classifier.base_model.trainable = stage == "fine_tuning"
+
+    monkeypatch.setattr(classifier, "set_trainable", forget_normalization)
+    with pytest.raises(errors.InvariantError, match=r"fine_tuning must train 9 variables, and the model has 13"):
+        run(classifier, "fine_tuning")
+
+
+def test_moved_statistics_are_noticed(classifier: model.Classifier) -> None:
+    """BatchNormalization that adapts to the data, as `fit` without the flags would let it, ends the run."""
+    classifier.set_trainable("fine_tuning")
+    watch = invariants.StageInvariants(classifier, "fine_tuning")
+    for layer in classifier.normalizations():
+        layer.trainable = True
+    classifier.model.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
+    classifier.model.train_on_batch(np.full((2, 32, 32, 3), 200, np.uint8), np.array([[0], [1]]))
+
+    with pytest.raises(errors.InvariantError, match=r"a BatchNormalization variable changed in fine_tuning: expected"):
+        watch.check()
+
+
+def test_moved_backbone_in_stage_1_is_noticed(classifier: model.Classifier) -> None:
+    """A backbone that moves while it is frozen ends the run, naming the variable."""
+    classifier.set_trainable("feature_extraction")
+    watch = invariants.StageInvariants(classifier, "feature_extraction")
+    kernel = classifier.base_model.get_layer("a").kernel
+    kernel.assign(kernel + 0.5)
+
+    with pytest.raises(errors.InvariantError, match=r"a frozen variable changed .* a/kernel .* by up to 0.5"):
+        watch.check()
+
+
+def test_unmoved_backbone_in_stage_2_is_noticed(classifier: model.Classifier) -> None:
+    """A step compiled before the flags changed trains the head alone: stage 2 must notice."""
+    classifier.set_trainable("feature_extraction")
+    data = examples(classifier, "fine_tuning")
+    stale = stages._compile(classifier, data, keras.optimizers.Adam(1e-3))
+    classifier.set_trainable("fine_tuning")
+    watch = invariants.StageInvariants(classifier, "fine_tuning")
+    stale(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
+
+    with pytest.raises(errors.InvariantError, match=r"none of its 5 trainable variables moved"):
+        watch.check()
+    assert 9 == errors.InvariantError.exit_code

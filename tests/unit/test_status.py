@@ -1,0 +1,210 @@
+"""status.json and the termination message: what they say, how often, how long."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
+
+from job.progress import Progress
+from job.status import StatusFile, write_termination_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+def strict(data: bytes) -> dict[str, object]:
+    """Parse JSON as its standard has it: no NaN, no Infinity."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise AssertionError(constant)
+
+    parsed = json.loads(data, parse_constant=refuse)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def status_file(write: Callable[[bytes], object], clock: Clock | None = None, patience: float = 3.0) -> StatusFile:
+    """A status file of a run called r."""
+    return StatusFile(
+        write,
+        run_id="r",
+        run_uri="gs://b/runs/r",
+        attempt=2,
+        patience=patience,
+        clock=clock or Clock(),
+        now=lambda: "T",
+    )
+
+
+def test_the_document_says_where_the_run_is() -> None:
+    """While training, status.json has the run, the stage, the epoch, the phase and the last epoch's metrics."""
+    clock = Clock()
+    documents: queue.Queue[bytes] = queue.Queue()
+    status = status_file(documents.put, clock)
+    progress = Progress([status], clock=clock)
+    documents.get(timeout=5)
+    progress.event("stage.started", stage="fine_tuning", epochs=4)
+    clock.now += 10.0
+    progress.event("epoch.finished", stage="fine_tuning", epoch=11, loss=float("nan"), val_accuracy=0.9)
+    documents.get(timeout=5)
+    with progress.phase("fine_tuning 2/4", 100, "images") as phase:
+        with status._condition:  # nothing is written between the two
+            clock.now += 5.0
+            phase.advance(50, step=2, steps=4)
+        document = strict(documents.get(timeout=5))
+    progress.close()
+    expected = {
+        "state": "running",
+        "message": None,
+        "run_id": "r",
+        "run_uri": "gs://b/runs/r",
+        "attempt": 2,
+        "started_at": "T",
+        "stage": "fine_tuning",
+        "epoch": 2,
+        "epochs": 4,
+        "eta_seconds": 25.0,
+        "phase": "fine_tuning 2/4",
+        "done": 50,
+        "total": 100,
+        "unit": "images",
+        "rate": 10.0,
+        "step": 2,
+        "steps": 4,
+        "metrics": {"stage": "fine_tuning", "epoch": 11, "loss": None, "val_accuracy": 0.9, "eta_seconds": 30.0},
+        "updated_at": "T",
+    }
+    assert expected == document
+
+
+@pytest.mark.parametrize(
+    ("event", "state"), [("run.succeeded", "succeeded"), ("run.failed", "failed"), ("run.stopped", "stopped")]
+)
+def test_the_last_document_has_the_outcome(event: str, state: str) -> None:
+    """However soon after another write, closing writes the outcome, with message, reason and remedy."""
+    documents: list[bytes] = []
+    progress = Progress([status_file(documents.append)])
+    progress.event(event, message="caf\udce9", reason="Data", remedy="do this")
+    progress.close()
+    last = strict(documents[-1])
+    assert (state, "caf\\udce9", "Data", "do this") == (
+        last["state"],
+        last["message"],
+        last["reason"],
+        last["remedy"],
+    )
+
+
+def test_writes_are_at_least_five_seconds_apart() -> None:
+    """Many events make one write in five seconds, of the newest state."""
+    clock = Clock()
+    documents: queue.Queue[bytes] = queue.Queue()
+    status = status_file(documents.put, clock)
+    progress = Progress([status], clock=clock)
+    documents.get(timeout=5)
+    progress.event("stage.started", stage="fine_tuning", epochs=1000)
+    for _ in range(499):
+        clock.now += 0.01  # 4.99 seconds in all
+        progress.event("epoch.finished")
+    with status._condition:  # nothing is written between the two
+        clock.now += 0.02
+        progress.event("epoch.finished")
+    assert 501 == strict(documents.get(timeout=5))["epoch"]
+    progress.close()
+    assert 1 == documents.qsize()
+
+
+def test_a_slow_store_holds_nobody_up() -> None:
+    """While a write hangs, events return at once and closing gives up after its patience."""
+    released = threading.Event()
+    progress = Progress([status_file(lambda _: released.wait(30), patience=0.05)])
+    progress.event("epoch.finished")
+    progress.close()
+    assert not released.is_set()
+    released.set()
+
+
+def test_failed_writes_are_logged_once() -> None:
+    """A store that refuses costs one line of the log; each later document is tried all the same."""
+    clock = Clock()
+    tried: queue.Queue[bytes] = queue.Queue()
+
+    def refuse(data: bytes) -> NoReturn:
+        tried.put(data)
+        raise OSError("no space left")
+
+    with capture_logs() as lines:
+        progress = Progress([status_file(refuse, clock)], clock=clock)
+        for _ in range(3):
+            tried.get(timeout=5)
+            clock.now += 6.0
+            progress.event("epoch.finished")
+        progress.close()
+    assert [("status.write_failed", "warning")] == [(line["event"], line["log_level"]) for line in lines]
+
+
+def test_the_termination_message_is_json(tmp_path: Path) -> None:
+    """The file holds the document, whatever it held before; what is None is left out."""
+    path = tmp_path / "termination-log"
+    path.write_text("x" * 9000)
+    write_termination_message({"reason": "Data", "stage": None, "epoch": 3, "message": "no café"}, str(path))
+    assert {"reason": "Data", "epoch": 3, "message": "no café"} == strict(path.read_bytes())
+
+
+def test_a_long_message_is_cut_and_the_rest_is_kept(tmp_path: Path) -> None:
+    """Of a message that is too long as much is kept as fits, ending in an ellipsis; shorter texts stay whole."""
+    path = tmp_path / "termination-log"
+    path.touch()
+    document = {"reason": "Data", "message": 'é"\n' * 5000, "remedy": "do this", "run_uri": "gs://b/runs/r"}
+    write_termination_message(document, str(path))
+    data = path.read_bytes()
+    written = strict(data)
+    assert 4096 - 8 <= len(data) <= 4096
+    assert document | {"message": written["message"]} == written
+    assert str(written["message"]).endswith("…")
+    assert document["message"].startswith(str(written["message"])[:-1])
+
+
+texts = st.text(st.characters(categories=None), max_size=3000) | st.text("a\x00\U0001f600\ud800", max_size=6000)
+
+
+@example({"reason": "Data", "many": [1] * 9000})
+@given(st.dictionaries(texts, texts | st.integers() | st.floats() | st.lists(texts), max_size=12))
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=50, deadline=None
+)
+def test_a_termination_message_never_exceeds_its_bound(tmp_path: Path, document: dict[str, object]) -> None:
+    """Whatever there is to say, it is one strict JSON object in UTF-8 of at most 4,096 bytes."""
+    path = tmp_path / "termination-log"
+    path.touch()
+    write_termination_message(document, str(path))
+    data = path.read_bytes()
+    assert len(data) <= 4096
+    strict(data)
+
+
+def test_without_the_file_nothing_happens(tmp_path: Path) -> None:
+    """On a workstation no file is made, and a path that cannot be written is no error."""
+    write_termination_message({"reason": "Data"}, str(tmp_path / "termination-log"))
+    write_termination_message({"reason": "Data"}, str(tmp_path / "none" / "termination-log"))
+    write_termination_message({"reason": "Data"}, str(tmp_path))
+    assert [] == list(tmp_path.iterdir())
