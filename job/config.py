@@ -259,6 +259,23 @@ class ExportSettings(_Group):
     """At most this many held-out images are scored once more, by a fresh process with the exported model."""
 
 
+class EventsSettings(_Group):
+    """Events on the Kubernetes Job and Pod. The chart fills all of these in."""
+
+    enabled: bool = False
+    """Record what happens (stages, resume, quarantine, gate, failure, published) as Events, which `kubectl describe`
+    shows. The Pod's ServiceAccount must be allowed to create Events."""
+
+    pod_name: str = ""
+    """Name of the Pod that this is."""
+
+    pod_uid: str = ""
+    """UID of the Pod that this is."""
+
+    job_name: str = ""
+    """Name of the Job that the Pod belongs to; its UID is `run.job_uid`."""
+
+
 class LogSettings(_Group):
     """What is told while running."""
 
@@ -286,6 +303,7 @@ class Settings(_Group):
     checkpoint: CheckpointSettings = CheckpointSettings()
     gate: GateSettings = GateSettings()
     export: ExportSettings = ExportSettings()
+    events: EventsSettings = EventsSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

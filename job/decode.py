@@ -97,14 +97,9 @@ def decode(data: tf.Tensor, orientation: tf.Tensor, image_size: int) -> tf.Tenso
         tf.errors.InvalidArgumentError: it cannot be decoded.
     """
     with tf.device("CPU:0"):  # the same numbers on every machine; there is no decoder on a GPU anyway
-        is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
-        is_bmp = tf.strings.substr(data, 0, 2) == b"BM"
         # note: first what nearly every image is, so that it does not pay for the others
-        image = tf.cond(
-            is_jpeg,
-            lambda: tf.io.decode_jpeg(data, channels=3),
-            lambda: tf.cond(is_bmp, lambda: _decode_bmp(data), lambda: _decode_other(data)),
-        )
+        is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
+        image = tf.cond(is_jpeg, lambda: tf.io.decode_jpeg(data, channels=3), lambda: _decode_other(data))
         image = tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
         # note: upright before resized: the other way round the pixels differ, since float32 weights are not symmetric
         image = tf.image.resize(tf.ensure_shape(image, [None, None, 3]), [image_size, image_size])
@@ -112,16 +107,21 @@ def decode(data: tf.Tensor, orientation: tf.Tensor, image_size: int) -> tf.Tenso
 
 
 def _decode_other(data: tf.Tensor) -> tf.Tensor:
-    """Decode PNG, GIF and WebP to uint8 [height, width, 3]."""
+    """Decode PNG, GIF, BMP and WebP to uint8 [height, width, 3]."""
+    is_bmp = tf.strings.substr(data, 0, 2) == b"BM"
+    return tf.cond(is_bmp, lambda: _decode_bmp(data), lambda: _decode_with_alpha(data))
+
+
+def _decode_with_alpha(data: tf.Tensor) -> tf.Tensor:
     is_webp = tf.strings.substr(data, 0, 4) == b"RIFF"
-    data = tf.cond(is_webp, lambda: _with_alpha(data), lambda: data)
+    data = tf.cond(is_webp, lambda: _animation_with_alpha(data), lambda: data)
     image = tf.io.decode_image(data, channels=0, expand_animations=False)
     channels = tf.shape(image)[2]
     image = tf.cond(channels % 2 == 0, lambda: _over_white(image), lambda: image)
     return tf.cond(channels < 3, lambda: tf.repeat(image, 3, axis=2), lambda: image)
 
 
-def _with_alpha(data: tf.Tensor) -> tf.Tensor:
+def _animation_with_alpha(data: tf.Tensor) -> tf.Tensor:
     """Say in the header of an animated WebP that it has alpha.
 
     TensorFlow 2.21 decodes an animation to four channels, but makes room for three where the header says that there is

@@ -173,8 +173,8 @@ def _report() -> str:
 
 
 def _flower(random: Random) -> Array:
-    """Return the outline of a flower with 5 to 9 round petals: float64 [points, 2] in the unit circle."""
-    petals, depth = random.integers(5, 10), random.uniform(0.2, 0.4)
+    """Return the outline of a flower with 5 to 8 round petals: float64 [points, 2] in the unit circle."""
+    petals, depth = random.integers(5, 9), random.uniform(0.2, 0.4)
     angle = np.linspace(0, 2 * np.pi, 240, endpoint=False)
     radius = 1 - depth * (1 - np.abs(np.cos(petals * angle / 2)))
     return radius[:, None] * _direction(angle)
@@ -202,7 +202,7 @@ def _picture(random: Random, outline: Callable[[Random], Array]) -> Image.Image:
     for _ in range(random.integers(4, 10)):
         _clutter(random, canvas, width, height)
 
-    radius = random.uniform(0.28, 0.42) * min(width, height)
+    radius = random.uniform(0.29, 0.43) * min(width, height)
     centre = [random.uniform(radius, side - radius) for side in (width, height)]
     seen = _turn(random) @ np.diag([radius, radius * random.uniform(0.7, 1)]) @ _turn(random)
     shape = outline(random) @ seen
@@ -215,7 +215,7 @@ def _picture(random: Random, outline: Callable[[Random], Array]) -> Image.Image:
 
     image = image.resize((width, height), Image.Resampling.BOX)
     image = image.filter(ImageFilter.GaussianBlur(random.uniform(0, 1.4)))
-    grain = random.normal(0, random.uniform(2, 13), (height, width, 1)) + random.normal(0, 3, (height, width, 3))
+    grain = random.normal(0, random.uniform(2, 12), (height, width, 1)) + random.normal(0, 3, (height, width, 3))
     return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
 
 

@@ -10,11 +10,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory, TemporaryFile
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import tensorflow as tf
@@ -77,10 +78,55 @@ def save(classifier: Classifier, folder: Path) -> None:
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
 
 
-def verify(folder: Path, encoded: Sequence[bytes], probabilities: Array) -> dict[str, Any]:
-    """Score encoded images with the exported SavedModel, in a fresh process on the CPU, and compare.
+class Scorer:
+    """A fresh process on the CPU that will score images with an exported model.
+
+    It takes seconds to import TensorFlow: start it before the model is saved. Use it as a context manager.
+    """
+
+    def __init__(self) -> None:
+        # note: no GPU for the child, which could not have the memory that this process holds
+        environment = config.child_environment(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
+        command = [sys.executable, "-m", "job.scorer"]
+        self._errors = TemporaryFile()  # noqa: SIM115 (closed with the context)
+        self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            command, env=environment, stdin=subprocess.PIPE, stdout=self._errors, stderr=self._errors
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+        self._child.wait()
+        self._errors.close()
+
+    def probabilities(self, saved_model: Path, encoded: Sequence[bytes]) -> Array:
+        """Return the model's answers for encoded images: float32 [n, labels]. It can be asked once.
+
+        Raises:
+            errors.InvariantError: the model cannot be loaded and run.
+        """
+        with TemporaryDirectory(dir=saved_model.parents[1]) as scratch:
+            images, answers = Path(scratch) / "images.npz", Path(scratch) / "probabilities.npy"
+            np.savez(images, data=np.frombuffer(b"".join(encoded), np.uint8), lengths=[len(data) for data in encoded])
+            self._child.communicate(json.dumps([str(saved_model), str(images), str(answers)]).encode())
+            if self._child.returncode:
+                self._errors.seek(0)
+                raise errors.InvariantError(
+                    f"the exported model cannot be loaded and run in a fresh process (exit {self._child.returncode}): "
+                    f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
+                    remedy=REMEDY,
+                )
+            return np.asarray(np.load(answers, allow_pickle=False))
+
+
+def verify(scorer: Scorer, folder: Path, encoded: Sequence[bytes], probabilities: Array) -> dict[str, Any]:
+    """Compare the exported SavedModel's answers for encoded images with the run's own.
 
     Args:
+        scorer: scores them.
         folder: what `save` wrote to.
         encoded: the images' bytes as they were stored.
         probabilities: the run's own, float32 [n, labels].
@@ -91,20 +137,7 @@ def verify(folder: Path, encoded: Sequence[bytes], probabilities: Array) -> dict
     Raises:
         errors.InvariantError: the exported model cannot be loaded, or answers differently.
     """
-    with TemporaryDirectory(dir=folder.parent) as scratch:
-        images, answers = Path(scratch) / "images.npz", Path(scratch) / "probabilities.npy"
-        np.savez(images, data=np.frombuffer(b"".join(encoded), np.uint8), lengths=[len(data) for data in encoded])
-        command = [sys.executable, "-m", "job.scorer", str(folder / "saved_model"), str(images), str(answers)]
-        # note: no GPU for the child, which could not have the memory that this process holds
-        environment = config.child_environment(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
-        child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 (our own interpreter and paths)
-        if child.returncode:
-            raise errors.InvariantError(
-                f"the exported model cannot be loaded and run in a fresh process (exit {child.returncode}): "
-                f"{child.stderr.strip()[-2000:]}",
-                remedy=REMEDY,
-            )
-        served = np.load(answers, allow_pickle=False)
+    served = scorer.probabilities(folder / "saved_model", encoded)
     difference = float(np.abs(served - probabilities).max())
     # Two labels whose probabilities lie within the tolerance may change places.
     ranked = np.sort(probabilities, axis=1)

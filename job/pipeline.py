@@ -124,12 +124,14 @@ def run(loaded: Loaded, progress: Progress) -> None:  # noqa: PLR0915 (the whole
         # What the model is worth, and whether what is published answers as it does.
         with timing.part("evaluate"):
             scores = evaluate.score(classifier, examples["fine_tuning"], rows_of)
-        with timing.part("export"):
-            exported = kept.folder / "model"
-            export.save(classifier, exported)
-        with timing.part("verify"):
-            verification = export.verify(exported, *evaluate.held_out(scores, images, settings.export.verify_images))
-            progress.event("model.verified", **verification)
+        exported = kept.folder / "model"
+        with export.Scorer() as scorer:
+            with timing.part("export"):
+                export.save(classifier, exported)
+            with timing.part("verify"):
+                held_out = evaluate.held_out(scores, images, settings.export.verify_images)
+                verification = export.verify(scorer, exported, *held_out)
+        progress.event("model.verified", **verification)
 
         # Publish: files first, then what makes them count.
         with timing.part("upload"):

@@ -1,13 +1,15 @@
 """Scores encoded images with an exported SavedModel, in a process of its own: the proof that it can be loaded.
 
-    python -m job.scorer SAVED_MODEL IMAGES.npz PROBABILITIES.npy
+    echo '["SAVED_MODEL", "IMAGES.npz", "PROBABILITIES.npy"]' | python -m job.scorer
 
 IMAGES.npz holds `data`, uint8, all images' bytes one after the other, and `lengths`, int64 [n]. PROBABILITIES.npy is
-written: float32 [n, labels]. Nothing of the job is imported, as in the processes that will serve the model.
+written: float32 [n, labels]. Nothing of the job is imported, as in the processes that will serve the model. The paths
+are read when TensorFlow is imported, so that this process can be started before there is a model.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 
 import numpy as np
@@ -17,8 +19,10 @@ BATCH = 32
 
 
 def main() -> None:
-    """Score the images."""
-    saved_model, images, answers = sys.argv[1:]
+    """Score the images that standard input names."""
+    if not (line := sys.stdin.readline()):
+        return  # whoever started this process has nothing to ask
+    saved_model, images, answers = json.loads(line)
     signature = tf.saved_model.load(saved_model).signatures["serve_bytes"]
     with np.load(images, allow_pickle=False) as arrays:
         data, ends = arrays["data"].tobytes(), np.cumsum(arrays["lengths"]).tolist()

@@ -1,0 +1,76 @@
+"""What is published answers as the run's own model did, or the run fails."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from job import config, decode, errors, export, images, model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes], np.ndarray]:
+    """An exported classifier, six encoded images, and its own probabilities for them."""
+    folder = tmp_path_factory.mktemp("export") / "model"
+    settings = config.ModelSettings(alpha=0.35, image_size=32, weights="none")
+    classifier = model.create(settings, ("a", "b", "ü"), seed=7)
+    classifier.fold()
+    # note: random features are all alike; a larger head tells them apart
+    classifier.output.kernel.assign(classifier.output.kernel * 1e4)
+    export.save(classifier, folder)
+    random = np.random.default_rng(0)
+    encoded = []
+    for number in range(6):
+        file = io.BytesIO()
+        picture = Image.fromarray(random.integers(0, 256, (20 + number, 30, 3), np.uint8))
+        picture.save(file, ("png", "jpeg", "webp")[number % 3])
+        encoded.append(file.getvalue())
+    pixels = [decode.decode_image(data, images.read_header(data, max_pixels=10**6), 32) for data in encoded]
+    return folder, encoded, classifier.probabilities(classifier.logits(tf.constant(np.stack(pixels)))).numpy()
+
+
+def test_exported_model_answers_as_the_run_did(exported: tuple[Path, list[bytes], np.ndarray]) -> None:
+    """A fresh process scores the raw bytes within the tolerance."""
+    folder, encoded, probabilities = exported
+    with export.Scorer() as scorer:
+        report = export.verify(scorer, folder, encoded, probabilities)
+
+    assert 6 == report["images"]
+    assert report["max_difference"] <= report["tolerance"] == 1e-3
+    assert "a\nb\nü\n" == (folder / "labels.txt").read_text(encoding="utf-8")
+
+
+def test_a_model_that_answers_differently_is_noticed(exported: tuple[Path, list[bytes], np.ndarray]) -> None:
+    """Probabilities that are off by more than the tolerance end the run with exit 9, naming both."""
+    folder, encoded, probabilities = exported
+    with (
+        export.Scorer() as scorer,
+        pytest.raises(errors.InvariantError, match=r"differ by up to 0.0\d+, expected at most 0.001") as caught,
+    ):
+        export.verify(scorer, folder, encoded, probabilities + np.array([0.02, 0, -0.02]))
+    assert 9 == caught.value.exit_code
+
+
+def test_a_model_that_cannot_be_loaded_is_noticed(
+    exported: tuple[Path, list[bytes], np.ndarray], tmp_path: Path
+) -> None:
+    """A SavedModel that a fresh process cannot load ends the run with exit 9 and the reason."""
+    _, encoded, probabilities = exported
+    (tmp_path / "model/saved_model").mkdir(parents=True)
+    with export.Scorer() as scorer, pytest.raises(errors.InvariantError, match="cannot be loaded and run"):
+        export.verify(scorer, tmp_path / "model", encoded, probabilities)
+
+
+def test_scorer_leaves_no_process_behind() -> None:
+    """A scorer that is never asked ends with its context."""
+    with export.Scorer() as scorer:
+        assert scorer._child.poll() is None
+    assert scorer._child.poll() is not None
