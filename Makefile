@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?=# which Python makes the environment; empty: the newest of 3.11 to 3.13
 INSTALLED := $(VENV)/.installed
+COMMA := ,
 
 # every file here proves a claim and refreshes its own section of benchmarks/RESULTS.md
 CLAIMS := $(filter-out harness plain_keras,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test unit lint format lock bench clean
+.PHONY: help demo test unit lint format lock bench readme clean chart k8s cluster image image-gpu build-image
 
 help:  ## list these targets
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(INSTALLED)  ## train on pictures drawn here, from and to a bucket on this machine: under 3 minutes
 	$(BIN)/python scripts/fetch_weights.py
@@ -37,14 +38,46 @@ format: $(INSTALLED)  ## mend the style where that needs no thought
 # Pins stay as they are unless ARGS=--upgrade or ARGS='--upgrade-package NAME'.
 # note: wheels only and one version for all Pythons, so that an installation needs no compiler and any two are alike
 lock: $(INSTALLED)  ## lock what pyproject.toml asks for
-	for extra in dev cpu gpu; do \
-	    $(BIN)/uv pip compile pyproject.toml --extra $$extra --output-file requirements/$$extra.txt --quiet \
+	for lock in 'dev pyproject.toml --extra dev' 'cpu pyproject.toml --extra cpu' 'gpu pyproject.toml --extra gpu' \
+	    'build --group build'; do \
+	    $(BIN)/uv pip compile $${lock#* } --output-file requirements/$${lock%% *}.txt --quiet \
 	        --universal --python-version 3.11 --fork-strategy fewest --only-binary :all: \
 	        --generate-hashes --no-emit-index-url --no-header $(ARGS) || exit; \
 	done
 
 bench: $(INSTALLED)  ## measure every claim (or CLAIMS="one other") and write benchmarks/RESULTS.md
 	for claim in $(CLAIMS); do $(BIN)/python benchmarks/$$claim.py || exit; done
+
+chart: $(INSTALLED)  ## write what in helm/ follows from the job's settings and exit codes
+	$(BIN)/python scripts/generate_chart.py
+
+HELM ?= helm# which helm renders the manifests
+
+k8s: chart  ## write the plain manifests in k8s/ from the chart (HELM=/path/to/helm)
+	$(BIN)/python scripts/generate_chart.py --k8s --helm $(HELM)
+
+cluster: $(INSTALLED)  ## the tests on a real Kubernetes: that of KUBECONFIG, or one that is started for them
+	$(BIN)/python -m pytest tests/cluster
+
+# note: Debian's own client builds with BuildKit, which a second one on the path may not
+DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)# which docker builds the images
+CA_BUNDLE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)# what the build's downloads trust; it gets into no layer
+
+image: ACCELERATOR := cpu
+image: build-image  ## build finetune:cpu (ARGS='--build-arg BASE_IMAGE=… --tag …')
+
+image-gpu: ACCELERATOR := gpu
+image-gpu: build-image  ## build finetune:gpu
+
+build-image:
+	DOCKER_BUILDKIT=1 $(DOCKER) build --tag finetune:$(ACCELERATOR) --build-arg ACCELERATOR=$(ACCELERATOR) \
+	    $(addprefix --secret id=ca$(COMMA)src=,$(CA_BUNDLE)) \
+	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' job/__init__.py)" \
+	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" \
+	    --build-arg SOURCE="$$(git config remote.origin.url | sed 's#//.*@#//#')" $(ARGS) .
+
+readme: $(INSTALLED)  ## write the README's tables that have their source in the code
+	$(BIN)/python scripts/generate_readme.py
 
 clean:  ## remove all that was made here
 	rm -rf $(VENV) build dist finetune-demo htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -9,10 +9,11 @@ import textwrap
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from job import __version__, config, device, log, sources
+from job import __version__, config, device, log, sources, watch
 from job.bars import Bars
-from job.errors import SettingsError, exit_codes
+from job.errors import SettingsError, StallError, exit_codes
 from job.progress import Event, Listener, LogListener, Progress
+from job.stall import StallWatch
 from job.status import write_termination_message
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "run": "Train, evaluate, export and publish: the job itself.",
     "demo": "Do all of it on drawn pictures, from an emulated bucket on this machine to another.",
+    "watch": "Follow a Job in a cluster, or a run by its URI, and exit as it does.",
     "summary": "Print the model's layers and which of them each stage trains. Needs no data.",
     "schema": "Print the JSON Schema of the settings file.",
 }
@@ -60,16 +62,19 @@ def parse(arguments: Sequence[str]) -> Command:
     match name:
         case "run":
             loaded = config.load(rest, required=("output.uri",))
-            return Command(partial(_run, loaded), loaded.settings.log)
+            command = Command(partial(_run, loaded), loaded.settings.log)
         case "summary":
             settings = config.load(rest).settings
-            return Command(partial(_summary, settings.model), settings.log)
+            command = Command(partial(_summary, settings.model), settings.log)
         case "demo":
-            return Command(partial(_demo, rest))
+            command = Command(partial(_demo, rest))
+        case "watch":
+            command = Command(partial(_watch, watch.parse(rest)))
         case _:
             if rest:
                 raise SettingsError(f"finetune schema takes no arguments, got {rest[0]!r}", remedy="leave it out")
-            return Command(partial(_print, json.dumps(config.json_schema(), indent=2)))
+            command = Command(partial(_print, json.dumps(config.json_schema(), indent=2)))
+    return command
 
 
 def listen(settings: config.LogSettings) -> Progress:
@@ -125,12 +130,20 @@ class _LastWords(Listener):
 
 
 def _run(loaded: config.Loaded, progress: Progress) -> int:
-    from job import pipeline
+    from job import kube, pipeline
 
     if terminal := log.terminal():
         progress.subscribe(Bars(terminal))
+    if loaded.settings.events.enabled:
+        progress.subscribe(kube.EventRecorder(loaded.settings.events, loaded.settings.run.job_uid))
+    progress.subscribe(StallWatch(60 * loaded.settings.device.stall_minutes, partial(_stalled, progress)))
     pipeline.run(loaded, progress)
     return 0
+
+
+def _stalled(progress: Progress, error: StallError) -> None:
+    facts = {"reason": error.reason, "message": error.message, "remedy": error.remedy, "exit_code": error.exit_code}
+    progress.event("run.failed", severity="error", **facts)
 
 
 def _summary(settings: config.ModelSettings, progress: Progress) -> int:
@@ -144,6 +157,10 @@ def _demo(arguments: Sequence[str], _: Progress) -> int:
     from job import demo
 
     return demo.run(arguments)
+
+
+def _watch(target: watch.Target, _: Progress) -> int:
+    return watch.follow(target)
 
 
 def _print(text: str, _: Progress) -> int:
@@ -178,6 +195,8 @@ exit codes:
 
 
 def _help_of(command: str) -> str:
+    if command == "watch":
+        return watch.USAGE
     if command not in _WITH_SETTINGS:
         return f"usage: finetune {command}\n\n{_COMMANDS[command]}\n"
     width = min(100, shutil.get_terminal_size().columns)

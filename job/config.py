@@ -223,6 +223,17 @@ class DeviceSettings(_Group):
     threads: Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None = None
     """CPU threads of one operation. Null: as many as the container's CPU quota gives."""
 
+    mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", json_schema_extra=_RESULT)
+    """What the backbone computes in; the head is float32 always. `auto`: bfloat16 on GPUs that have it (compute
+    capability 8.0), else float16 on those made for it (7.0), else float32, as on the CPU."""
+
+    # Neither of these changes more than the last bits of the result, as another GPU would.
+    xla: bool | None = None
+    """Compile the training step with XLA. Null: where the run has a GPU, and XLA works on it."""
+
+    memory_growth: bool | None = None
+    """Take the GPU's memory as it is needed, and not all of it at the start. Null: yes."""
+
     stall_minutes: float = Field(30.0, gt=0)
     """Minutes without any progress after which the run ends with exit code 20."""
 
@@ -242,6 +253,9 @@ class CheckpointSettings(_Group):
 
     interval: float = Field(60.0, gt=0)
     """Seconds between two checkpoints; there is one at the end of every epoch as well."""
+
+    takeover: float = Field(180.0, gt=0)
+    """Seconds for which another owner's claim on a run counts without being renewed."""
 
 
 class GateSettings(_Group):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from job import decode, images, log, storage
+from job import decode, errors, images, log, storage
 from job.manifest import Manifest, Quarantined
 
 if TYPE_CHECKING:
@@ -37,13 +37,26 @@ class Dataset:
         image_size: height and width of the decoded pixels.
         max_pixels: an image of more is not decoded.
         threads: how many images are decoded at the same time.
+        wanted: bool [images], those to read; all by default. None of them may be missing or unreadable then: an
+            earlier start has read them.
+        user_project: who pays for the requests, where a bucket is requester-pays.
 
     Attributes:
         quarantined: the images that cannot be used, and why. Complete after the pass.
         usable: bool [images]. Complete after the pass.
     """
 
-    def __init__(self, manifest: Manifest, cache: Cache, *, image_size: int, max_pixels: int, threads: int) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        cache: Cache,
+        *,
+        image_size: int,
+        max_pixels: int,
+        threads: int,
+        wanted: Array | None = None,
+        user_project: str = "",
+    ) -> None:
         self.manifest = manifest
         self.image_size = image_size
         self.quarantined: list[Quarantined] = []
@@ -51,6 +64,9 @@ class Dataset:
         self._cache = cache
         self._max_pixels = max_pixels
         self._threads = threads
+        self._is_final = wanted is not None
+        self._wanted = np.ones(len(manifest), bool) if wanted is None else wanted
+        self._user_project = user_project or None
         self._pool = ThreadPoolExecutor(threads, "decode")
 
     def ingest(self, progress: Progress) -> Iterator[tuple[slice, Array]]:
@@ -62,12 +78,14 @@ class Dataset:
             The rows, and their pixels: uint8 [RANGE, image_size, image_size, 3], the last range filled up with zeros.
 
         Raises:
+            errors.DataError: an image that an earlier start has read cannot be read now.
             errors.UnavailableError: the store did not answer, after all retries.
         """
         count = len(self.manifest)
         ranges: dict[int, Array] = {}
-        missing = {start: min(RANGE, count - start) for start in range(0, count, RANGE)}
-        with progress.phase("ingest", count, "images") as phase:
+        starts, images = np.unique(np.flatnonzero(self._wanted) // RANGE * RANGE, return_counts=True)
+        missing = dict(zip(starts.tolist(), images.tolist(), strict=True))
+        with progress.phase("ingest", int(self._wanted.sum()), "images") as phase:
             for row, pixels in self._decoded():
                 start = row - row % RANGE
                 if start not in ranges:
@@ -112,8 +130,8 @@ class Dataset:
         limit = 4 * self._threads + RANGE
         pending: deque[tuple[int, Future[Array]]] = deque()
         for root in range(len(self.manifest.roots)):
-            rows = np.flatnonzero(self.manifest.root == root)
-            store = storage.open_store(self.manifest.roots[root])
+            rows = np.flatnonzero((self.manifest.root == root) & self._wanted)
+            store = storage.open_store(self.manifest.roots[root], user_project=self._user_project)
             for index, data in store.read_many([self.manifest.object(row) for row in rows.tolist()]):
                 row = int(rows[index])
                 pending.append((row, self._pool.submit(self._take, row, data)))
@@ -138,6 +156,11 @@ class Dataset:
             label = self.manifest.labels[self.manifest.label[row]]
             size = int(self.manifest.size[row])
             image = Quarantined(self.manifest.uri(row), label, size, error.reason, error.detail)
+            if self._is_final:
+                raise errors.DataError(
+                    f"{image.uri} cannot be read any more, and this run has begun with it: {image.detail}",
+                    remedy="put it back as it was, or start a new Job or another run.id: a run of its own",
+                ) from None
             log.get().warning("image.quarantined", uri=image.uri, reason=image.reason, detail=image.detail)
             self.quarantined.append(image)
             return row, None

@@ -6,20 +6,27 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import os
 import platform
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from job import config, errors
+from job import config, errors, gpu, log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from job.config import Settings
+    import tensorflow as tf
+
+    from job.config import DeviceSettings, Settings
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""What can be computed in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,49 +44,190 @@ class Device:
     threads: int
     """Intra-op threads."""
     onednn: bool
+    precision: Precision = "float32"
+    """What the backbone computes in; the head is float32 always."""
+    xla: bool = False
+    """The training step is compiled with XLA."""
+    memory_growth: bool = False
+    """The GPU's memory is taken as it is needed."""
+    gpus: tuple[gpu.Gpu, ...] = ()
+    driver: str | None = None
+    cuda: str | None = None
+    cudnn: str | None = None
 
 
 def prepare() -> None:
     """Set what TensorFlow reads from the environment at its import; what the user has set stays.
 
     TensorFlow leaves oneDNN off on some CPUs, where it makes a training step 1.5 times faster. The C++ log is reduced
-    to errors: it is not JSON.
+    to what ends the process: it is not JSON, calls errors what is none, and what is one is raised as well.
     """
     config.set_environment_default("TF_ENABLE_ONEDNN_OPTS", "1")
-    config.set_environment_default("TF_CPP_MIN_LOG_LEVEL", "2")
+    config.set_environment_default("TF_CPP_MIN_LOG_LEVEL", "3")
     # note: Keras picks its backend from a file in the user's home unless told otherwise
     config.set_environment_default("KERAS_BACKEND", "tensorflow")
 
 
-def configure(settings: Settings) -> Device:
+def configure(settings: Settings, *, threads: int | None = None) -> Device:
     """Import TensorFlow, set its threads and determinism, and say what the run computes on.
 
+    Args:
+        settings: all of them.
+        threads: those of an earlier start of this run: the bits depend on them.
+
     Raises:
-        errors.DeviceError: ``device.require_gpu`` is set and TensorFlow sees no GPU.
+        errors.DeviceError: ``device.require_gpu`` is set and no GPU can be used; the message says why.
+        errors.SettingsError: there is no folder for temporary files.
     """
+    have_temporary_folder(settings.cache.dir)
+    found = find_gpus(required=settings.device.require_gpu)
     with _quiet_stderr():
         import tensorflow as tf
 
-    threads = settings.device.threads or cpu_quota()
+    threads = threads or settings.device.threads or cpu_quota()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # With more than one inter-op thread, two identical runs on the CPU end in different weights, op determinism or not.
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if settings.run.reproducible:
         tf.config.experimental.enable_op_determinism()
-    gpus = tf.config.list_physical_devices("GPU")
-    if settings.device.require_gpu and not gpus:
-        raise errors.DeviceError(
-            "device.require_gpu is set, and TensorFlow sees no GPU",
-            remedy="give the container a GPU (nvidia.com/gpu in the chart, --gpus all with docker) "
-            "and an image built with ACCELERATOR=gpu; or set device.require_gpu=false",
-        )
-    name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU") if gpus else cpu_name()
-    return Device(
-        kind="gpu" if gpus else "cpu",
-        name=name,
+    machine = Device(
+        kind="cpu",
+        name=cpu_name(),
         cpu=cpu_name(),
         threads=threads,
         onednn=config.get_environment("TF_ENABLE_ONEDNN_OPTS") == "1",
+        precision=precision(settings.device, found.gpus if found else ()),
+        xla=bool(settings.device.xla),
+    )
+    if found is None:
+        tf.config.set_visible_devices([], "GPU")  # one that cannot be used fails later, and says less
+        return machine
+    return _configure_gpus(machine, found, settings.device)
+
+
+def have_temporary_folder(cache_dir: str) -> None:
+    """Have a folder for temporary files, without which TensorFlow cannot be imported: a container may have none.
+
+    Args:
+        cache_dir: serves where there is no other one.
+
+    Raises:
+        errors.SettingsError: it is not set, and there is no other one.
+    """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        if not cache_dir:
+            raise errors.SettingsError(
+                f"cache.dir is not set, and there is no other folder that can be written as uid {os.getuid()}: "
+                "not even /tmp",
+                remedy="mount a writable volume, and set cache.dir to it; or have /tmp: --tmpfs /tmp with docker",
+            ) from error
+        tempfile.tempdir = cache_dir
+        config.set_environment_default("TMPDIR", cache_dir)  # for child processes
+
+
+def find_gpus(*, required: bool, root: Path = Path("/")) -> gpu.Found | None:
+    """Return the GPUs to compute on; None: the CPU.
+
+    Args:
+        required: the run is not to fall back to the CPU.
+        root: where ``dev`` and ``proc`` are.
+
+    Raises:
+        errors.DeviceError: one is required, and none can be used.
+    """
+    if not required and not gpu.device_files(root):
+        return None
+    try:
+        return gpu.look(root)
+    except errors.DeviceError as error:
+        if required:
+            raise
+        log.get().warning("device.gpu_ignored", why=error.message, note="the run goes on, on the CPU")
+        return None
+
+
+def precision(settings: DeviceSettings, gpus: Sequence[gpu.Gpu]) -> Precision:
+    """Return what the backbone computes in: what is asked for, else what every one of the GPUs was made for.
+
+    Tensor cores have float16 from compute capability 7.0 on, and bfloat16, which needs no loss scaling, from 8.0 on
+    (CUDA C++ Programming Guide, "Compute Capabilities").
+    """
+    if settings.mixed_precision != "auto":
+        return settings.mixed_precision
+    least = min((one.compute_capability for one in gpus), default=(0, 0))
+    return "bfloat16" if least >= (8, 0) else "float16" if least >= (7, 0) else "float32"
+
+
+def convolve(device: str, dtype: Precision, *, xla: bool) -> None:
+    """Run one convolution, to see that the device computes at all.
+
+    Args:
+        device: TensorFlow's name of it, "GPU:0".
+        dtype: of its numbers.
+        xla: compiled with XLA, which needs more of CUDA than TensorFlow does.
+
+    Raises:
+        errors.DeviceError: it failed, or its result is wrong.
+    """
+    import tensorflow as tf
+
+    def convolution() -> tf.Tensor:
+        return tf.nn.conv2d(tf.ones((1, 8, 8, 3), dtype), tf.ones((3, 3, 3, 4), dtype), strides=1, padding="VALID")
+
+    seen = ""
+    try:
+        with tf.device(device):
+            result = tf.function(convolution, jit_compile=xla)()
+        if not result.device.endswith(device):  # TensorFlow takes the CPU in silence where there is no such device
+            seen = f"it ran on {result.device}"
+        elif (wrong := tf.cast(result, tf.float32).numpy() != 27).any():  # 3 x 3 pixels of 3 channels, all of them 1
+            seen = f"{wrong.mean():.0%} of its result is wrong"
+    except tf.errors.OpError as error:
+        seen = error.message.strip().partition("\n")[0]
+    if seen:
+        raise errors.DeviceError(
+            f"a convolution on {device}{' with XLA' if xla else ''} failed: {seen}",
+            remedy="see what nvidia-smi says on the node, or run on another one"
+            + (", or set device.xla=false" if xla else ""),
+        )
+
+
+def _configure_gpus(machine: Device, found: gpu.Found, settings: DeviceSettings) -> Device:
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices("GPU")
+    if not devices:
+        raise errors.DeviceError(
+            f"the driver offers {len(found.gpus)} GPUs ({found.gpus[0].name}), and TensorFlow takes none of them",
+            remedy="set TF_CPP_MIN_LOG_LEVEL=0 to see what TensorFlow says about them",
+        )
+    memory_growth = settings.memory_growth is not False
+    for one in devices:
+        tf.config.experimental.set_memory_growth(one, memory_growth)
+    names = [f"GPU:{number}" for number in range(len(devices))]
+    xla = settings.xla is not False
+    for name in names:
+        convolve(name, machine.precision, xla=False)
+        try:
+            if xla:
+                convolve(name, machine.precision, xla=True)
+        except errors.DeviceError as error:
+            if settings.xla:
+                raise
+            log.get().warning("device.xla_ignored", why=error.message)
+            xla = False
+    return dataclasses.replace(
+        machine,
+        kind="gpu",
+        name=found.gpus[0].name,
+        xla=xla,
+        memory_growth=memory_growth,
+        gpus=found.gpus,
+        driver=found.driver,
+        cuda=found.cuda,
+        cudnn=found.cudnn,
     )
 
 
@@ -89,12 +237,14 @@ def _quiet_stderr() -> Iterator[None]:
 
     TensorFlow announces oneDNN, twice, whatever TF_CPP_MIN_LOG_LEVEL says.
     """
-    with tempfile.TemporaryFile() as captured:
+    # In memory on Linux: a container may have no folder for temporary files, and that is said elsewhere.
+    in_memory = sys.platform == "linux"
+    with open(os.memfd_create("stderr"), "w+b") if in_memory else tempfile.TemporaryFile() as captured:  # noqa: PTH123
         saved = os.dup(2)
         os.dup2(captured.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             captured.seek(0)
             os.write(saved, captured.read())
             raise

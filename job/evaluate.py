@@ -12,13 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from job import split, stages
-from job.model import STAGES
+from job.state import STAGES
 
 if TYPE_CHECKING:
     from job.dataset import Dataset
     from job.manifest import Manifest
     from job.model import Classifier
-    from job.stages import EpochResult, Examples, TrainingState
+    from job.stages import Examples
+    from job.state import EpochResult, TrainingState
 
 Array = np.ndarray[Any, Any]
 
@@ -85,7 +86,7 @@ def metrics(state: TrainingState, kept: EpochResult, scores: dict[str, Scores], 
         "validation": scores["validation"].document(),
         "test": scores["test"].document() if "test" in scores else None,
         "kept": _short(kept),
-        "best": _short(state.best.epoch),
+        "best": _short(state.best),
         "last": _short(state.history[-1]),
         "stages": {stage: _stage(results) for stage, results in by_stage.items()},
         **further,

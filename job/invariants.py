@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     import keras
 
-    from job.model import Classifier, StageName
+    from job.model import Classifier
+    from job.state import StageName
 
 Array = np.ndarray[Any, Any]
 
@@ -53,8 +54,11 @@ class StageInvariants:
         self._trained_backbone = expected - head
         self._before = classifier.state()
 
-    def check(self) -> None:
-        """Look at the variables after at least one step of the stage.
+    def check(self, *, steps: int) -> None:
+        """Look at the variables after the stage.
+
+        Args:
+            steps: how many were taken since `before`: none, where a resumed stage had only to be measured.
 
         Raises:
             errors.InvariantError: a frozen variable changed, or no variable of the base model did where it is trained.
@@ -70,7 +74,7 @@ class StageInvariants:
                 f"and it moved by up to {difference:g} ({len(broken)} such variables)",
                 remedy=REMEDY,
             )
-        if self._trained_backbone and not changed & self._trained_backbone:
+        if steps and self._trained_backbone and not changed & self._trained_backbone:
             raise errors.InvariantError(
                 f"{self._stage} must train the base model, and none of its {len(self._trained_backbone)} "
                 "trainable variables moved",

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 _PlainRow: TypeAlias = "dict[str, object]"  # note: inside Manifest "object" is its method
 
-__all__ = ["Manifest", "Quarantined", "check_usable", "read"]
+_COLUMNS = ("root", "label", "split", "size", "crc32c", "generation", "gzip")
+
+__all__ = ["Manifest", "Quarantined", "check_usable", "pack", "read", "unpack"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +81,10 @@ class Manifest:
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Manifest:
         """Return the manifest of some of the rows, in the order given. It has the same roots and labels."""
-        columns = ("root", "label", "split", "size", "crc32c", "generation", "gzip")
         return replace(
             self,
             names=[self.names[row] for row in rows.tolist()],
-            **{column: getattr(self, column)[rows] for column in columns},
+            **{column: getattr(self, column)[rows] for column in _COLUMNS},
         )
 
     def digest(self) -> str:
@@ -110,6 +111,31 @@ class Manifest:
                 "crc32c": int(self.crc32c[row]),
                 "generation": int(self.generation[row]),
             }
+
+
+def pack(manifest: Manifest) -> dict[str, NDArray[Any]]:
+    """Return the manifest as plain arrays, from which `unpack` makes the same again."""
+    names = [name.encode("utf-8", "surrogateescape") for name in manifest.names]
+    texts = {"roots": manifest.roots, "labels": manifest.labels}
+    return {
+        "name_bytes": np.frombuffer(b"".join(names), np.uint8),
+        "name_lengths": np.array([len(name) for name in names], np.uint32),
+        "texts": np.frombuffer(json.dumps(texts).encode(), np.uint8),
+        **{column: getattr(manifest, column) for column in _COLUMNS},
+    }
+
+
+def unpack(arrays: dict[str, NDArray[Any]]) -> Manifest:
+    """Return the manifest that was packed."""
+    data, ends = arrays["name_bytes"].tobytes(), np.cumsum(arrays["name_lengths"], dtype=np.int64).tolist()
+    names = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    texts = json.loads(arrays["texts"].tobytes())
+    return Manifest(
+        roots=tuple(texts["roots"]),
+        labels=tuple(texts["labels"]),
+        names=[name.decode("utf-8", "surrogateescape") for name in names],
+        **{column: arrays[column] for column in _COLUMNS},
+    )
 
 
 def read(settings: InputSettings) -> tuple[Manifest, list[Quarantined]]:

@@ -5,19 +5,18 @@ uint8 pixels -> rescaling to [-1, 1] -> base model -> global average pooling (fe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from job import folding
+from job.state import STAGES, StageName
 
 if TYPE_CHECKING:
     from job.config import ModelSettings
 
-StageName = Literal["feature_extraction", "fine_tuning"]
-STAGES: tuple[StageName, StageName] = ("feature_extraction", "fine_tuning")
 Array = np.ndarray[Any, Any]
 
 

@@ -1,6 +1,9 @@
 """The whole story of a run, from top to bottom.
 
 config -> storage -> manifest -> dataset -> model -> stages -> evaluate -> export -> publish
+
+Every start asks first what is already done: a published run is left as it is, and one under way goes on at the very
+step where it stopped.
 """
 
 from __future__ import annotations
@@ -13,18 +16,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job import demo, device, identity, manifest, publish, split, storage
+from job import demo, device, identity, log, manifest, publish, split, storage
+from job.checkpoint import Data
 from job.labels import SPLIT_NAMES
+from job.state import STAGES, TrainingState
 from job.status import StatusFile
 from job.timing import Timing
 
 if TYPE_CHECKING:
-    from job.config import Loaded
+    from job.checkpoint import Checkpoints
+    from job.config import Loaded, Settings
     from job.progress import Progress
+    from job.publish import Outcome, Run
 
 
-def run(loaded: Loaded, progress: Progress) -> None:  # noqa: PLR0915 (the whole story in one place is the point)
-    """Train, evaluate and publish one run; or find it published, and do nothing.
+def run(loaded: Loaded, progress: Progress) -> None:
+    """Train, evaluate and publish one run; or go on with it; or find it published, and do nothing.
 
     Args:
         loaded: valid settings, and where each came from.
@@ -35,65 +42,109 @@ def run(loaded: Loaded, progress: Progress) -> None:  # noqa: PLR0915 (the whole
     """
     settings = loaded.settings
     timing = Timing()
+    output = storage.open_store(settings.output.uri, user_project=settings.input.user_project or None)
 
-    # What there is to train on, and which run that makes.
-    with timing.part("list"):
-        output = storage.open_store(settings.output.uri)
-        source = settings.input
-        if not source.uri:
-            drawn = demo.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
-            source = source.model_copy(update={"uri": str(drawn)})
-        listed, quarantined = manifest.read(source)
-        manifest.check_usable(listed, quarantined, settings.input.max_bad_fraction)
-        progress.event("input.listed", uri=source.uri, images=len(listed), labels=len(listed.labels))
-        this = publish.open_run(output, loaded, identity.identify(settings, listed))
-    if published := this.published():
-        published.check()
-        progress.event("run.succeeded", message="published before: nothing to do", run_uri=this.uri)
-        return
+    # Which run this is: the one that this Job works on, or the one that the settings and the data make.
+    this, listing = publish.pinned_run(output, settings), None
+    if this is None:
+        with timing.part("list"):
+            listing = list_images(settings, progress)
+        this = publish.open_run(output, loaded, identity.identify(settings, listing.listed))
+    outcome = this.published()
+    if outcome is None:
+        with this.checkpoints(settings) as checkpoints:
+            # It may have been published while this start waited for the claim.
+            outcome = this.published() or train(loaded, this, checkpoints, listing, timing, progress)
+    outcome.check()
+    progress.event("run.succeeded", message="published", run_uri=this.uri)
+
+
+def list_images(settings: Settings, progress: Progress) -> Data:
+    """Return what there is to train on, as far as a listing tells.
+
+    Raises:
+        errors.DataError: there is nothing that a classifier can be trained on.
+    """
+    source = settings.input
+    if not source.uri:
+        drawn = demo.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
+        source = source.model_copy(update={"uri": str(drawn)})
+    listed, quarantined = manifest.read(source)
+    manifest.check_usable(listed, quarantined, settings.input.max_bad_fraction)
+    progress.event("input.listed", uri=source.uri, images=len(listed), labels=len(listed.labels))
+    return Data(listed=listed, usable=np.ones(len(listed), bool), quarantined=quarantined)
+
+
+def train(  # noqa: PLR0915 (the story in one place is the point)
+    loaded: Loaded, this: Run, checkpoints: Checkpoints, listing: Data | None, timing: Timing, progress: Progress
+) -> Outcome:
+    """Do the work of a run that is not published, from its last checkpoint if it has one.
+
+    Args:
+        loaded: the settings.
+        this: the run.
+        checkpoints: its checkpoints, claimed.
+        listing: what was listed by this start, if anything.
+        timing: counts the seconds of each part.
+        progress: who wants to know.
+    """
+    settings = loaded.settings
     progress.subscribe(StatusFile(this.write_status, run_id=this.id, run_uri=this.uri))
-    progress.event("run.started", run_id=this.id, run_uri=this.uri)
+    state, before = checkpoints.load() or TrainingState(), checkpoints.load_data()
+    progress.event("run.started", run_id=this.id, run_uri=this.uri, resumed=bool(state.weights))
+    if before is None and listing is None:
+        with timing.part("list"):
+            listing = list_images(settings, progress)
+        this.identify(loaded, identity.identify(settings, listing.listed), "job")
+    data = before or listing
+    assert data is not None, "listed now or before"
 
     # TensorFlow takes seconds to import: only now, when it is certain that there is work.
     with timing.part("import"):
         device.prepare()
-        machine = device.configure(settings)
+        machine = device.configure(settings, threads=checkpoints.facts.get("threads"))
         from job import cache, dataset, evaluate, export, features, model, stages, weights
-    progress.event("device.configured", **vars(machine))
+    progress.event("device.configured", **dataclasses.asdict(machine))
+    if checkpoints.facts.get("cpu", machine.cpu) != machine.cpu:
+        log.get().warning("device.changed", before=checkpoints.facts["cpu"], now=machine.cpu, note="other last bits")
 
     with timing.part("model"):
-        classifier = model.create(settings.model, listed.labels, seed=settings.run.seed)
+        classifier = model.create(settings.model, data.listed.labels, seed=settings.run.seed)
         origin = weights.load_into(classifier.base_model, settings.model, progress)
+        if state.weights:
+            classifier.load_state(state.weights)
         classifier.fold()
 
+    needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
     with (
         cache.Cache(
             settings.cache,
-            images=len(listed),
-            encoded_bytes=int(listed.size.sum()),
+            images=len(data.listed),
+            encoded_bytes=int(data.listed.size.sum()),
             image_size=classifier.image_size,
-            feature_size=classifier.feature_size if settings.feature_extraction.epochs else 0,
+            feature_size=classifier.feature_size if needs_features else 0,
         ) as kept,
         dataset.Dataset(
-            listed,
+            data.listed,
             kept,
             image_size=classifier.image_size,
             max_pixels=settings.input.max_pixels,
             threads=machine.threads,
+            wanted=before.usable if before else None,
+            user_project=settings.input.user_project,
         ) as images,
     ):
         # One pass over the data: download, check, decode, features.
         with timing.part("ingest"):
             batches = images.ingest(progress)
-            if settings.feature_extraction.epochs:
+            if needs_features:
                 features.extract(classifier, batches, kept.features)
             else:
                 collections.deque(batches, maxlen=0)
-            rows = np.flatnonzero(images.usable)
-            quarantined += images.quarantined
-            manifest.check_usable(listed.take(rows), quarantined, settings.input.max_bad_fraction)
-
-        usable = listed.take(rows)
+        rows = np.flatnonzero(images.usable)
+        usable = data.listed.take(rows)
+        quarantined = data.quarantined + images.quarantined
+        manifest.check_usable(usable, quarantined, settings.input.max_bad_fraction)
         sides = split.assign(
             usable,
             validation_fraction=settings.input.validation_fraction,
@@ -101,13 +152,15 @@ def run(loaded: Loaded, progress: Progress) -> None:  # noqa: PLR0915 (the whole
         )
         this.write("data/manifest.jsonl", publish.encode_lines(usable.rows()))
         this.write("data/split.jsonl", publish.encode_lines(split.rows(usable, sides)))
-        this.write("data/quarantine.jsonl", publish.encode_lines(dataclasses.asdict(image) for image in quarantined))
+        this.write("data/quarantine.jsonl", publish.encode_lines(map(dataclasses.asdict, quarantined)))
+        if before is None:
+            checkpoints.save_data(Data(listed=data.listed, usable=images.usable, quarantined=quarantined))
 
         # The two stages: one function, two settings.
+        checkpoints.facts = {"threads": machine.threads, "cpu": machine.cpu}
         rows_of = {name: rows[sides == code] for code, name in SPLIT_NAMES.items()}
-        examples = stages.examples(classifier, images, kept.features, rows_of)
-        state = stages.TrainingState()
-        for stage in model.STAGES:
+        examples = stages.examples(classifier, images, kept.features, rows_of, seed=settings.run.seed)
+        for stage in STAGES[STAGES.index(state.stage) :]:
             with timing.part(stage):
                 stages.run(
                     stage,
@@ -115,8 +168,8 @@ def run(loaded: Loaded, progress: Progress) -> None:  # noqa: PLR0915 (the whole
                     classifier,
                     examples[stage],
                     state,
-                    seed=settings.run.seed,
                     progress=progress,
+                    after_step=checkpoints.after_step,
                 )
         chosen = stages.keep(settings.keep, classifier, state)
         progress.event("model.chosen", keep=settings.keep, stage=chosen.stage, epoch=chosen.epoch)
@@ -134,17 +187,18 @@ def run(loaded: Loaded, progress: Progress) -> None:  # noqa: PLR0915 (the whole
         progress.event("model.verified", **verification)
 
         # Publish: files first, then what makes them count.
+        checkpoints.flush()
         with timing.part("upload"):
             this.write_folder("model", exported)
             this.write("metrics/history.csv", evaluate.history_csv(state.history))
-            this.write("metrics/predictions.csv", evaluate.predictions_csv(listed, scores))
+            this.write("metrics/predictions.csv", evaluate.predictions_csv(data.listed, scores))
         metrics = evaluate.metrics(state, chosen, scores, verification=verification, timing=timing.document())
         this.write("metrics/metrics.json", publish.encode(metrics))
     accuracy = scores["validation"].accuracy
     gate = publish.Gate(
         passed=accuracy >= settings.gate.min_accuracy, accuracy=accuracy, min_accuracy=settings.gate.min_accuracy
     )
+    checkpoints.flush()
     outcome = this.finish(gate, provenance={"device": vars(machine), "weights": vars(origin)})
     progress.event("run.published", run_uri=this.uri, accuracy=accuracy)
-    outcome.check()
-    progress.event("run.succeeded", message="published", run_uri=this.uri)
+    return outcome

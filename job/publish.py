@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from job import errors, identity, log, storage
+from job.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from job.storage import Store
 
 Document = dict[str, Any]
+Origin = Literal["data and settings", "run.id", "job"]
+"""Where a run's id is from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,7 @@ class Run:
         """Publish one file: its size and checksums will stand in manifest.json."""
         written = self._output.write(f"{self._prefix}/{name}", data)
         sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else _sha256(data)
-        self._files[name] = {"size": written.size, "sha256": sha256, "crc32c": f"{written.crc32c:08x}"}
+        self._record(name, written, sha256)
 
     def write_folder(self, name: str, folder: Path) -> None:
         """Publish every file below a local folder."""
@@ -89,43 +92,47 @@ class Run:
         found = self._output.read(f"{self._prefix}/{name}")
         return json.loads(found[0]) if found else None
 
-    def claim_identity(self, document: Document, origin: Literal["data and settings", "run.id", "job"]) -> None:
+    def identify(self, loaded: Loaded, who: Identity, origin: Origin) -> None:
         """Write config.json, unless an earlier start has; then the two must be of one identity.
 
         Args:
-            document: config.json.
+            loaded: the settings, and where each came from.
+            who: the identity they and the data make.
             origin: where the run's id is from, which decides whose fault a difference is.
 
         Raises:
             errors.SettingsError: a run of this id exists, with other data or settings.
             errors.DataError: the input has changed since the Job began.
         """
-        data = encode(document)
+        document = {"run_id": self.id, "identity": who.document(), **loaded.document()}
         try:
-            self._output.write(f"{self._prefix}/config.json", data, if_generation_match=0)
+            self._output.write(f"{self._prefix}/config.json", encode(document), if_generation_match=0)
         except storage.PreconditionFailed:
-            recorded = self.read("config.json") or {}
-            ours = identity.Identity(**document["identity"])
-            differences = ours.differences(recorded.get("identity", {}))
-            if differences and origin == "job":
-                raise errors.DataError(
-                    f"the input or the settings have changed since this Job began its run {self.uri}: "
-                    + "; ".join(differences),
-                    remedy="start a new Job: it will be a run of its own",
-                ) from None
-            if differences:
-                raise errors.SettingsError(
-                    f"run.id {self.id!r} is taken by a run with other settings or data ({self.uri}): "
-                    + "; ".join(differences),
-                    remedy="choose another run.id, or leave it empty; or use the settings and data of that run",
-                ) from None
-            found = self._output.read(f"{self._prefix}/config.json")
-            data = found[0] if found else data
-        self._files["config.json"] = {
-            "size": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "crc32c": f"{storage.crc32c(data):08x}",
-        }
+            differences = who.differences((self.read("config.json") or {}).get("identity", {}))
+        else:
+            return
+        if differences and origin == "job":
+            raise errors.DataError(
+                f"the input or the settings have changed since this Job began its run {self.uri}: "
+                + "; ".join(differences),
+                remedy="start a new Job: it will be a run of its own",
+            )
+        if differences:
+            raise errors.SettingsError(
+                f"run.id {self.id!r} is taken by a run with other settings or data ({self.uri}): "
+                + "; ".join(differences),
+                remedy="choose another run.id, or leave it empty; or use the settings and data of that run",
+            )
+
+    def checkpoints(self, settings: Settings) -> Checkpoints:
+        """Return the run's checkpoints, claimed while their context lasts."""
+        return Checkpoints(
+            self._output,
+            f"{self._prefix}/checkpoints",
+            owner=settings.run.job_uid,
+            interval=settings.checkpoint.interval,
+            takeover=settings.checkpoint.takeover,
+        )
 
     def published(self) -> Outcome | None:
         """Return the outcome of a run that is published, after completing what follows ``_SUCCESS``; else None."""
@@ -141,6 +148,8 @@ class Run:
 
     def finish(self, gate: Gate, provenance: Document) -> Outcome:
         """Write manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints."""
+        if config := self._output.read(f"{self._prefix}/config.json"):  # of the run's first start
+            self._record("config.json", config[1], hashlib.sha256(config[0]).hexdigest())
         manifest = {
             "run_id": self.id,
             "published_at": log.timestamp(),
@@ -156,6 +165,9 @@ class Run:
         except storage.PreconditionFailed:
             log.get().warning("run.already_published", run_uri=self.uri)
         return self._complete(manifest)
+
+    def _record(self, name: str, info: storage.ObjectInfo, sha256: str) -> None:
+        self._files[name] = {"size": info.size, "sha256": sha256, "crc32c": f"{info.crc32c:08x}"}
 
     def _complete(self, manifest: Document) -> Outcome:
         """Do what follows ``_SUCCESS``: all of it may have been done before."""
@@ -194,30 +206,38 @@ def open_run(output: Store, loaded: Loaded, who: Identity) -> Run:
     """
     settings = loaded.settings
     run_id = settings.run.id or identity.run_name(who, settings.input.uri)
-    origin: Literal["data and settings", "run.id", "job"] = "run.id" if settings.run.id else "data and settings"
+    origin: Origin = "run.id" if settings.run.id else "data and settings"
     if settings.run.job_uid:
-        run_id = _pin(output, settings, run_id)
-        origin = origin if settings.run.id else "job"
+        try:
+            output.write(_pin(settings), encode({"run_id": run_id}), if_generation_match=0)
+        except storage.PreconditionFailed:
+            pinned = pinned_run(output, settings)
+            run_id, origin = (pinned.id, "job") if pinned else (run_id, origin)
     run = Run(output, run_id)
-    run.claim_identity({"run_id": run_id, "identity": who.document(), **loaded.document()}, origin)
+    run.identify(loaded, who, origin)
     return run
 
 
-def _pin(output: Store, settings: Settings, run_id: str) -> str:
-    """Return the run that this Job works on: the one its first Pod wrote down."""
-    name = f"jobs/{settings.run.job_uid}.json"
-    try:
-        output.write(name, encode({"run_id": run_id}), if_generation_match=0)
-    except storage.PreconditionFailed:
-        found = output.read(name)
-        pinned = json.loads(found[0])["run_id"] if found else run_id
-        if settings.run.id and pinned != run_id:
-            raise errors.SettingsError(
-                f"run.id is {run_id!r}, and this Job works on {pinned!r} since its first Pod",
-                remedy="start a new Job for another run",
-            ) from None
-        return str(pinned)
-    return run_id
+def pinned_run(output: Store, settings: Settings) -> Run | None:
+    """Return the run that an earlier Pod of this Job works on, None where there is none.
+
+    Raises:
+        errors.SettingsError: run.id names another one.
+    """
+    found = output.read(_pin(settings)) if settings.run.job_uid else None
+    if found is None:
+        return None
+    run_id = str(json.loads(found[0])["run_id"])
+    if settings.run.id not in ("", run_id):
+        raise errors.SettingsError(
+            f"run.id is {settings.run.id!r}, and this Job works on {run_id!r} since its first Pod",
+            remedy="start a new Job for another run",
+        )
+    return Run(output, run_id)
+
+
+def _pin(settings: Settings) -> str:
+    return f"jobs/{settings.run.job_uid}.json"
 
 
 def encode(document: Document) -> bytes:

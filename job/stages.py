@@ -1,7 +1,8 @@
 """The two stages of the recipe: one function, called with two settings.
 
-The training loop is our own: a compiled step, and a Python loop around it (docs/adr/0001-own-step-loop.md). All that
-changes while it runs is one explicit value, `TrainingState`.
+The training loop is our own: a compiled step, and a Python loop around it (docs/adr/0001-own-step-loop.md). Where it
+stands is one explicit value, `state.TrainingState`: it can be captured after any step, and training goes on from it to
+the same bits.
 """
 
 from __future__ import annotations
@@ -11,71 +12,29 @@ import math
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from job import errors
+from job import errors, signals
 from job.invariants import StageInvariants
-from job.model import STAGES
+from job.state import STAGES, EpochResult, TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from job.config import StageSettings
     from job.dataset import Dataset
-    from job.model import Classifier, StageName
+    from job.model import Classifier
     from job.progress import Progress
+    from job.state import StageName
 
 Array = np.ndarray[Any, Any]
 Step: TypeAlias = "Callable[[Array, Array, Array], tuple[tf.Tensor, tf.Tensor]]"
 """A compiled training step: inputs, labels, dropout seed -> the batch's summed loss, and how many were right."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EpochResult:
-    """One row of history.csv. `loss` and `accuracy` are means over the epoch's steps, taken while the weights moved."""
-
-    stage: StageName
-    epoch: int
-    """Counted from 1, on through both stages."""
-    loss: float
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
-    seconds: float
-    """Validation counted."""
-    images_per_second: float
-    """Training images a second, validation not counted."""
-    input_wait: float
-    """The share of the training time spent waiting for data, 0 to 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Best:
-    """The epoch with the lowest validation loss so far, over both stages, and its weights."""
-
-    epoch: EpochResult
-    weights: dict[str, Array]
-
-
-@dataclass(kw_only=True)
-class TrainingState:
-    """All that changes while training, but for the values of the model's and the optimizer's variables.
-
-    `epoch` and `step` count from 0 within the stage and name what comes next.
-    """
-
-    stage: StageName = "feature_extraction"
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    correct: int = 0
-    history: list[EpochResult] = field(default_factory=list)
-    best: Best | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +46,7 @@ class Examples:
         spec: their shape, its first dimension None, and dtype.
         logits: inputs and the dropout seed (or None) -> logits; differentiable in the stage's variables.
         labels: int32 [images].
+        seed: of the order in which they are read, and of dropout.
         train: the rows to learn from.
         validation: the rows to measure with.
     """
@@ -95,12 +55,13 @@ class Examples:
     spec: tf.TensorSpec
     logits: Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
     labels: Array
+    seed: int
     train: Array
     validation: Array
 
 
 def examples(
-    classifier: Classifier, images: Dataset, features: Array, rows_of: dict[str, Array]
+    classifier: Classifier, images: Dataset, features: Array, rows_of: dict[str, Array], *, seed: int
 ) -> dict[StageName, Examples]:
     """Return what each stage learns from: stage 1 from features, stage 2 from pixels.
 
@@ -109,9 +70,11 @@ def examples(
         images: the data, after the pass.
         features: float32 [images, feature_size], all rows written.
         rows_of: the split's name -> rows, int [n].
+        seed: of the order in which images are read, and of dropout.
     """
     size = classifier.image_size
-    shared = {
+    shared: dict[str, Any] = {
+        "seed": seed,
         "labels": images.manifest.label,
         "train": rows_of["train"],
         "validation": rows_of["validation"],
@@ -137,8 +100,15 @@ def keep(which: Literal["best", "last"], classifier: Classifier, state: Training
     assert state.best is not None, "a run has at least one epoch"
     if which == "last":
         return state.history[-1]
-    classifier.load_state(state.best.weights)
-    return state.best.epoch
+    classifier.load_state(state.best_weights)
+    return state.best
+
+
+class AfterStep(Protocol):
+    """Hears of every step, and may save the state, or end the run."""
+
+    def __call__(self, capture: Callable[[], TrainingState], /, *, always: bool) -> None:
+        """Take the state if it is time, or if `always`: an epoch has ended."""
 
 
 def run(
@@ -148,53 +118,156 @@ def run(
     examples: Examples,
     state: TrainingState,
     *,
-    seed: int,
     progress: Progress,
+    after_step: AfterStep,
 ) -> None:
-    """Train `classifier` by the settings of one stage, and note in `state` what came out.
+    """Train `classifier` by the settings of one stage from where `state` stands, and note in it what came out.
 
     Raises:
-        errors.NotFiniteError: a loss is NaN or infinite.
+        errors.NotFiniteError: a loss is NaN or infinite, for the second time.
         errors.InvariantError: the recipe was not followed.
+        errors.StoppedError: by `after_step`.
     """
-    if not settings.epochs:
-        progress.event("stage.skipped", stage=stage)
+    state.enter(stage)
+    if state.epoch == settings.epochs:
+        progress.event("stage.skipped", stage=stage, epochs=settings.epochs)
         return
     classifier.set_trainable(stage)
     invariants = StageInvariants(classifier, stage)
-    state.stage, state.epoch, state.step = stage, 0, 0
-    step = _compile(classifier, examples, keras.optimizers.Adam(settings.learning_rate))
-    predict = predictor(examples, settings.batch_size)
-    progress.event("stage.started", stage=stage, epochs=settings.epochs, learning_rate=settings.learning_rate)
-    while state.epoch < settings.epochs:
+    training = Training(settings, classifier, examples, state, progress, after_step)
+    progress.event(
+        "stage.started",
+        stage=stage,
+        epochs=settings.epochs,
+        epochs_done=state.epoch,
+        step=state.step,
+        learning_rate=settings.learning_rate * state.learning_rate_scale,
+    )
+    with signals.deferred():
+        while state.epoch < settings.epochs:
+            training.epoch()
+    progress.event("stage.finished", stage=stage)
+    invariants.check(steps=training.steps)
+
+
+class Training:
+    """One stage under way: its compiled step, its optimizer, and the state they move on.
+
+    Attributes:
+        steps: how many were taken by this process.
+    """
+
+    def __init__(
+        self,
+        settings: StageSettings,
+        classifier: Classifier,
+        examples: Examples,
+        state: TrainingState,
+        progress: Progress,
+        after_step: AfterStep,
+    ) -> None:
+        self._settings = settings
+        self._classifier = classifier
+        self._examples = examples
+        self._state = state
+        self._progress = progress
+        self._after_step = after_step
+        self.steps = 0
+        self._optimizer = keras.optimizers.Adam(settings.learning_rate * state.learning_rate_scale, name="adam")
+        self._optimizer.build(classifier.model.trainable_variables)
+        for variable in self._optimizer.variables if state.optimizer else ():
+            variable.assign(state.optimizer[variable.path])
+        self._step = _compile(classifier, examples, self._optimizer)
+        self._predict = predictor(examples, settings.batch_size, lambda: after_step(self.capture, always=False))
+        self._good = self.capture()
+
+    def capture(self) -> TrainingState:
+        """Return a copy of the state with the values of all variables."""
+        optimizer = {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
+        return self._state.captured(self._classifier.state(), optimizer)
+
+    def epoch(self) -> None:
+        """Train to the end of the epoch under way, measure, and note the result."""
+        state, examples = self._state, self._examples
         started = time.monotonic()
-        wait = _train_epoch(step, settings, examples, state, seed, progress)
-        trained = time.monotonic()
-        held_out = examples.validation
-        val_loss, val_accuracy = measure(classifier, predict(held_out), examples.labels[held_out])
-        images = len(examples.train)
+        try:
+            images, waited = self._train()
+        except errors.NotFiniteError as error:
+            if state.learning_rate_scale < 1:
+                raise
+            self._progress.event("training.not_finite", severity="warning", message=error.message)
+            self._go_back()
+            return
+        trained = time.monotonic() - started
+        rows = examples.validation
+        val_loss, val_accuracy = measure(self._classifier, self._predict(rows), examples.labels[rows])
         result = EpochResult(
-            stage=stage,
+            stage=state.stage,
             epoch=len(state.history) + 1,
-            loss=state.loss_sum / images,
-            accuracy=state.correct / images,
+            loss=state.loss_sum / len(examples.train),
+            accuracy=state.correct / len(examples.train),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             seconds=time.monotonic() - started,
-            images_per_second=images / (trained - started),
-            input_wait=wait / (trained - started),
+            images_per_second=images / trained,
+            input_wait=waited / trained,
         )
-        state.history.append(result)
-        state.epoch, state.step, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0
-        if state.best is None or val_loss < state.best.epoch.val_loss:
-            state.best = Best(epoch=result, weights=classifier.state())
-        progress.event(
-            "epoch.finished",
-            **dataclasses.asdict(result),
-            epochs=settings.epochs,
+        state.finish_epoch(result)
+        if state.best is None or val_loss < state.best.val_loss:
+            state.best, state.best_weights = result, self._classifier.state()
+        self._progress.event("epoch.finished", **dataclasses.asdict(result), epochs=self._settings.epochs)
+        self._good = self.capture()
+        self._after_step(lambda: self._good, always=True)
+
+    def _train(self) -> tuple[int, float]:
+        """Take the steps of the epoch that are not taken yet; return their images and the seconds waited for data."""
+        state, settings, examples = self._state, self._settings, self._examples
+        total = len(examples.train)
+        rows = examples.train[order(examples.seed, state.stage, state.epoch, total)]
+        batches = [rows[start : start + settings.batch_size] for start in range(0, total, settings.batch_size)]
+        remaining = batches[state.step :]
+        done = min(state.step * settings.batch_size, total)
+        waited = 0.0
+        with self._progress.phase(
+            f"{state.stage} {state.epoch + 1}/{settings.epochs}", total, "images", done=done
+        ) as phase:
+            for batch, (inputs, wait) in zip(remaining, prefetch(examples.inputs, remaining), strict=True):
+                # note: the key is of the step within the run, so that a resumed run drops the same features
+                key = (examples.seed + STAGES.index(state.stage), state.epoch * len(batches) + state.step)
+                loss, correct = self._step(inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
+                loss_sum = float(loss)  # note: this is a CPU-GPU sync point
+                if not math.isfinite(loss_sum):
+                    rate = settings.learning_rate * state.learning_rate_scale
+                    raise errors.NotFiniteError(
+                        f"the loss is {loss_sum} in {state.stage}, epoch {state.epoch + 1}, step {state.step + 1}, "
+                        f"with learning rate {rate:g}",
+                        remedy=f"lower {state.stage}.learning_rate, which is {settings.learning_rate:g}",
+                    )
+                state.loss_sum += loss_sum
+                state.correct += int(correct)
+                state.step += 1
+                self.steps += 1
+                waited += wait
+                phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
+                self._after_step(self.capture, always=False)
+        return total - done, waited
+
+    def _go_back(self) -> None:
+        """Return to the last good state, with half of the learning rate from there on."""
+        good, state = self._good, self._state
+        self._classifier.load_state(good.weights)
+        for variable in self._optimizer.variables:
+            variable.assign(good.optimizer[variable.path])
+        state.epoch, state.step, state.loss_sum, state.correct = good.epoch, good.step, good.loss_sum, good.correct
+        state.learning_rate_scale /= 2
+        self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
+        self._progress.event(
+            "training.went_back",
+            severity="warning",
+            epoch=state.epoch,
+            step=state.step,
+            learning_rate=float(self._optimizer.learning_rate),
         )
-    progress.event("stage.finished", stage=stage)
-    invariants.check()
 
 
 def order(seed: int, stage: StageName, epoch: int, images: int) -> Array:
@@ -206,17 +279,23 @@ def order(seed: int, stage: StageName, epoch: int, images: int) -> Array:
     return np.random.Generator(np.random.Philox(key)).permutation(images)
 
 
-def predictor(examples: Examples, batch_size: int) -> Callable[[Array], Array]:
+def predictor(
+    examples: Examples, batch_size: int, after_batch: Callable[[], None] = lambda: None
+) -> Callable[[Array], Array]:
     """Return a compiled function: rows, int [n] -> their logits, float32 [n, outputs], in the same order."""
 
     def forward(inputs: tf.Tensor) -> tf.Tensor:
         return examples.logits(inputs, None)
 
-    logits = tf.function(forward, input_signature=[examples.spec])
+    compiled = tf.function(forward, input_signature=[examples.spec])
 
     def predict(rows: Array) -> Array:
         batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        return np.concatenate([logits(inputs).numpy() for inputs, _ in prefetch(examples.inputs, batches)])
+        logits = []
+        for inputs, _ in prefetch(examples.inputs, batches):
+            logits.append(compiled(inputs).numpy())
+            after_batch()
+        return np.concatenate(logits)
 
     return predict
 
@@ -264,37 +343,3 @@ def _compile(classifier: Classifier, examples: Examples, optimizer: keras.optimi
 
     compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec])
     return compiled
-
-
-def _train_epoch(
-    step: Step,
-    settings: StageSettings,
-    examples: Examples,
-    state: TrainingState,
-    seed: int,
-    progress: Progress,
-) -> float:
-    """Take the steps of one epoch that `state` has not taken yet; return the seconds spent waiting for data."""
-    images = len(examples.train)
-    rows = examples.train[order(seed, state.stage, state.epoch, images)]
-    batches = [rows[start : start + settings.batch_size] for start in range(0, images, settings.batch_size)]
-    waited = 0.0
-    title = f"{state.stage} {state.epoch + 1}/{settings.epochs}"
-    with progress.phase(title, images, "images", done=state.step * settings.batch_size) as phase:
-        remaining = batches[state.step :]
-        for batch, (inputs, wait) in zip(remaining, prefetch(examples.inputs, remaining), strict=True):
-            # note: the key is of the step within the run, so that a resumed run drops the same features
-            key = (seed + STAGES.index(state.stage), state.epoch * len(batches) + state.step)
-            loss, correct = step(inputs, examples.labels[batch], np.array(key, np.int32))
-            loss_sum = float(loss)  # note: this is a CPU-GPU sync point
-            if not math.isfinite(loss_sum):
-                raise errors.NotFiniteError(
-                    f"the loss is {loss_sum} in {state.stage}, epoch {state.epoch + 1}, step {state.step + 1}",
-                    remedy=f"lower {state.stage}.learning_rate, which is {settings.learning_rate:g}",
-                )
-            state.loss_sum += loss_sum
-            state.correct += int(correct)
-            state.step += 1
-            waited += wait
-            phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
-    return waited

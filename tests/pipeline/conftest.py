@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from runs import draw, run
 
+from job import config, device
+
+# TensorFlow takes its threads once in a process: here, before any test has used it.
+device.prepare()
+device.configure(config.Settings())
+
 if TYPE_CHECKING:
     from pathlib import Path
 

@@ -146,7 +146,7 @@ def test_published_run_is_completed(published: Path, pictures: Path, tmp_path: P
     """A start that finds _SUCCESS but no latest.json writes it, and removes checkpoints that stayed."""
     output = shutil.copytree(published, tmp_path / "copy")
     (output / "latest.json").unlink()
-    (only_run(output) / "checkpoints").mkdir()
+    (only_run(output) / "checkpoints").mkdir(exist_ok=True)
     (only_run(output) / "checkpoints/old").write_text("weights")
     run("--input.uri", pictures, "--output.uri", output)
 
@@ -189,13 +189,24 @@ def test_explicit_id_with_other_settings(published: Path, pictures: Path, tmp_pa
 
 
 def test_job_keeps_to_its_run(published: Path, pictures: Path, tmp_path: Path) -> None:
-    """A Job's first Pod pins the run; a later Pod that finds other data ends with exit 3, whatever their hash."""
+    """A Job's first Pod pins the run; its later Pods find it published, although the input has changed meanwhile."""
     output = shutil.copytree(published, tmp_path / "copy")
     run("--input.uri", pictures, "--output.uri", output, "--run.job_uid", "uid-1")
     more = shutil.copytree(pictures, tmp_path / "more")
     draw(more / "dark/new.png", shade=10, seed=0)
 
     assert {"run_id": only_run(output).name} == strict_json((output / "jobs/uid-1.json").read_bytes())
+    assert ["run.succeeded"] == run("--input.uri", more, "--output.uri", output, "--run.job_uid", "uid-1")
+
+
+def test_input_that_changed_before_the_first_step(published: Path, pictures: Path, tmp_path: Path) -> None:
+    """A Job whose first Pod got no further than its name ends with exit 3 if its input is another one by then."""
+    output = shutil.copytree(published, tmp_path / "copy")
+    run("--input.uri", pictures, "--output.uri", output, "--run.job_uid", "uid-1")
+    (only_run(output) / "_SUCCESS").unlink()
+    more = shutil.copytree(pictures, tmp_path / "more")
+    draw(more / "dark/new.png", shade=10, seed=0)
+
     with pytest.raises(errors.DataError, match="have changed since this Job began"):
         run("--input.uri", more, "--output.uri", output, "--run.job_uid", "uid-1")
 

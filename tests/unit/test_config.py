@@ -56,6 +56,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "keep": st.sampled_from(["best", "last"]),
     "device.require_gpu": st.booleans(),
     "device.threads": COUNTS | st.none(),
+    "device.mixed_precision": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
+    "device.xla": st.booleans() | st.none(),
+    "device.memory_growth": st.booleans() | st.none(),
     "device.stall_minutes": POSITIVE,
     "cache.dir": st.sampled_from(["", "/cache"]),
     "cache.max_bytes": st.integers(0, 2**53) | st.none(),
@@ -324,7 +327,8 @@ def test_result_settings() -> None:
 
     assert {name for name in VALUES if name.startswith(("feature_extraction.", "fine_tuning."))} < names
     assert {"run.seed", "run.reproducible", "model.backbone", "model.weights", "keep", "input.test_fraction"} < names
-    assert not [name for name in names if name.startswith(("output.", "device.", "cache.", "checkpoint.", "log."))]
+    assert not [name for name in names if name.startswith(("output.", "cache.", "checkpoint.", "log."))]
+    assert {"device.mixed_precision"} == {name for name in names if name.startswith("device.")}
     assert not {"input.uri", "run.id", "run.job_uid", "model.weights_dir", "gate.min_accuracy"} & names
 
 

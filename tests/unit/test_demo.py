@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
+import json
 import os
-from typing import TYPE_CHECKING
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -13,8 +16,7 @@ from PIL import Image
 from job import demo, storage
 from job.errors import AccessError, SettingsError
 
-if TYPE_CHECKING:
-    from pathlib import Path
+ROOT = Path(__file__).parents[2]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -85,29 +87,31 @@ def test_set_is_drawn_once(tmp_path: Path) -> None:
     assert 4 == len(digests(folder))
 
 
-def test_interrupted_drawing_is_redone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+KILLED_WHILE_DRAWING = """
+import itertools, os, pathlib, signal, sys
+from PIL import Image
+from job import demo
+
+save, saved = Image.Image.save, itertools.count(1)
+
+def save_two(*args, **kwargs):
+    save(*args, **kwargs)
+    if next(saved) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Image.Image.save = save_two
+demo.pictures(pathlib.Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.usefixtures("few")
+def test_interrupted_drawing_is_redone(tmp_path: Path) -> None:
     """A process that is killed while it draws leaves nothing that is taken for the set."""
-    process = multiprocessing.get_context("fork").Process(target=_draw_and_die, args=(tmp_path,))
-    process.start()
-    process.join()
-    assert 1 == process.exitcode
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_DRAWING, tmp_path], cwd=ROOT, check=False)
+    assert -signal.SIGKILL == killed.returncode
     assert 2 == len(list(tmp_path.rglob("*.jpg")))
-    monkeypatch.setattr(demo.draw, "__kwdefaults__", {"count": 4, "seed": 7})
 
     assert 4 == len(digests(demo.pictures(tmp_path)))
-
-
-def _draw_and_die(folder: Path) -> None:
-    save = Image.Image.save
-    saved = []
-
-    def save_two(image: Image.Image, *args: object, **kwargs: object) -> None:
-        if len(saved) == 2:
-            os._exit(1)  # as SIGKILL: nothing is cleaned up
-        saved.append(save(image, *args, **kwargs))
-
-    Image.Image.save = save_two
-    demo.pictures(folder)
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -139,3 +143,23 @@ def test_demo_starts_its_own_emulator(bucket: str) -> None:
     with pytest.raises(SettingsError, match="STORAGE_EMULATOR_HOST"):
         demo.run([])
     assert [] == list(storage.open_store(f"gs://{bucket}").list())
+
+
+def test_report_of_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report has the accuracy of each stage that was run, and where model and metrics lie."""
+    monkeypatch.chdir(tmp_path)
+    for age, run in enumerate(("newer", "older")):
+        folder = tmp_path / demo.FOLDER / "runs" / run
+        (folder / "metrics").mkdir(parents=True)
+        stage = {"val_accuracy": 0.75 - age / 4, "epochs": 3, "seconds": 4.2}
+        document = {"stages": {"feature_extraction": stage, "fine_tuning": None}}
+        (folder / "metrics" / "metrics.json").write_text(json.dumps(document))
+        (folder / "_SUCCESS").touch()
+        os.utime(folder / "_SUCCESS", (100 - age, 100 - age))
+
+    report = demo._report()
+
+    assert "feature_extraction  0.750" in report
+    assert "fine_tuning" not in report
+    assert f"{demo.FOLDER}/runs/newer/model\n" in report
+    assert f"{demo.FOLDER}/runs/newer/metrics\n" in report

@@ -17,12 +17,15 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT, GROUPS = PYPROJECT["project"], PYPROJECT["dependency-groups"]
 LOCKS = {path.stem: path for path in sorted((ROOT / "requirements").glob("*.txt"))}
 
 
 def requirements(extra: str | None = None) -> list[Requirement]:
-    """Return what an installation with this extra asks for, the project's own extras followed."""
+    """Return what an installation with this extra, or of this group alone, asks for; the project's own followed."""
+    if extra in GROUPS:
+        return [Requirement(line) for line in GROUPS[extra]]
     found = [Requirement(line) for line in PROJECT["dependencies"]]
     for line in PROJECT["optional-dependencies"][extra] if extra else []:
         requirement = Requirement(line)
@@ -40,8 +43,8 @@ def pins(lock: str) -> dict[str, str]:
 
 
 def test_there_is_a_lock_for_each_way_to_install() -> None:
-    """One lock for the CPU, one for the GPU, one for development."""
-    assert ["cpu", "dev", "gpu"] == list(LOCKS)
+    """One lock for the CPU, one for the GPU, one for development; and one for what builds the image."""
+    assert ["build", "cpu", "dev", "gpu"] == list(LOCKS)
 
 
 @pytest.mark.parametrize("lock", LOCKS)

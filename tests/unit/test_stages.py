@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -12,6 +13,10 @@ import tensorflow as tf
 
 from job import config, errors, invariants, model, stages
 from job.progress import Event, Listener, Progress
+from job.state import STAGES, StageName, TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LABELS = np.array([0, 1] * 6, np.int32)
 
@@ -47,14 +52,14 @@ def classifier() -> model.Classifier:
     return classifier
 
 
-def examples(classifier: model.Classifier, stage: model.StageName) -> stages.Examples:
+def examples(classifier: model.Classifier, stage: StageName) -> stages.Examples:
     """Return twelve pictures of noise, dark ones and bright ones: eight to learn from, four to measure with."""
     random = np.random.default_rng(0)
     pixels = (random.integers(0, 128, (12, 32, 32, 3)) + 127 * LABELS[:, None, None, None]).astype(np.uint8)
     images = SimpleNamespace(pixels=lambda rows: pixels[rows], manifest=SimpleNamespace(label=LABELS))
     features = classifier.features(tf.constant(pixels)).numpy()
     rows_of = {"train": np.arange(8), "validation": np.arange(8, 12)}
-    return stages.examples(classifier, images, features, rows_of)[stage]
+    return stages.examples(classifier, images, features, rows_of, seed=7)[stage]
 
 
 def settings(**values: float) -> config.StageSettings:
@@ -63,19 +68,24 @@ def settings(**values: float) -> config.StageSettings:
 
 
 def run(
-    classifier: model.Classifier, stage: model.StageName, state: stages.TrainingState | None = None, **values: float
-) -> stages.TrainingState:
+    classifier: model.Classifier, stage: StageName, state: TrainingState | None = None, **values: float
+) -> TrainingState:
     """Run one stage."""
-    state = state or stages.TrainingState()
-    stages.run(stage, settings(**values), classifier, examples(classifier, stage), state, seed=7, progress=Progress())
+    state = state or TrainingState()
+    data = examples(classifier, stage)
+    stages.run(stage, settings(**values), classifier, data, state, progress=Progress(), after_step=ignore)
     return state
+
+
+def ignore(_: Callable[[], TrainingState], *, always: bool) -> None:
+    """Save nothing."""
 
 
 def test_order_is_a_permutation_of_its_own_for_each_epoch() -> None:
     """Every image comes once an epoch; seed, stage and epoch each change the order, and nothing else does."""
     orders = {
         (seed, stage, epoch): stages.order(seed, stage, epoch, 50)
-        for seed, stage, epoch in itertools.product((1, 2), model.STAGES, (0, 1))
+        for seed, stage, epoch in itertools.product((1, 2), STAGES, (0, 1))
     }
 
     assert all(list(range(50)) == sorted(order.tolist()) for order in orders.values())
@@ -83,8 +93,8 @@ def test_order_is_a_permutation_of_its_own_for_each_epoch() -> None:
     assert np.array_equal(stages.order(1, "fine_tuning", 1, 50), orders[1, "fine_tuning", 1])
 
 
-@pytest.mark.parametrize("stage", model.STAGES)
-def test_stage_trains_as_keras_does(classifier: model.Classifier, stage: model.StageName) -> None:
+@pytest.mark.parametrize("stage", STAGES)
+def test_stage_trains_as_keras_does(classifier: model.Classifier, stage: StageName) -> None:
     """One epoch ends in the weights and the loss of the same steps taken by Keras's own `fit`."""
     before = classifier.state()
     state = run(classifier, stage, epochs=1)
@@ -118,11 +128,11 @@ def test_last_batch_counts(classifier: model.Classifier) -> None:
     """The last, smaller batch of an epoch is trained on: eight images in batches of three are three steps."""
     progress, recorder = Progress(), Recorder()
     progress.subscribe(recorder)
-    state = stages.TrainingState()
+    state = TrainingState()
     seen = []
     data = examples(classifier, "feature_extraction")
     spy = stages.Examples(**{**vars(data), "inputs": lambda rows: seen.append(len(rows)) or data.inputs(rows)})
-    stages.run("feature_extraction", settings(epochs=1), classifier, spy, state, seed=7, progress=progress)
+    stages.run("feature_extraction", settings(epochs=1), classifier, spy, state, progress=progress, after_step=ignore)
 
     assert [3, 3, 2] == seen[:3]
     assert ["stage.started", "epoch.finished", "stage.finished"] == [event.name for event in recorder.events]
@@ -171,12 +181,64 @@ def test_prefetch_passes_on_errors() -> None:
 
 
 def test_not_finite(classifier: model.Classifier) -> None:
-    """A loss that is not a number ends the run at that step, naming stage, epoch, step and learning rate."""
+    """A loss that stays not a number ends the run at that step, naming stage, epoch, step and learning rate."""
     classifier.output.bias.assign([np.nan])
     with pytest.raises(errors.NotFiniteError, match="the loss is nan in feature_extraction, epoch 1, step 1") as caught:
         run(classifier, "feature_extraction")
     assert "feature_extraction.learning_rate, which is 0.001" in caught.value.remedy
     assert 7 == caught.value.exit_code
+
+
+def test_not_finite_once(classifier: model.Classifier) -> None:
+    """After one loss that is not finite, training goes back to the last good state with half the learning rate."""
+    steps = 0
+
+    def break_the_second_epoch(_: Callable[[], TrainingState], *, always: bool) -> None:
+        nonlocal steps
+        steps += not always
+        if steps == 6:  # after the three steps and two batches of validation of the first epoch
+            steps += 1
+            classifier.output.bias.assign([np.nan])
+
+    state, data, recorder = TrainingState(), examples(classifier, "feature_extraction"), Recorder()
+    progress = Progress([recorder])
+    stages.run(
+        "feature_extraction", settings(), classifier, data, state, progress=progress, after_step=break_the_second_epoch
+    )
+
+    assert [1, 2] == [result.epoch for result in state.history]
+    assert 0.5 == state.learning_rate_scale
+    assert all(np.isfinite(value).all() for value in classifier.state().values())
+    [event] = [event for event in recorder.events if event.name == "training.went_back"]
+    assert (1, 0, pytest.approx(5e-4)) == tuple(event.facts[name] for name in ("epoch", "step", "learning_rate"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: StageName) -> None:
+    """From a state captured after any step, in validation or at an epoch's end, training ends in the same bits."""
+    tf.config.experimental.enable_op_determinism()
+    before, captured = classifier.state(), []
+
+    def keep_all(capture: Callable[[], TrainingState], *, always: bool) -> None:
+        assert isinstance(always, bool)
+        captured.append(capture())
+
+    state, data = TrainingState(), examples(classifier, stage)
+    stages.run(stage, settings(), classifier, data, state, progress=Progress(), after_step=keep_all)
+    expected, history = classifier.state(), state.history
+
+    assert 2 * (3 + 2 + 1) == len(captured)  # three steps, two batches of validation and the end of each epoch
+    for stopped in captured[1::2]:
+        classifier.load_state(before)
+        resumed = TrainingState.restored(stopped.document(), stopped.arrays())
+        classifier.load_state(resumed.weights)
+        stages.run(stage, settings(), classifier, data, resumed, progress=Progress(), after_step=ignore)
+
+        assert all(value.tobytes() == expected[path].tobytes() for path, value in classifier.state().items())
+        assert [(r.loss, r.val_loss) for r in history] == [(r.loss, r.val_loss) for r in resumed.history]
+        assert all(
+            state.best_weights[path].tobytes() == value.tobytes() for path, value in resumed.best_weights.items()
+        )
 
 
 def test_wrong_trainable_variables_are_noticed(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +262,7 @@ def test_moved_statistics_are_noticed(classifier: model.Classifier) -> None:
     classifier.model.train_on_batch(np.full((2, 32, 32, 3), 200, np.uint8), np.array([[0], [1]]))
 
     with pytest.raises(errors.InvariantError, match=r"a BatchNormalization variable changed in fine_tuning: expected"):
-        watch.check()
+        watch.check(steps=1)
 
 
 def test_moved_backbone_in_stage_1_is_noticed(classifier: model.Classifier) -> None:
@@ -211,7 +273,7 @@ def test_moved_backbone_in_stage_1_is_noticed(classifier: model.Classifier) -> N
     kernel.assign(kernel + 0.5)
 
     with pytest.raises(errors.InvariantError, match=r"a frozen variable changed .* a/kernel .* by up to 0.5"):
-        watch.check()
+        watch.check(steps=1)
 
 
 def test_unmoved_backbone_in_stage_2_is_noticed(classifier: model.Classifier) -> None:
@@ -224,5 +286,5 @@ def test_unmoved_backbone_in_stage_2_is_noticed(classifier: model.Classifier) ->
     stale(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
 
     with pytest.raises(errors.InvariantError, match=r"none of its 5 trainable variables moved"):
-        watch.check()
+        watch.check(steps=1)
     assert 9 == errors.InvariantError.exit_code

@@ -1,0 +1,317 @@
+"""Checkpoints of a run, and who works on it.
+
+Under the run's prefix lie objects named by their content, and one small index, which is written last and moved by
+generation match: whoever loses that match has been superseded, and stops. The index names the newest states with size
+and checksum of every object, and carries the claim of the process that works on the run.
+
+    checkpoints/data.npz          what was listed and found usable, before the first step
+    checkpoints/<sha256>.npz      arrays; no pickle
+    checkpoints/index.json        {"claim": {…}, "checkpoints": [newest, the one before]}
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import socket
+import threading
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from job import errors, log, manifest, signals, storage
+from job.manifest import Manifest, Quarantined
+from job.state import TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from job.state import Array, Arrays
+    from job.storage import Store
+
+Document = dict[str, Any]
+
+KEPT = 2
+"""States in the index: the newest, and one to fall back to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What a run trains on, once that is final.
+
+    Attributes:
+        listed: every image that was listed. Its rows count: features are computed over fixed ranges of them.
+        usable: bool [listed].
+        quarantined: the others, and those that could not even be listed.
+    """
+
+    listed: Manifest
+    usable: Array
+    quarantined: list[Quarantined]
+
+
+class Checkpoints:
+    """The checkpoints of one run, saved by a thread of their own. Use it as a context manager: it holds the claim.
+
+    Args:
+        output: where the run is published.
+        folder: the checkpoints' prefix in it.
+        owner: who claims the run: the Job's UID; empty: this process.
+        facts: what a resumed run must know of the one before: stored beside each state.
+        interval: seconds between two states saved within an epoch.
+        takeover: seconds after which a claim that is not renewed is void.
+
+    Raises:
+        errors.SettingsError: another owner works on this run.
+    """
+
+    def __init__(self, output: Store, folder: str, *, owner: str, interval: float, takeover: float) -> None:
+        self.facts: Document = {}
+        self._output = output
+        self._folder = folder
+        self._index = f"{folder}/index.json"
+        self._owner = owner
+        self._interval = interval
+        self._takeover = takeover
+        self._process = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self._generation = 0
+        self._entries: list[Document] = []
+        self._condition = threading.Condition()  # over what waits to be saved
+        self._writing = threading.Lock()  # one index at a time
+        self._pending: TrainingState | None = None
+        self._saving = False
+        self._closing = False
+        self._error: Exception | None = None
+        self._saved_at = time.monotonic()
+        self._thread = threading.Thread(target=self._keep_saving, name="checkpoints", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._acquire()
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        self._thread.join()
+        if kind is not None and self._error is None:  # a published run has no checkpoints any more
+            try:
+                self._write_index(released=True)
+            except Exception as error:  # noqa: BLE001 (the claim runs out by itself)
+                log.get().warning("claim.not_released", error=str(error))
+
+    def load(self) -> TrainingState | None:
+        """Return the newest state whose objects are whole, None where there is none. `facts` are its own then."""
+        for number, entry in enumerate(self._entries):
+            try:
+                arrays = {group: self._read(found) for group, found in entry["objects"].items()}
+            except _DamagedError as error:
+                log.get().warning("checkpoint.damaged", object=str(error), saved_at=entry["saved_at"])
+                continue
+            self._entries = self._entries[number:]
+            self.facts = entry["facts"]
+            state = TrainingState.restored(entry["state"], arrays)
+            log.get().info(
+                "checkpoint.loaded", stage=state.stage, epoch=state.epoch, step=state.step, saved_at=entry["saved_at"]
+            )
+            return state
+        return None
+
+    def save_data(self, data: Data) -> None:
+        """Keep what the run trains on, so that a later start need not list it again."""
+        quarantined = json.dumps([dataclasses.asdict(image) for image in data.quarantined]).encode()
+        arrays = {**manifest.pack(data.listed), "usable": data.usable}
+        arrays["quarantined"] = np.frombuffer(quarantined, np.uint8)
+        self._output.write(f"{self._folder}/data.npz", _pack(arrays))
+
+    def load_data(self) -> Data | None:
+        """Return what an earlier start kept; None where there is nothing."""
+        found = self._output.read(f"{self._folder}/data.npz")
+        if found is None:
+            return None
+        with np.load(io.BytesIO(found[0]), allow_pickle=False) as arrays:
+            return Data(
+                listed=manifest.unpack(arrays),
+                usable=arrays["usable"],
+                quarantined=[Quarantined(**image) for image in json.loads(arrays["quarantined"].tobytes())],
+            )
+
+    def after_step(self, capture: Callable[[], TrainingState], *, always: bool) -> None:
+        """Save the state if it is time; if a signal came, save it and stop.
+
+        Args:
+            capture: copies the state.
+            always: it is time: an epoch has ended.
+
+        Raises:
+            errors.StoppedError: a signal came, or another process has taken the run over.
+            errors.UnavailableError: an earlier state could not be saved, after all retries.
+        """
+        if self._error:
+            raise self._error
+        stopping = signals.received()
+        if stopping or always or time.monotonic() - self._saved_at >= self._interval:
+            self._saved_at = time.monotonic()
+            with self._condition:
+                self._pending = capture()  # note: of several that wait, only the newest is saved
+                self._condition.notify_all()
+        if stopping:
+            self.flush()
+            raise errors.StoppedError(
+                f"stopped by {stopping}; the state is saved", remedy="start it again with the same settings: it goes on"
+            )
+
+    def flush(self) -> None:
+        """Wait until all is saved, and make sure that the run is still ours.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+            errors.UnavailableError: it could not be saved, after all retries.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._error or not (self._pending or self._saving))
+        if self._error:
+            raise self._error
+        self._write_index()
+
+    def _acquire(self) -> None:
+        """Claim the run, after waiting for another owner to release it or to fall silent."""
+        waited_since, seen = time.monotonic(), None
+        while True:
+            found = self._output.read(self._index)
+            document = _parse(found[0]) if found else {}
+            generation = found[1].generation if found else 0
+            claim = document.get("claim", {})
+            silent = time.monotonic() - waited_since >= self._takeover
+            if not self._is_held(claim) or (silent and generation == seen):
+                self._generation, self._entries = generation, document.get("checkpoints", [])
+                try:
+                    self._write_index()
+                except errors.StoppedError:  # somebody was quicker: look again
+                    self._error, waited_since = None, time.monotonic()
+                    continue
+                return
+            holder = claim["owner"] or "process {pid} on {host}".format(**claim["process"])
+            if seen is None:
+                seen = generation
+                log.get().warning("claim.waiting", holder=holder, seconds=self._takeover)
+            elif generation != seen:
+                raise errors.SettingsError(
+                    f"{holder} works on this run, and has renewed its claim just now",
+                    remedy="wait until it has ended, or stop it; or give this run another run.id",
+                )
+            time.sleep(min(5.0, self._takeover / 10))
+
+    def _is_held(self, claim: Document) -> bool:
+        """Whether the claim is another owner's, and may be alive."""
+        if not claim or claim["released"]:
+            return False
+        if claim["owner"] or self._owner:
+            return bool(claim["owner"] != self._owner)
+        process = claim["process"]
+        here = process["host"] == self._process["host"]
+        return not here or (process != self._process and _started(process["pid"]) == process["started"])
+
+    def _keep_saving(self) -> None:
+        """Save what is pending, and renew the claim in between."""
+        while True:
+            with self._condition:
+                self._saving = False
+                self._condition.notify_all()
+                self._condition.wait_for(lambda: self._pending or self._closing, timeout=self._takeover / 4)
+                if self._closing and not self._pending:
+                    return
+                state, self._pending = self._pending, None
+                self._saving = True
+            try:
+                self._save(state) if state else self._write_index()
+            except Exception as error:  # noqa: BLE001 (raised where the next step ends)
+                with self._condition:
+                    self._error, self._saving = error, False
+                    self._condition.notify_all()
+                return
+
+    def _save(self, state: TrainingState) -> None:
+        started = time.monotonic()
+        objects = {group: self._write(arrays) for group, arrays in state.arrays().items()}
+        entry = {"saved_at": log.timestamp(), "facts": self.facts, "state": state.document(), "objects": objects}
+        before, self._entries = _names(self._entries), [entry, *self._entries][:KEPT]
+        self._write_index()
+        for name in before - _names(self._entries):
+            self._output.delete(name)
+        log.get().debug("checkpoint.saved", stage=state.stage, step=state.step, seconds=time.monotonic() - started)
+
+    def _write(self, arrays: Arrays) -> Document:
+        """Write arrays under a name made of their content, unless they are there already."""
+        data = _pack(arrays)
+        name = f"{self._folder}/{hashlib.sha256(data).hexdigest()}.npz"
+        for entry in self._entries:
+            for known in entry["objects"].values():
+                if known["name"] == name:
+                    return dict(known)
+        written = self._output.write(name, data)
+        return {"name": name, "size": written.size, "crc32c": written.crc32c}
+
+    def _read(self, found: Document) -> Arrays:
+        read = self._output.read(found["name"])
+        if read is None or (read[1].size, read[1].crc32c) != (found["size"], found["crc32c"]):
+            raise _DamagedError(found["name"])
+        try:
+            with np.load(io.BytesIO(read[0]), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (ValueError, zipfile.BadZipFile) as error:
+            raise _DamagedError(found["name"]) from error
+
+    def _write_index(self, *, released: bool = False) -> None:
+        claim = {"owner": self._owner, "process": self._process, "released": released, "renewed_at": log.timestamp()}
+        data = json.dumps({"claim": claim, "checkpoints": self._entries}, allow_nan=False).encode()
+        with self._writing:
+            try:
+                written = self._output.write(self._index, data, if_generation_match=self._generation)
+            except storage.PreconditionFailed:
+                self._error = errors.StoppedError(
+                    "another process has taken this run over", remedy="nothing is to be done: it goes on with the run"
+                )
+                raise self._error from None
+            self._generation = written.generation
+
+
+def _pack(arrays: Arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+class _DamagedError(Exception):
+    """An object of a checkpoint is not there, or not whole."""
+
+
+def _names(entries: list[Document]) -> set[str]:
+    return {found["name"] for entry in entries for found in entry["objects"].values()}
+
+
+def _parse(data: bytes) -> Document:
+    """Return the index; an empty one where it is damaged, since the run can begin again."""
+    try:
+        document = json.loads(data)
+        return document if isinstance(document, dict) else {}
+    except ValueError:
+        log.get().warning("checkpoint.index_damaged")
+        return {}
+
+
+def _started(pid: int) -> str | None:
+    """Return when a process of this machine started, in clock ticks since the boot; None where there is none."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
+    except (OSError, IndexError):
+        return None

@@ -1,0 +1,197 @@
+"""The GPU: what it is where there is one, and what is missing where there is none.
+
+TensorFlow only says that it skips GPUs. So everything that one needs is looked at here, piece by piece and without
+TensorFlow: files in ``/dev``, the driver's library, each of CUDA's, the driver's version, and the devices themselves
+through the CUDA driver API (https://docs.nvidia.com/cuda/cuda-driver-api).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from job import config
+from job.errors import DeviceError
+
+Load = Callable[[str], Any]
+"""Opens a shared library by its name or path. Raises OSError."""
+
+DRIVER_LIBRARY = "libcuda.so.1"
+"""Comes from the node with the driver, never with the image."""
+
+OLDEST_DRIVER = {12: "525.60.13", 13: "580.65.06"}
+"""CUDA's major version -> the oldest driver for it on Linux (CUDA release notes, "minor version compatibility")."""
+
+_GIVE_GPU = "give the container a GPU: nvidia.com/gpu in the chart, --gpus all with docker"
+_INSTALL_DRIVER = "see that the node has NVIDIA's driver and container toolkit, which mounts the driver's libraries"
+_REBUILD = "use an image that is built with ACCELERATOR=gpu"
+_OTHER_NODE = "see what nvidia-smi says on the node, or run on another one"
+
+_COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU that can be used."""
+
+    name: str
+    compute_capability: tuple[int, int]
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The GPUs of this machine, and what drives them."""
+
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    """The driver's version, "580.65.06"; None where the kernel does not tell."""
+    driver_cuda: str
+    """The newest CUDA that the driver knows, "13.0"."""
+    cuda: str | None
+    """CUDA beside TensorFlow, "12.9.79"; None where it is not from the Python package index."""
+    cudnn: str | None
+
+
+class _Finding(NamedTuple):
+    what: str
+    remedy: str
+
+
+def look(root: Path = Path("/"), *, packages: Path | None = None, load: Load = ctypes.CDLL) -> Found:
+    """Look at everything that a GPU needs, and at the GPUs.
+
+    Args:
+        root: where ``dev`` and ``proc`` are.
+        packages: where Python's packages are; those of this process by default.
+        load: opens a library.
+
+    Raises:
+        DeviceError: no GPU can be used; the message names everything that is found missing, and broken libraries.
+    """
+    versions = installed(packages)
+    findings = []
+    if "tensorflow-cpu" in versions:
+        findings.append(_Finding("the TensorFlow here is the one for the CPU alone", _REBUILD))
+    if not device_files(root):
+        findings.append(_Finding("there is no /dev/nvidia*", _GIVE_GPU))
+    cuda = None
+    try:
+        cuda = load(DRIVER_LIBRARY)
+    except OSError as error:
+        findings.append(_Finding(f"the driver's library cannot be opened ({error})", _INSTALL_DRIVER))
+    findings += [_Finding(f"a library of CUDA cannot be opened ({text})", _REBUILD) for text in broken(packages, load)]
+    if findings or cuda is None:
+        raise _error(findings)
+    toolkit = versions.get("nvidia-cuda-runtime-cu12")
+    driver, driver_cuda = _driver_version(root), _driver_cuda(cuda)
+    if toolkit and driver_cuda[0] < (major := int(toolkit.partition(".")[0])):
+        text = f"the driver {driver or 'of the node'} is too old: it knows CUDA up to {_dotted(driver_cuda)}"
+        remedy = f"update the node's driver to {OLDEST_DRIVER.get(major, 'one for this CUDA')} or newer"
+        raise _error([_Finding(f"{text}, and this is CUDA {toolkit}", remedy)])
+    return Found(
+        gpus=_gpus(cuda),
+        driver=driver,
+        driver_cuda=_dotted(driver_cuda),
+        cuda=toolkit,
+        cudnn=versions.get("nvidia-cudnn-cu12"),
+    )
+
+
+def device_files(root: Path = Path("/")) -> list[Path]:
+    """Return the GPUs' files in ``/dev``: ``nvidia0`` and so on; ``dxg`` under Windows."""
+    return sorted([*root.glob("dev/nvidia[0-9]*"), *root.glob("dev/dxg")])
+
+
+def installed(packages: Path | None = None) -> dict[str, str]:
+    """Return name -> version of the installed Python packages that a GPU has to do with."""
+    distributions = metadata.distributions(path=[str(packages)]) if packages else metadata.distributions()
+    versions = {re.sub(r"[-_.]+", "-", found.name).lower(): found.version for found in distributions}
+    return {name: version for name, version in versions.items() if name.startswith(("tensorflow", "nvidia-"))}
+
+
+def broken(packages: Path | None = None, load: Load = ctypes.CDLL) -> list[str]:
+    """Return what is said of each library of CUDA that cannot be opened, though it may have the driver's."""
+    folder = packages or Path(sysconfig.get_path("purelib"))
+    said = []
+    for library in sorted(folder.glob("nvidia/*/lib/*.so*")):
+        try:
+            load(str(library))
+        except OSError as error:
+            text = str(error)
+            if not text.startswith(DRIVER_LIBRARY):  # some of cuDNN needs it; that it is missing is said once
+                said.append(text if library.name in text else f"{library.name}: {text}")
+    return said
+
+
+def _error(findings: list[_Finding]) -> DeviceError:
+    remedies = dict.fromkeys(finding.remedy for finding in findings)
+    return DeviceError(
+        f"no GPU can be used: {'; '.join(finding.what for finding in findings)}",
+        remedy=f"{'; '.join(remedies)}. Or set device.require_gpu=false to use the CPU.",
+    )
+
+
+def _driver_version(root: Path) -> str | None:
+    try:
+        text = (root / "proc/driver/nvidia/version").read_text()
+    except OSError:
+        return None
+    return found[0] if (found := re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)) else None
+
+
+def _driver_cuda(cuda: Any) -> tuple[int, int]:
+    number = ctypes.c_int()
+    _call(cuda, "cuDriverGetVersion", ctypes.byref(number))
+    return number.value // 1000, number.value % 1000 // 10
+
+
+def _gpus(cuda: Any) -> tuple[Gpu, ...]:
+    _call(cuda, "cuInit", 0)
+    count = ctypes.c_int()
+    _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
+    if not count.value:
+        raise _error([_Finding("the driver offers none", _GIVE_GPU)])
+    return tuple(_gpu(cuda, number) for number in range(count.value))
+
+
+def _gpu(cuda: Any, number: int) -> Gpu:
+    device, name, memory = ctypes.c_int(), ctypes.create_string_buffer(256), ctypes.c_size_t()
+    _call(cuda, "cuDeviceGet", ctypes.byref(device), number)
+    _call(cuda, "cuDeviceGetName", name, len(name), device)
+    _call(cuda, "cuDeviceTotalMem_v2", ctypes.byref(memory), device)
+    capability = [ctypes.c_int(), ctypes.c_int()]
+    for value, attribute in zip(capability, _COMPUTE_CAPABILITY, strict=True):
+        _call(cuda, "cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
+    # A GPU that another process has for itself alone, or has filled, is there all the same: only this tells.
+    context, of = ctypes.c_void_p(), f" of GPU {number} ({name.value.decode()})"
+    _call(cuda, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device, of=of)
+    _call(cuda, "cuDevicePrimaryCtxRelease_v2", device, of=of)
+    return Gpu(
+        name=name.value.decode(),
+        compute_capability=(capability[0].value, capability[1].value),
+        memory_bytes=memory.value,
+    )
+
+
+def _call(cuda: Any, function: str, *arguments: object, of: str = "") -> None:
+    """Call a function of the driver; every one returns a CUresult."""
+    code = getattr(cuda, function)(*arguments)
+    if code == 0:
+        return
+    text = ctypes.c_char_p()
+    cuda.cuGetErrorString(code, ctypes.byref(text))
+    hidden = config.get_environment("CUDA_VISIBLE_DEVICES")
+    visible = "" if hidden is None else f", with CUDA_VISIBLE_DEVICES={hidden!r}"
+    said = (text.value or b"unknown error").decode(errors="replace")
+    raise _error([_Finding(f"the driver says {said!r} ({function}{of}: error {code}{visible})", _OTHER_NODE)])
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

@@ -1,0 +1,29 @@
+"""Runs that are killed, stopped and damaged, and the undisturbed run that all of them must end like."""
+
+from __future__ import annotations
+
+import pytest
+from attempts import Attempt
+from runs import SMALL, arrays_sha256, draw, only_run
+
+STEPS = ("--feature_extraction.epochs", "2", "--fine_tuning.epochs", "2", "--checkpoint.interval", "0.1")
+FLAGS = (*SMALL, *STEPS, "--feature_extraction.batch_size", "4", "--fine_tuning.batch_size", "4")
+
+
+@pytest.fixture(scope="session")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Flags of a small run, but for its output."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for n in range(16):
+        draw(folder / "dark" / f"{n}.jpg", shade=90, seed=n)
+        draw(folder / "light" / f"{n}.png", shade=160, seed=100 + n)
+    return (*FLAGS, "--input.uri", str(folder))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(flags: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The sha256 over all arrays of the model of a run that nothing disturbed."""
+    output = tmp_path_factory.mktemp("undisturbed")
+    with Attempt([*flags, "--output.uri", output]) as attempt:
+        assert 0 == attempt.wait(), attempt.events[-1]
+    return arrays_sha256(only_run(output) / "model/model.keras")

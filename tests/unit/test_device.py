@@ -1,0 +1,115 @@
+"""What a run computes on: threads, precision, and a device that computes at all."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from job import device, gpu
+from job.config import DeviceSettings, Settings
+from job.errors import DeviceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CPUS = len(os.sched_getaffinity(0))
+
+
+def with_capability(*capabilities: tuple[int, int]) -> list[gpu.Gpu]:
+    """Return GPUs of these compute capabilities."""
+    return [gpu.Gpu(name="NVIDIA", compute_capability=one, memory_bytes=2**34) for one in capabilities]
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"),
+    [("100000 100000", 1), ("150000 100000", 2), ("5000 100000", 1), ("max 100000", CPUS), ("9999999 100000", CPUS)],
+)
+def test_cpu_quota_of_version_2(tmp_path: Path, quota: str, cpus: int) -> None:
+    """Threads are the quota rounded up, and never more than the CPUs there are."""
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+
+    assert min(cpus, CPUS) == device.cpu_quota(tmp_path)
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [("100000", 1), ("-1", CPUS)])
+def test_cpu_quota_of_version_1(tmp_path: Path, quota: str, cpus: int) -> None:
+    """The older file system of cgroups has quota and period in two files; -1 is no quota."""
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text(quota)
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000")
+
+    assert cpus == device.cpu_quota(tmp_path)
+
+
+def test_no_cgroup(tmp_path: Path) -> None:
+    """Where there are no cgroups there is no quota."""
+    assert CPUS == device.cpu_quota(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [
+        ([], "float32"),
+        ([(6, 1)], "float32"),
+        ([(7, 0)], "float16"),
+        ([(7, 5)], "float16"),
+        ([(8, 0)], "bfloat16"),
+        ([(12, 0)], "bfloat16"),
+        ([(9, 0), (7, 5)], "float16"),
+    ],
+)
+def test_automatic_precision(capabilities: list[tuple[int, int]], expected: str) -> None:
+    """What the weakest of the GPUs was made for; float32 on the CPU."""
+    assert expected == device.precision(DeviceSettings(), with_capability(*capabilities))
+
+
+@pytest.mark.parametrize("wanted", ["float32", "float16", "bfloat16"])
+def test_precision_by_name(wanted: device.Precision) -> None:
+    """What is asked for is used, whatever the GPU."""
+    settings = DeviceSettings(mixed_precision=wanted)
+
+    assert wanted == device.precision(settings, with_capability((8, 9)))
+    assert wanted == device.precision(settings, [])
+
+
+def test_without_a_gpu_it_is_the_cpu(tmp_path: Path) -> None:
+    """Where none is required and none is there, nothing is looked for."""
+    assert device.find_gpus(required=False, root=tmp_path) is None
+
+
+def test_unusable_gpu_is_told_and_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A GPU that is there and cannot be used, where none is required: the CPU, and one warning with the reason."""
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia0").touch()
+
+    assert device.find_gpus(required=False, root=tmp_path) is None
+
+    said = "".join(capsys.readouterr())
+    assert "device.gpu_ignored" in said
+    assert "libcuda.so.1" in said
+
+
+def test_required_gpu_that_is_missing() -> None:
+    """device.require_gpu on a machine without one ends with exit code 4, before TensorFlow is imported."""
+    with pytest.raises(DeviceError) as raised:
+        device.configure(Settings(device=DeviceSettings(require_gpu=True)))
+
+    assert 4 == raised.value.exit_code
+    assert "/dev/nvidia*" in raised.value.message
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("xla", [False, True])
+def test_convolution_of_a_device_that_computes(dtype: device.Precision, xla: bool) -> None:
+    """A device that computes, compiled or not, passes in silence."""
+    device.convolve("CPU:0", dtype, xla=xla)
+
+
+def test_convolution_of_a_device_that_does_not_exist() -> None:
+    """A device for which TensorFlow takes the CPU instead, as it does in silence, is exit code 4."""
+    with pytest.raises(DeviceError, match=r"a convolution on GPU:7 failed: .*CPU:0") as raised:
+        device.convolve("GPU:7", "float32", xla=False)
+
+    assert 4 == raised.value.exit_code

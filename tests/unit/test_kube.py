@@ -1,0 +1,153 @@
+"""Events on the Job and the Pod: what is sent to the API server, and that it never disturbs the run."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from job.config import EventsSettings
+from job.kube import EventRecorder
+from job.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+POD = EventsSettings(enabled=True, pod_name="flowers-1-abcde", pod_uid="pod-uid", job_name="flowers-1")
+
+
+class ApiServer(ThreadingHTTPServer):
+    """Takes Events as the API server does: POST /api/v1/namespaces/NAMESPACE/events.
+
+    Attributes:
+        events: what it took.
+        status: what it answers; other than 201 it takes nothing.
+        delay: seconds before it answers.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Take)
+        self.events: list[dict[str, Any]] = []
+        self.status = 201
+        self.delay = 0.0
+
+    def connect(self) -> tuple[Any, str]:
+        """Return a client of this server, and the namespace."""
+        from kubernetes import client
+
+        configuration = client.Configuration(host=f"http://127.0.0.1:{self.server_port}")
+        return client.CoreV1Api(client.ApiClient(configuration)), "pictures"
+
+
+class _Take(BaseHTTPRequestHandler):
+    server: ApiServer
+
+    def do_POST(self) -> None:  # http.server's name
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        time.sleep(self.server.delay)
+        if self.server.status == 201:
+            assert self.path == "/api/v1/namespaces/pictures/events"
+            self.server.events.append(body)
+        answer = json.dumps(body if self.server.status == 201 else {"message": "no"}).encode()
+        self.send_response(self.server.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""
+
+
+@pytest.fixture
+def api_server() -> Iterator[ApiServer]:
+    """Return a server that takes Events."""
+    with ApiServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def record(server: ApiServer, *events: tuple[str, dict[str, Any]], patience: float = 10.0) -> None:
+    """Tell a stream of events whose only listener records them on the server, and end it."""
+    progress = Progress([EventRecorder(POD, "job-uid", connect=server.connect, patience=patience)])
+    for name, facts in events:
+        progress.event(name, **facts)
+    progress.close()
+
+
+def test_an_event_is_recorded_on_the_job_and_on_the_pod(api_server: ApiServer) -> None:
+    """What happens appears in `kubectl describe` of both, by their UIDs, with a time and the facts as text."""
+    record(api_server, ("stage.started", {"stage": "fine_tuning", "epochs": 10}))
+
+    assert [("Job", "job-uid", "batch/v1"), ("Pod", "pod-uid", "v1")] == [
+        (one["involvedObject"]["kind"], one["involvedObject"]["uid"], one["involvedObject"]["apiVersion"])
+        for one in api_server.events
+    ]
+    for one in api_server.events:
+        assert ("Normal", "StageStarted", "stage=fine_tuning epochs=10") == (
+            one["type"], one["reason"], one["message"]
+        )  # fmt: skip
+        assert abs(datetime.fromisoformat(one["lastTimestamp"]).timestamp() - time.time()) < 60
+    assert len({one["metadata"]["name"] for one in api_server.events}) == 2
+
+
+def test_a_failure_is_a_warning_with_message_and_remedy(api_server: ApiServer) -> None:
+    """A failed run's Event is a Warning, its reason that of the error, its text what to do, cut to what is allowed."""
+    facts = {"severity": "error", "reason": "Data", "message": "too few " * 200, "remedy": "add some", "exit_code": 3}
+
+    record(api_server, ("run.failed", facts))
+
+    [on_job, _] = api_server.events
+    assert ("Warning", "DataFailed") == (on_job["type"], on_job["reason"])
+    assert 1024 == len(on_job["message"])
+    assert on_job["message"].startswith("too few ")
+
+
+def test_epochs_are_no_events(api_server: ApiServer) -> None:
+    """Only what is rare is an Event: etcd is no log."""
+    record(api_server, ("epoch.finished", {"epoch": 1}), ("input.listed", {"images": 2}))
+
+    assert [] == api_server.events
+
+
+def test_a_refusal_is_logged_once(api_server: ApiServer, capfd: pytest.CaptureFixture[str]) -> None:
+    """Where Events are forbidden, the log says so once, and the stream goes on."""
+    from job import log
+
+    log.configure(console=False)
+    api_server.status = 403
+
+    record(api_server, ("run.started", {}), ("run.succeeded", {}))
+
+    assert 1 == capfd.readouterr().err.count("events.not_recorded")
+
+
+def test_an_api_server_that_hangs_holds_nothing_up(api_server: ApiServer) -> None:
+    """Telling takes no time, however slow the server, and closing waits no longer than it should."""
+    api_server.delay = 3.0
+    start = time.monotonic()
+
+    record(api_server, *[("run.started", {})] * 1000, patience=0.2)
+
+    assert time.monotonic() - start < 2.5
+
+
+def test_without_names_nothing_is_sent(api_server: ApiServer) -> None:
+    """Where the chart has not said who this Pod is, there is nothing to record on."""
+    recorder = EventRecorder(EventsSettings(enabled=True), "", connect=api_server.connect, patience=10.0)
+    progress = Progress([recorder])
+
+    progress.event("run.started")
+    progress.close()
+
+    assert [] == api_server.events
