@@ -9,7 +9,7 @@ COMMA := ,
 # every file here proves a claim and refreshes its own section of benchmarks/RESULTS.md
 CLAIMS := $(filter-out harness plain_keras,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test unit lint format lock bench readme clean chart k8s cluster image image-gpu build-image
+.PHONY: help demo test unit lint format lock bench soak readme clean chart k8s cluster image image-gpu build-image
 
 help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -75,6 +75,9 @@ build-image:
 	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' job/__init__.py)" \
 	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" \
 	    --build-arg SOURCE="$$(git config remote.origin.url | sed 's#//.*@#//#')" $(ARGS) .
+
+soak: $(INSTALLED)  ## kill runs a hundred times at random moments; every one must end in the same bits
+	$(BIN)/python scripts/soak.py --kills 100
 
 readme: $(INSTALLED)  ## write the README's tables that have their source in the code
 	$(BIN)/python scripts/generate_readme.py

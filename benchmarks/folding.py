@@ -143,7 +143,6 @@ def speed(
             seed=0,
             train=rows,
             validation=rows,
-            seed=0,
         )
         optimizer = keras.optimizers.Adam(settings.fine_tuning.learning_rate)
         step = stages._compile(classifier, examples, optimizer)  # noqa: SLF001 (the job's own step, and no copy of it)

@@ -88,6 +88,8 @@ def metrics(state: TrainingState, kept: EpochResult, scores: dict[str, Scores], 
         "kept": _short(kept),
         "best": _short(state.best),
         "last": _short(state.history[-1]),
+        "micro_batch": state.micro_batch,
+        "learning_rate_scale": state.learning_rate_scale,
         "stages": {stage: _stage(results) for stage, results in by_stage.items()},
         **further,
     }

@@ -177,7 +177,7 @@ class Training:
         self._optimizer.build(classifier.model.trainable_variables)
         for variable in self._optimizer.variables if state.optimizer else ():
             variable.assign(state.optimizer[variable.path])
-        self._step = _compile(classifier, examples, self._optimizer)
+        self._step = _compile(classifier, examples, self._optimizer, state.micro_batch)
         self._predict = predictor(examples, settings.batch_size, lambda: after_step(self.capture, always=False))
         self._good = self.capture()
 
@@ -234,8 +234,8 @@ class Training:
             for batch, (inputs, wait) in zip(remaining, prefetch(examples.inputs, remaining), strict=True):
                 # note: the key is of the step within the run, so that a resumed run drops the same features
                 key = (examples.seed + STAGES.index(state.stage), state.epoch * len(batches) + state.step)
-                loss, correct = self._step(inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
-                loss_sum = float(loss)  # note: this is a CPU-GPU sync point
+                arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
+                loss_sum, correct = self._take_step(arguments)
                 if not math.isfinite(loss_sum):
                     rate = settings.learning_rate * state.learning_rate_scale
                     raise errors.NotFiniteError(
@@ -244,13 +244,36 @@ class Training:
                         remedy=f"lower {state.stage}.learning_rate, which is {settings.learning_rate:g}",
                     )
                 state.loss_sum += loss_sum
-                state.correct += int(correct)
+                state.correct += correct
                 state.step += 1
                 self.steps += 1
                 waited += wait
                 phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
                 self._after_step(self.capture, always=False)
         return total - done, waited
+
+    def _take_step(self, arguments: tuple[Array, Array, Array]) -> tuple[float, int]:
+        """Take one step; where it does not fit into the device's memory, in halves, and halves of these.
+
+        BatchNormalization is frozen, so that the gradients of the parts add up to those of the batch.
+
+        Raises:
+            errors.DeviceMemoryError: not even one image fits.
+        """
+        while True:
+            try:
+                loss, correct = self._step(*arguments)
+                return float(loss), int(correct)  # note: this is a CPU-GPU sync point
+            except tf.errors.ResourceExhaustedError as error:
+                size = self._state.micro_batch or self._settings.batch_size
+                if size == 1:
+                    raise errors.DeviceMemoryError(
+                        f"one image at a time does not fit into the device's memory in {self._state.stage}",
+                        remedy="use a GPU with more memory, or lower model.image_size",
+                    ) from error
+                self._state.micro_batch = size // 2
+                self._progress.event("training.micro_batch_halved", severity="warning", micro_batch=size // 2)
+                self._step = _compile(self._classifier, self._examples, self._optimizer, size // 2)
 
     def _go_back(self) -> None:
         """Return to the last good state, with half of the learning rate from there on."""
@@ -323,23 +346,53 @@ def prefetch(load: Callable[[Array], Array], batches: Sequence[Array]) -> Iterat
             yield inputs, time.monotonic() - started
 
 
-def _compile(classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer) -> Step:
+def _compile(
+    classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer, micro_batch: int | None = None
+) -> Step:
     """Return the training step.
 
     The variables are those that are trainable now: a flag changed later has no effect on this step.
+
+    Args:
+        classifier: what is trained.
+        examples: what the step's inputs are, and their logits.
+        optimizer: moves the variables.
+        micro_batch: images whose gradients are computed at once; None: the whole batch.
     """
     variables = classifier.model.trainable_variables
     optimizer.build(variables)
     labels_spec, seed_spec = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32)
 
-    def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def gradients(
+        inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = examples.logits(inputs, dropout_seed)
             losses = classifier.losses(logits, labels)
-            loss = tf.reduce_mean(losses)
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        right = tf.equal(classifier.predictions(logits), labels)
-        return tf.reduce_sum(losses), tf.math.count_nonzero(right, dtype=tf.int32)
+            loss = tf.reduce_sum(losses) / tf.cast(images, losses.dtype)
+        right = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
+        return tape.gradient(loss, variables), tf.reduce_sum(losses), right
 
-    compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec])
-    return compiled
+    def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        moves, loss_sum, correct = gradients(inputs, labels, dropout_seed, tf.shape(labels)[0])
+        optimizer.apply(moves, variables)
+        return loss_sum, correct
+
+    if micro_batch is None:
+        compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec])
+        return compiled
+    part_of = tf.function(
+        gradients, input_signature=[examples.spec, labels_spec, seed_spec, tf.TensorSpec((), tf.int32)]
+    )
+
+    def step_by_parts(inputs: Array, labels: Array, dropout_seed: Array) -> tuple[tf.Tensor, tf.Tensor]:
+        sums: list[Any] = []
+        for start in range(0, len(labels), micro_batch):
+            part = slice(start, start + micro_batch)
+            moves, loss_sum, correct = part_of(inputs[part], labels[part], dropout_seed + start, len(labels))
+            parts = [*moves, loss_sum, correct]
+            sums = [total + value for total, value in zip(sums, parts, strict=True)] if sums else parts
+        optimizer.apply(sums[:-2], variables)
+        return sums[-2], sums[-1]
+
+    return step_by_parts

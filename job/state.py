@@ -52,6 +52,8 @@ class TrainingState:
     """Of the images of that epoch so far."""
     learning_rate_scale: float = 1.0
     """Halved after a loss that was not finite."""
+    micro_batch: int | None = None
+    """Images whose gradients are computed at once, where a batch of them does not fit into the device's memory."""
     history: list[EpochResult] = field(default_factory=list)
     best: EpochResult | None = None
     """The epoch with the lowest validation loss so far, over both stages."""
@@ -78,7 +80,7 @@ class TrainingState:
 
     def document(self) -> dict[str, Any]:
         """Return all but the arrays, as plain JSON; floats come back bit for bit."""
-        names = ("stage", "epoch", "step", "loss_sum", "correct", "learning_rate_scale")
+        names = ("stage", "epoch", "step", "loss_sum", "correct", "learning_rate_scale", "micro_batch")
         best = dataclasses.asdict(self.best) if self.best else None
         history = [dataclasses.asdict(result) for result in self.history]
         return {**{name: getattr(self, name) for name in names}, "best": best, "history": history}

@@ -241,6 +241,48 @@ def test_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: Stage
         )
 
 
+def test_parts_of_a_batch_add_up(classifier: model.Classifier) -> None:
+    """A batch in parts of any size takes the same step as the whole batch."""
+    classifier.set_trainable("fine_tuning")
+    data, before = examples(classifier, "fine_tuning"), classifier.state()
+    results = []
+    for size in (None, 3, 1):
+        classifier.load_state(before)
+        optimizer = keras.optimizers.SGD(1.0)
+        step = stages._compile(classifier, data, optimizer, size)
+        loss, correct = step(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
+        results.append((float(loss), int(correct), classifier.state()))
+
+    for loss, correct, state in results[1:]:
+        assert (results[0][0], results[0][1]) == (pytest.approx(loss, rel=1e-5), correct)
+        for path, value in state.items():
+            np.testing.assert_allclose(value, results[0][2][path], rtol=1e-4, atol=1e-6)
+
+
+def test_out_of_memory(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch that does not fit is halved until it does, and that is noted; if one image does not fit, exit 8."""
+    compiled, fits = stages._compile, 1
+
+    def compile_for_a_small_device(*arguments: object) -> stages.Step:
+        size = arguments[3] if len(arguments) > 3 and arguments[3] else 8
+        step = compiled(*arguments)
+
+        def run_out_of_memory(*inputs: object) -> object:
+            if size > fits:
+                raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+            return step(*inputs)
+
+        return run_out_of_memory
+
+    monkeypatch.setattr(stages, "_compile", compile_for_a_small_device)
+    state = run(classifier, "feature_extraction", epochs=1, batch_size=8)
+    assert (1, 1) == (state.micro_batch, len(state.history))
+    fits = 0
+    with pytest.raises(errors.DeviceMemoryError, match="one image at a time does not fit") as caught:
+        run(classifier, "feature_extraction", batch_size=8)
+    assert 8 == caught.value.exit_code
+
+
 def test_wrong_trainable_variables_are_noticed(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage that would train BatchNormalization does not begin."""
 
