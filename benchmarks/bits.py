@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs=2, default=[2, 2])
     options = parser.parse_args()
     if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: there are no {options.data} and {options.weights}")
+        print(f"skipped: it needs {options.data} and {options.weights}")
         return
     command = [sys.executable, "-m", "job", "run", "--model.weights", str(options.weights), "--model.alpha", "0.35"]
     command += ["--model.image_size", str(options.image_size), "--feature_extraction.epochs", str(options.epochs[0])]

@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
     if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: there are no {options.data} and {options.weights}")
+        print(f"skipped: it needs {options.data} and {options.weights}")
         return
     flags = ["--model.weights", str(options.weights), "--model.image_size", str(options.image_size)]
     settings = config.load(flags, {}).settings

@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: there are no {options.data} and {options.weights}")
+        print(f"skipped: it needs {options.data} and {options.weights}")
         return
     peers, jobs = [], []
     with tempfile.TemporaryDirectory() as scratch:

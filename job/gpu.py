@@ -86,19 +86,18 @@ def look(root: Path = Path("/"), *, packages: Path | None = None, load: Load = c
         cuda = load(DRIVER_LIBRARY)
     except OSError as error:
         findings.append(_Finding(f"the driver's library cannot be opened ({error})", _INSTALL_DRIVER))
-    findings += [_Finding(f"a library of CUDA cannot be opened ({text})", _REBUILD) for text in broken(packages, load)]
-    if findings or cuda is None:
+    driver, toolkit = _driver_version(root), versions.get("nvidia-cuda-runtime-cu12")
+    too_old = _too_old(cuda, driver, toolkit) if cuda and toolkit else []
+    # An old driver lacks what some of the libraries ask it for: that is no fault of theirs.
+    findings += too_old or [
+        _Finding(f"a library of CUDA cannot be opened ({text})", _REBUILD) for text in broken(packages, load)
+    ]
+    if findings:
         raise _error(findings)
-    toolkit = versions.get("nvidia-cuda-runtime-cu12")
-    driver, driver_cuda = _driver_version(root), _driver_cuda(cuda)
-    if toolkit and driver_cuda[0] < (major := int(toolkit.partition(".")[0])):
-        text = f"the driver {driver or 'of the node'} is too old: it knows CUDA up to {_dotted(driver_cuda)}"
-        remedy = f"update the node's driver to {OLDEST_DRIVER.get(major, 'one for this CUDA')} or newer"
-        raise _error([_Finding(f"{text}, and this is CUDA {toolkit}", remedy)])
     return Found(
         gpus=_gpus(cuda),
         driver=driver,
-        driver_cuda=_dotted(driver_cuda),
+        driver_cuda=_dotted(_driver_cuda(cuda)),
         cuda=toolkit,
         cudnn=versions.get("nvidia-cudnn-cu12"),
     )
@@ -128,6 +127,19 @@ def broken(packages: Path | None = None, load: Load = ctypes.CDLL) -> list[str]:
             if not text.startswith(DRIVER_LIBRARY):  # some of cuDNN needs it; that it is missing is said once
                 said.append(text if library.name in text else f"{library.name}: {text}")
     return said
+
+
+def _too_old(cuda: Any, driver: str | None, toolkit: str) -> list[_Finding]:
+    knows, major = _driver_cuda(cuda), int(toolkit.partition(".")[0])
+    if knows[0] >= major:
+        return []
+    return [
+        _Finding(
+            f"the driver {driver or 'of the node'} is too old: it knows CUDA up to {_dotted(knows)}, "
+            f"and this is CUDA {toolkit}",
+            f"update the node's driver to {OLDEST_DRIVER.get(major, 'one for this CUDA')} or newer",
+        )
+    ]
 
 
 def _error(findings: list[_Finding]) -> DeviceError:

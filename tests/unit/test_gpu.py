@@ -198,9 +198,11 @@ def test_everything_missing_is_said_at_once(machine: Machine) -> None:
 def test_driver_is_too_old(machine: Machine) -> None:
     """A driver that knows only an older CUDA is named with its version, the CUDA here, and the oldest that will do."""
     machine.driver = Driver(cuda=11080)
+    machine.library("cudnn/lib/libcudnn_engines.so.9", b"would not open with it")
 
     error = machine.failure()
 
+    assert "libcudnn" not in error.message
     assert "570.172.08 is too old: it knows CUDA up to 11.8, and this is CUDA 12.9.79" in error.message
     assert "525.60.13" in error.remedy
 

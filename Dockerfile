@@ -1,0 +1,107 @@
+# The job's image: Python, the locked packages, the ImageNet weights, the project. For a GPU, unless told otherwise:
+#
+#     docker build --tag finetune:gpu .
+#     docker build --tag finetune:cpu --build-arg ACCELERATOR=cpu .
+#
+# Where the package index is behind a proxy with a certificate of its own, add --secret id=ca,src=BUNDLE.pem: it is
+# used by the steps that download, and is in no layer. A release passes BASE_IMAGE with a digest.
+
+ARG BASE_IMAGE=python:3.13-slim-trixie
+
+# What is installed changes seldom: a stage of its own, so that a change of the sources repeats none of it.
+FROM ${BASE_IMAGE} AS dependencies
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PIP_ROOT_USER_ACTION=ignore
+
+# pip and what builds: beside the job's environment, which holds nothing but what the job needs.
+RUN --mount=type=bind,source=requirements/build.txt,target=/mnt/build.txt \
+    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=ca \
+    [ ! -e /run/secrets/ca ] || export PIP_CERT=/run/secrets/ca; \
+    python3 -m venv /opt/build \
+    && /opt/build/bin/pip install --quiet --require-hashes --requirement /mnt/build.txt \
+    && python3 -m venv --without-pip /opt/finetune/venv
+
+ARG ACCELERATOR=gpu
+RUN --mount=type=bind,source=requirements,target=/mnt/requirements \
+    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=ca \
+    [ ! -e /run/secrets/ca ] || export PIP_CERT=/run/secrets/ca; \
+    /opt/build/bin/pip --python /opt/finetune/venv/bin/python install --quiet --no-compile \
+        --require-hashes --requirement /mnt/requirements/${ACCELERATOR}.txt
+
+# What no run needs goes; what Python would compile at each start, since it can write nowhere, is compiled once.
+# note: unchecked, and with one order of sets: two builds give the same bytes
+RUN --mount=type=bind,source=scripts/slim_image.py,target=/mnt/slim_image.py \
+    /opt/finetune/venv/bin/python -B /mnt/slim_image.py \
+    && PYTHONHASHSEED=0 /opt/finetune/venv/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
+        /opt/finetune/venv/lib
+
+# What is left is whole, and works.
+RUN /opt/build/bin/pip --python /opt/finetune/venv/bin/python check \
+    && TF_CPP_MIN_LOG_LEVEL=3 /opt/finetune/venv/bin/python -B -c "import keras, kubernetes, obstore, tensorflow"
+
+FROM dependencies AS build
+
+# From the build context where it has them (WEIGHTS_FILE), else downloaded. Either way the digest is checked.
+ARG WEIGHTS_FILE=*.h5
+COPY scripts/fetch_weights.py ${WEIGHTS_FILE} /mnt/weights/
+RUN --mount=type=bind,source=job,target=/mnt/source/job \
+    --mount=type=cache,target=/root/.keras/models \
+    --mount=type=cache,target=/root/.cache/pip \
+    --mount=type=secret,id=ca \
+    [ ! -e /run/secrets/ca ] || export PIP_CERT=/run/secrets/ca SSL_CERT_FILE=/run/secrets/ca; \
+    for file in /mnt/weights/*.h5; do [ ! -e "$file" ] || cp "$file" /root/.keras/models/; done \
+    && PYTHONPATH=/mnt/source:$(echo /opt/build/lib/python3*/site-packages) \
+        /opt/finetune/venv/bin/python -B /mnt/weights/fetch_weights.py \
+    && mkdir -p /opt/finetune/weights \
+    && cp /root/.keras/models/*_1.0_224_no_top.h5 /opt/finetune/weights/
+
+# The project, as the wheel that others would install; under /opt/project as it will lie over the dependencies.
+RUN --mount=type=bind,source=.,target=/mnt/source,rw \
+    cd /mnt/source \
+    && /opt/build/bin/python -m hatchling build --target wheel --directory /tmp/wheel \
+    && /opt/build/bin/pip --python /opt/finetune/venv/bin/python install --quiet --no-compile --no-deps --no-index \
+        --root /opt/project --prefix /opt/finetune/venv /tmp/wheel/*.whl \
+    && PYTHONHASHSEED=0 /opt/finetune/venv/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
+        -s /opt/project -p / /opt/project
+
+# What is in the image, in CycloneDX; without a time and a serial number, so that the same contents give the same file.
+RUN PYTHONPATH=$(echo /opt/project/opt/finetune/venv/lib/python3*/site-packages) \
+    /opt/build/bin/cyclonedx-py environment --output-reproducible --no-validate \
+        --output-file /opt/project/opt/finetune/sbom.cdx.json /opt/finetune/venv/bin/python
+
+FROM ${BASE_IMAGE}
+# Nobody becomes root, and nothing can be written but /tmp and two folders for volumes to be mounted on: a new volume
+# takes their owner. Group 0, since some clusters choose the user and leave the group (OpenShift).
+RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+    && find / -xdev ! -type l -perm /022 ! -path /tmp -exec chmod go-w {} + \
+    && install -d -o 65532 -g 0 -m 2775 /cache /output
+
+COPY --from=dependencies /opt/finetune/venv /opt/finetune/venv
+COPY --from=build /opt/finetune/weights /opt/finetune/weights
+COPY --from=build /opt/project /
+
+# HOME: an unknown user has none, and what programs leave there belongs to no run.
+# LD_LIBRARY_PATH: where GKE mounts the GPU's driver; others mount it where it is found anyhow.
+ENV PATH=/opt/finetune/venv/bin:$PATH \
+    HOME=/tmp \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+
+USER 65532:65532
+# The job imports, and for a GPU every library of CUDA opens on a machine that has none: else there is no image.
+RUN ["python", "-B", "-c", "from job import gpu, pipeline; broken = gpu.broken(); assert not broken, broken"]
+ENTRYPOINT ["finetune"]
+HEALTHCHECK NONE
+
+ARG BASE_IMAGE
+ARG SOURCE=
+ARG REVISION=
+ARG VERSION=
+LABEL org.opencontainers.image.title="finetune" \
+    org.opencontainers.image.description="Fine-tunes image classifiers from pictures in a bucket" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.base.name="${BASE_IMAGE}" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.version="${VERSION}"

@@ -1,0 +1,33 @@
+"""What `helm test` runs: with the job's identity it lists the input, and writes, reads and deletes in the output."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+
+from job import config, log, storage
+from job.errors import FinetuneError
+
+
+def main() -> int:
+    """Try what a run needs of the bucket, and return the exit code that a run would have."""
+    log.configure(console=False)
+    try:
+        settings = config.load(sys.argv[1:], required=("output.uri",)).settings
+        if settings.input.uri:
+            first = next(iter(storage.open_store(settings.input.uri).list()), None)
+            log.get().info("input.listed", uri=settings.input.uri, first=first and first.name)
+        output = storage.open_store(settings.output.uri)
+        name = f"helm-test-{uuid.uuid4().hex}"
+        output.write(name, b"helm test", if_generation_match=0)
+        output.read(name)
+        output.delete(name)
+        log.get().info("output.written", uri=settings.output.uri)
+    except FinetuneError as error:
+        log.get().error("test.failed", message=error.message, remedy=error.remedy)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

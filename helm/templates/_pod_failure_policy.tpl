@@ -1,0 +1,32 @@
+{{/* Generated from job/errors.py by `make chart`. A rule for exit codes names its container,
+or it would be for sidecars, too. */}}
+{{- define "finetune.podFailurePolicy" -}}
+rules:
+  # First: what the node did to the Pod is not the Pod's failure, whatever it exits with.
+  - action: Ignore
+    onPodConditions:
+      - type: DisruptionTarget
+        status: "True"
+  - action: Ignore
+    onExitCodes:
+      containerName: finetune
+      operator: In
+      values:
+        - 75 # stopped by a signal, or superseded; the state is saved
+  - action: FailJob
+    onExitCodes:
+      containerName: finetune
+      operator: In
+      values:
+        - 2 # the settings are wrong
+        - 3 # the data are wrong, or not there
+        - 5 # no permission, or no credentials
+        - 6 # the quality gate failed
+        - 7 # the loss is not finite
+        - 8 # out of memory at the smallest batch
+        - 9 # an invariant of the recipe was broken
+  # All else counts against backoffLimit:
+  # 1: unexpected
+  # 4: no usable GPU where one is required
+  # 20: storage or network, after all retries; or no progress for too long
+{{- end }}

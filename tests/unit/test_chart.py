@@ -1,0 +1,81 @@
+"""The chart's files that follow from the code. No helm is needed for these."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from job import __version__, config, errors
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm"
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+
+
+def test_generated_files_are_up_to_date() -> None:
+    """The chart's schema, its table, its settings and its failure policy are what the code makes of them."""
+    command: list[str | Path] = [sys.executable, ROOT / "scripts/generate_chart.py", "--check"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    assert 0 == done.returncode, f"{done.stdout}\n{done.stderr}"
+
+
+def test_every_value_is_documented() -> None:
+    """values.yaml is the manual: each key has a comment, or stands in a group whose comment is its own."""
+    rows = re.findall(r"^\| `([^`]+)` \| .* \| (.*) \|$", (CHART / "README.md").read_text(), re.MULTILINE)
+
+    assert [] == [name for name, meaning in rows if not meaning]
+    top = {name.partition(".")[0] for name, _ in rows}
+    assert set(VALUES) == top
+
+
+def test_schema_is_closed_but_for_what_helm_adds() -> None:
+    """A misspelt value is refused; `global` and a parent's `enabled` are not."""
+    assert SCHEMA["additionalProperties"] is False
+    assert {"global", "enabled", *VALUES} == set(SCHEMA["properties"])
+    assert SCHEMA["properties"]["config"]["additionalProperties"] is False
+
+
+def test_schema_has_every_setting_but_the_charts_own() -> None:
+    """Under `config` stand the job's settings, all but those that the chart fills in."""
+    groups = SCHEMA["properties"]["config"]["properties"]
+    found = {
+        f"{name}.{inner}" if "properties" in group else name
+        for name, group in groups.items()
+        for inner in group.get("properties", [""])
+    }
+
+    settings = {row.name for row in config.rows()}
+    assert settings - found == {"run.job_uid", *(name for name in settings if name.startswith("events."))}
+    assert found <= settings
+
+
+def test_failure_policy_is_that_of_the_exit_codes() -> None:
+    """The Job does about each exit code what job/errors.py says; what the node did comes first."""
+    template = (CHART / "templates/_pod_failure_policy.tpl").read_text()
+    body = re.sub(r"\{\{.*?\}\}", "", template, flags=re.DOTALL)
+
+    first, *rest = yaml.safe_load(body)["rules"]
+
+    assert {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]} == first
+    assert {"finetune"} == {rule["onExitCodes"]["containerName"] for rule in rest}
+    expected: dict[str, list[int]] = {}
+    for code, (_, action) in errors.exit_codes().items():
+        expected.setdefault(action, []).append(code)
+    assert {action: expected[action] for action in ("Ignore", "FailJob")} == {
+        rule["action"]: rule["onExitCodes"]["values"] for rule in rest
+    }
+
+
+def test_chart_is_of_the_jobs_version() -> None:
+    """An empty image.tag means the image of this version."""
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+
+    assert (__version__, __version__) == (chart["version"], chart["appVersion"])
