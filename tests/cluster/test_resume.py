@@ -19,7 +19,7 @@ SLOW = TINY | {
     "config.model.image_size": 96,
     "config.fine_tuning.epochs": 40,
     "config.fine_tuning.batch_size": 4,
-    "config.fine_tuning.learning_rate": 0.001,
+    "config.fine_tuning.learning_rate": 0.0001,
     "config.keep": "last",  # the best epoch might lie before the disturbance
 }
 """Values for a second stage of half a minute, so that something can happen in it."""
@@ -61,7 +61,7 @@ def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, t
     namespace.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
     pods.append(namespace.wait_for_event(job, "run.started", after=pods, resumed=True))
     assert 0 == namespace.job(job)["status"].get("failed", 0)
-    assert "Resumed" in [reason for _, reason in namespace.events("Job")]
+    namespace.wait(lambda: ("Normal", "Resumed") in namespace.events("Job"))
 
     in_stage_2(namespace, job, pods[:1])
     [status] = namespace.get("pod", pods[-1]["metadata"]["name"])["status"]["containerStatuses"]

@@ -94,7 +94,7 @@ def test_one_file_job(namespace: Namespace, pictures: Bucket, tmp_path: Path) ->
     [container] = job["spec"]["template"]["spec"]["containers"]
     container["image"] = namespace.image
     container["env"] += pictures.values()["extraEnv"]
-    del container["resources"]["requests"]
+    container["resources"]["requests"] = {"cpu": "100m", "memory": "1Gi"}
     values = TINY | pictures.values()
     flags = {key.removeprefix("config."): value for key, value in values.items() if key.startswith("config.")}
     kept = [argument for argument in container["args"] if argument.split("=")[0].removeprefix("--") not in flags]

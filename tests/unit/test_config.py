@@ -65,6 +65,10 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "checkpoint.interval": POSITIVE,
     "gate.min_accuracy": st.floats(0, 1),
     "export.verify_images": COUNTS,
+    "events.enabled": st.booleans(),
+    "events.pod_name": WORDS,
+    "events.pod_uid": WORDS,
+    "events.job_name": WORDS,
     "log.format": st.sampled_from(["auto", "console", "json"]),
     "log.level": st.sampled_from(["debug", "info", "warning", "error"]),
 }
