@@ -7,6 +7,7 @@ are kept where ``cache.max_bytes`` allows. All are files, so that memory does no
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -42,8 +43,8 @@ class Cache:
 
     Attributes:
         folder: where the files are.
-        features: float32 [images, feature_size], memory-mapped.
-        pixels: uint8 [images, image_size, image_size, 3], memory-mapped; None where they do not fit.
+        features: float32 [images, feature_size].
+        pixels: uint8 [images, image_size, image_size, 3]; None where they do not fit.
     """
 
     def __init__(
@@ -73,9 +74,10 @@ class Cache:
                 f"({self.folder} has {free:,} bytes free)",
                 remedy=f"set cache.dir to a volume with room, or cache.max_bytes to at least {needed:,}",
             )
-        self.features = self._array("features", np.float32, (images, feature_size))
+        self.features = Rows(self.folder / "features", np.float32, images, (feature_size,))
         keeps_pixels = pixel_bytes <= min(budget, free) - needed
-        self.pixels = self._array("pixels", np.uint8, (images, image_size, image_size, 3)) if keeps_pixels else None
+        size = (image_size, image_size, 3)
+        self.pixels = Rows(self.folder / "pixels", np.uint8, images, size) if keeps_pixels else None
         self._encoded = os.open(self.folder / "encoded", os.O_RDWR | os.O_CREAT, 0o600)
         self._offset = np.zeros(images, np.int64)
         self._length = np.zeros(images, np.uint32)
@@ -95,10 +97,7 @@ class Cache:
         """Keep an image's encoded bytes."""
         with self._lock:
             offset, self._end = self._end, self._end + len(data)
-        # note: one pwrite may write less than asked, on a full disk above all
-        written = 0
-        while written < len(data):
-            written += os.pwrite(self._encoded, data[written:], offset + written)
+        _write(self._encoded, data, offset)
         self._offset[row], self._length[row] = offset, len(data)
 
     def encoded(self, row: int) -> bytes:
@@ -108,7 +107,8 @@ class Cache:
     def close(self) -> None:
         """Close the files, and remove the folder if it is a temporary one."""
         os.close(self._encoded)
-        del self.features, self.pixels
+        for rows in filter(None, (self.features, self.pixels)):
+            rows.close()
         if self._temporary:
             self._temporary.cleanup()
 
@@ -118,9 +118,47 @@ class Cache:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _array(self, name: str, dtype: type, shape: tuple[int, ...]) -> Array:
-        array = np.lib.format.open_memmap(self.folder / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
-        # Take the room now: to write to a mapped file on a full disk ends the process (SIGBUS).
-        with (self.folder / f"{name}.npy").open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        return array
+
+class Rows:
+    """An array in a file, read and written by rows.
+
+    It is not memory-mapped: mapped pages would count as the process's memory, and writing one on a full disk would end
+    the process (SIGBUS).
+
+    Args:
+        path: the file, which is made.
+        dtype: of the array.
+        rows: its first dimension.
+        shape: the others.
+    """
+
+    def __init__(self, path: Path, dtype: type, rows: int, shape: tuple[int, ...]) -> None:
+        self._dtype = np.dtype(dtype)
+        self._shape = shape
+        self._row_bytes = math.prod(shape) * self._dtype.itemsize
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        if total := rows * self._row_bytes:
+            os.posix_fallocate(self._file, 0, total)
+
+    def __setitem__(self, rows: slice, values: Array) -> None:
+        """Write consecutive rows."""
+        data = np.ascontiguousarray(values, self._dtype).tobytes()
+        _write(self._file, data, rows.start * self._row_bytes)
+
+    def __getitem__(self, rows: Array) -> Array:
+        """Return the rows, [n, …], in the order given."""
+        values = np.empty((len(rows), *self._shape), self._dtype)
+        for value, row in zip(values, rows.tolist(), strict=True):
+            os.preadv(self._file, [memoryview(value).cast("B")], row * self._row_bytes)
+        return values
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+def _write(file: int, data: bytes, offset: int) -> None:
+    # note: one pwrite may write less than asked, on a full disk above all
+    written = 0
+    while written < len(data):
+        written += os.pwrite(file, data[written:], offset + written)

@@ -7,8 +7,9 @@ not depend on it: batches are fixed ranges of the manifest's rows.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 
@@ -111,7 +112,7 @@ class Dataset:
     def pixels(self, rows: Array) -> Array:
         """Return the pixels of the rows, uint8 [n, image_size, image_size, 3]: kept ones, or decoded again."""
         if self._cache.pixels is not None:
-            return np.asarray(self._cache.pixels[rows])
+            return self._cache.pixels[rows]
         return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
 
     def close(self) -> None:
@@ -132,7 +133,7 @@ class Dataset:
         for root in range(len(self.manifest.roots)):
             rows = np.flatnonzero((self.manifest.root == root) & self._wanted)
             store = storage.open_store(self.manifest.roots[root], user_project=self._user_project)
-            for index, data in store.read_many([self.manifest.object(row) for row in rows.tolist()]):
+            for index, data in store.read_many(_Objects(self.manifest, rows)):
                 row = int(rows[index])
                 pending.append((row, self._pool.submit(self._take, row, data)))
                 while len(pending) > limit or (pending and pending[0][1].done()):
@@ -168,3 +169,23 @@ class Dataset:
     def _decode_again(self, row: int) -> Array:
         data = self._cache.encoded(row)
         return decode.decode_image(data, images.read_header(data, max_pixels=self._max_pixels), self.image_size)
+
+
+class _Objects(Sequence[storage.ObjectInfo]):
+    """Rows of a manifest as what a store reads, each made when it is asked for: a list of them would be large."""
+
+    def __init__(self, manifest: Manifest, rows: Array) -> None:
+        self._manifest = manifest
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> storage.ObjectInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[storage.ObjectInfo]: ...
+    def __getitem__(self, index: int | slice) -> storage.ObjectInfo | Sequence[storage.ObjectInfo]:
+        if isinstance(index, slice):
+            return _Objects(self._manifest, self._rows[index])
+        return self._manifest.object(int(self._rows[index]))

@@ -68,10 +68,14 @@ def save(classifier: Classifier, folder: Path) -> None:
         str(folder / "saved_model"),
         signatures={
             "serving_default": tf.function(
-                served.serving_default, input_signature=[tf.TensorSpec((None, size, size, 3), tf.uint8, "pixels")]
+                served.serving_default,
+                input_signature=[tf.TensorSpec((None, size, size, 3), tf.uint8, "pixels")],
+                autograph=False,
             ),
             "serve_bytes": tf.function(
-                served.serve_bytes, input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")]
+                served.serve_bytes,
+                input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")],
+                autograph=False,
             ),
         },
     )

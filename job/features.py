@@ -14,12 +14,13 @@ import tensorflow as tf
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from job.cache import Rows
     from job.model import Classifier
 
 Array = np.ndarray[Any, Any]
 
 
-def extract(classifier: Classifier, batches: Iterator[tuple[slice, Array]], into: Array) -> None:
+def extract(classifier: Classifier, batches: Iterator[tuple[slice, Array]], into: Rows) -> None:
     """Compute the features of every batch of pixels.
 
     Args:
@@ -34,5 +35,5 @@ def extract(classifier: Classifier, batches: Iterator[tuple[slice, Array]], into
     for rows, pixels in batches:
         if forward is None:
             signature = tf.TensorSpec((len(pixels), size, size, 3), tf.uint8)
-            forward = tf.function(classifier.features, input_signature=[signature])
+            forward = tf.function(classifier.features, input_signature=[signature], autograph=False)
         into[rows] = forward(pixels).numpy()[: rows.stop - rows.start]

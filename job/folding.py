@@ -48,6 +48,10 @@ class FoldedConvolution(keras.layers.Layer):  # type: ignore[misc] # Keras has n
         bias = shift + layer.bias * scale if layer.use_bias else shift
         return layer.kernel * (keras.ops.reshape(scale, layer.kernel.shape[2:]) if self._depthwise else scale), bias
 
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the convolution's; else Keras would trace `call` for it."""
+        return self.convolution.compute_output_shape(input_shape)
+
     def call(self, inputs: Any) -> Any:
         """Return the normalized convolution of `inputs`, in the data format of the layer."""
         layer = self.convolution

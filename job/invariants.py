@@ -61,7 +61,8 @@ class StageInvariants:
             steps: how many were taken since `before`: none, where a resumed stage had only to be measured.
 
         Raises:
-            errors.InvariantError: a frozen variable changed, or no variable of the base model did where it is trained.
+            errors.InvariantError: a frozen variable changed, or no variable of a pretrained base model did where it is
+                trained. Random weights under frozen BatchNormalization give gradients too small to move anything.
         """
         after = self._classifier.state()
         changed = {path for path, value in after.items() if value.tobytes() != self._before[path].tobytes()}
@@ -74,7 +75,7 @@ class StageInvariants:
                 f"and it moved by up to {difference:g} ({len(broken)} such variables)",
                 remedy=REMEDY,
             )
-        if steps and self._trained_backbone and not changed & self._trained_backbone:
+        if steps and self._classifier.pretrained and self._trained_backbone and not changed & self._trained_backbone:
             raise errors.InvariantError(
                 f"{self._stage} must train the base model, and none of its {len(self._trained_backbone)} "
                 "trainable variables moved",

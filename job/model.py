@@ -28,6 +28,7 @@ class Classifier:
             second label) for two labels, [n, labels] (softmax) for more.
         base_model: float32 [n, size, size, 3] in [-1, 1] -> float32 [n, height, width, channels].
         labels: the class names, in the order of the probabilities.
+        pretrained: the base model's weights are not random.
     """
 
     def __init__(self, model: keras.Model, base_model: keras.Model, labels: tuple[str, ...]) -> None:
@@ -38,6 +39,7 @@ class Classifier:
         self.fc1 = model.get_layer("fc1")
         self.output = model.get_layer("output")
         self.dropout = float(sum(layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)))
+        self.pretrained = True
         self._folded: keras.Model | None = None
 
     @property

@@ -111,6 +111,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
     with timing.part("model"):
         classifier = model.create(settings.model, data.listed.labels, seed=settings.run.seed)
         origin = weights.load_into(classifier.base_model, settings.model, progress)
+        classifier.pretrained = origin.source != "random"
         if state.weights:
             classifier.load_state(state.weights)
         classifier.fold()
@@ -150,9 +151,9 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
             validation_fraction=settings.input.validation_fraction,
             test_fraction=settings.input.test_fraction,
         )
-        this.write("data/manifest.jsonl", publish.encode_lines(usable.rows()))
-        this.write("data/split.jsonl", publish.encode_lines(split.rows(usable, sides)))
-        this.write("data/quarantine.jsonl", publish.encode_lines(map(dataclasses.asdict, quarantined)))
+        this.write_lines("data/manifest.jsonl", usable.rows())
+        this.write_lines("data/split.jsonl", split.rows(usable, sides))
+        this.write_lines("data/quarantine.jsonl", map(dataclasses.asdict, quarantined))
         if before is None:
             checkpoints.save_data(Data(listed=data.listed, usable=images.usable, quarantined=quarantined))
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from job import errors, identity, log, storage
@@ -17,7 +19,6 @@ from job.checkpoint import Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from job.config import Loaded, Settings
     from job.identity import Identity
@@ -77,6 +78,14 @@ class Run:
         written = self._output.write(f"{self._prefix}/{name}", data)
         sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else _sha256(data)
         self._record(name, written, sha256)
+
+    def write_lines(self, name: str, documents: Iterable[Document]) -> None:
+        """Publish documents as JSON Lines, without holding them all in memory."""
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+            for document in documents:
+                file.write(json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
+            self.write(name, Path(file.name))
 
     def write_folder(self, name: str, folder: Path) -> None:
         """Publish every file below a local folder."""
@@ -243,12 +252,6 @@ def _pin(settings: Settings) -> str:
 def encode(document: Document) -> bytes:
     """Return a document as strict JSON: what is not a number is null."""
     return (json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
-
-
-def encode_lines(documents: Iterable[Document]) -> bytes:
-    """Return documents as JSON Lines."""
-    lines = (json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False) for document in documents)
-    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def _sha256(path: Path) -> str:

@@ -26,6 +26,7 @@ from job.state import STAGES, EpochResult, TrainingState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from job.cache import Rows
     from job.config import StageSettings
     from job.dataset import Dataset
     from job.model import Classifier
@@ -61,7 +62,7 @@ class Examples:
 
 
 def examples(
-    classifier: Classifier, images: Dataset, features: Array, rows_of: dict[str, Array], *, seed: int
+    classifier: Classifier, images: Dataset, features: Rows, rows_of: dict[str, Array], *, seed: int
 ) -> dict[StageName, Examples]:
     """Return what each stage learns from: stage 1 from features, stage 2 from pixels.
 
@@ -81,7 +82,7 @@ def examples(
     }
     return {
         "feature_extraction": Examples(
-            inputs=lambda rows: features[rows],
+            inputs=features.__getitem__,
             spec=tf.TensorSpec((None, classifier.feature_size), tf.float32),
             logits=classifier.head_logits,
             **shared,
@@ -310,7 +311,7 @@ def predictor(
     def forward(inputs: tf.Tensor) -> tf.Tensor:
         return examples.logits(inputs, None)
 
-    compiled = tf.function(forward, input_signature=[examples.spec])
+    compiled = tf.function(forward, input_signature=[examples.spec], autograph=False)
 
     def predict(rows: Array) -> Array:
         batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
@@ -379,10 +380,12 @@ def _compile(
         return loss_sum, correct
 
     if micro_batch is None:
-        compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec])
+        compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec], autograph=False)
         return compiled
     part_of = tf.function(
-        gradients, input_signature=[examples.spec, labels_spec, seed_spec, tf.TensorSpec((), tf.int32)]
+        gradients,
+        input_signature=[examples.spec, labels_spec, seed_spec, tf.TensorSpec((), tf.int32)],
+        autograph=False,
     )
 
     def step_by_parts(inputs: Array, labels: Array, dropout_seed: Array) -> tuple[tf.Tensor, tf.Tensor]:
