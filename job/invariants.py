@@ -54,11 +54,11 @@ class StageInvariants:
         self._trained_backbone = expected - head
         self._before = classifier.state()
 
-    def check(self, *, steps: int) -> None:
+    def check(self, *, whole: bool) -> None:
         """Look at the variables after the stage.
 
         Args:
-            steps: how many were taken since `before`: none, where a resumed stage had only to be measured.
+            whole: the whole stage was run since. What is left of a resumed one may be too little to move anything.
 
         Raises:
             errors.InvariantError: a frozen variable changed, or no variable of a pretrained base model did where it is
@@ -75,7 +75,7 @@ class StageInvariants:
                 f"and it moved by up to {difference:g} ({len(broken)} such variables)",
                 remedy=REMEDY,
             )
-        if steps and self._classifier.pretrained and self._trained_backbone and not changed & self._trained_backbone:
+        if whole and self._classifier.pretrained and self._trained_backbone and not changed & self._trained_backbone:
             raise errors.InvariantError(
                 f"{self._stage} must train the base model, and none of its {len(self._trained_backbone)} "
                 "trainable variables moved",

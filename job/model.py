@@ -133,7 +133,6 @@ def create(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Cl
         labels: the class names, at least two.
         seed: of the initial weights; the same seed gives the same weights.
     """
-    keras.utils.set_random_seed(seed)
     size = settings.image_size
     base_model = keras.applications.MobileNetV2(
         input_shape=(size, size, 3), alpha=settings.alpha, include_top=False, weights=None
@@ -149,7 +148,21 @@ def create(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Cl
         x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
     else:
         x = keras.layers.Dense(len(labels), activation="softmax", name="output")(x)
-    return Classifier(keras.Model(pixels, x, name="finetune"), base_model, labels)
+    model = keras.Model(pixels, x, name="finetune")
+    _initialize(model, seed)
+    return Classifier(model, base_model, labels)
+
+
+def _initialize(model: keras.Model, seed: int) -> None:
+    """Draw the kernels' first values as Keras does (Glorot's uniform), each from a seed of its own.
+
+    Keras takes its seeds from Python's global generator, and other threads draw from that at any time: an upload of
+    status.json does, for the boundary between its parts. With set_random_seed alone the bits would depend on that.
+    """
+    kernels = [variable for variable in model.variables if variable.name == "kernel"]
+    for number, kernel in enumerate(kernels):
+        key = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+        kernel.assign(keras.initializers.GlorotUniform(seed=key)(kernel.shape, kernel.dtype))
 
 
 def summary(settings: ModelSettings) -> str:

@@ -146,6 +146,8 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         usable = data.listed.take(rows)
         quarantined = data.quarantined + images.quarantined
         manifest.check_usable(usable, quarantined, settings.input.max_bad_fraction)
+        if quarantined:
+            progress.event("images.quarantined", severity="warning", count=len(quarantined), of=len(data.listed))
         sides = split.assign(
             usable,
             validation_fraction=settings.input.validation_fraction,

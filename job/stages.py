@@ -134,7 +134,7 @@ def run(
         progress.event("stage.skipped", stage=stage, epochs=settings.epochs)
         return
     classifier.set_trainable(stage)
-    invariants = StageInvariants(classifier, stage)
+    invariants, whole = StageInvariants(classifier, stage), (state.epoch, state.step) == (0, 0)
     training = Training(settings, classifier, examples, state, progress, after_step)
     progress.event(
         "stage.started",
@@ -148,15 +148,11 @@ def run(
         while state.epoch < settings.epochs:
             training.epoch()
     progress.event("stage.finished", stage=stage)
-    invariants.check(steps=training.steps)
+    invariants.check(whole=whole)
 
 
 class Training:
-    """One stage under way: its compiled step, its optimizer, and the state they move on.
-
-    Attributes:
-        steps: how many were taken by this process.
-    """
+    """One stage under way: its compiled step, its optimizer, and the state they move on."""
 
     def __init__(
         self,
@@ -173,7 +169,6 @@ class Training:
         self._state = state
         self._progress = progress
         self._after_step = after_step
-        self.steps = 0
         self._optimizer = keras.optimizers.Adam(settings.learning_rate * state.learning_rate_scale, name="adam")
         self._optimizer.build(classifier.model.trainable_variables)
         for variable in self._optimizer.variables if state.optimizer else ():
@@ -247,7 +242,6 @@ class Training:
                 state.loss_sum += loss_sum
                 state.correct += correct
                 state.step += 1
-                self.steps += 1
                 waited += wait
                 phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
                 self._after_step(self.capture, always=False)

@@ -6,9 +6,16 @@ import pytest
 from charts import Helm, helm_3, helm_4
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker."""
+    config.addinivalue_line("markers", "newest_helm: one version is enough, or only the newest can do it")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test that takes `helm` with every version that there is."""
     if "helm" in metafunc.fixturenames:
         found = [Helm(str(path), version) for version, path in ((4, helm_4()), (3, helm_3())) if path]
         nothing = pytest.param(None, marks=pytest.mark.skip("no helm on the path, nor beside the project"))
+        if metafunc.definition.get_closest_marker("newest_helm"):
+            found = found[:1]
         metafunc.parametrize("helm", found or [nothing], ids=[f"helm{one.version}" for one in found] or ["none"])

@@ -63,6 +63,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "cache.dir": st.sampled_from(["", "/cache"]),
     "cache.max_bytes": st.integers(0, 2**53) | st.none(),
     "checkpoint.interval": POSITIVE,
+    "checkpoint.takeover": POSITIVE,
     "gate.min_accuracy": st.floats(0, 1),
     "export.verify_images": COUNTS,
     "events.enabled": st.booleans(),

@@ -304,7 +304,7 @@ def test_moved_statistics_are_noticed(classifier: model.Classifier) -> None:
     classifier.model.train_on_batch(np.full((2, 32, 32, 3), 200, np.uint8), np.array([[0], [1]]))
 
     with pytest.raises(errors.InvariantError, match=r"a BatchNormalization variable changed in fine_tuning: expected"):
-        watch.check(steps=1)
+        watch.check(whole=True)
 
 
 def test_moved_backbone_in_stage_1_is_noticed(classifier: model.Classifier) -> None:
@@ -315,7 +315,7 @@ def test_moved_backbone_in_stage_1_is_noticed(classifier: model.Classifier) -> N
     kernel.assign(kernel + 0.5)
 
     with pytest.raises(errors.InvariantError, match=r"a frozen variable changed .* a/kernel .* by up to 0.5"):
-        watch.check(steps=1)
+        watch.check(whole=True)
 
 
 def test_unmoved_backbone_in_stage_2_is_noticed(classifier: model.Classifier) -> None:
@@ -328,5 +328,5 @@ def test_unmoved_backbone_in_stage_2_is_noticed(classifier: model.Classifier) ->
     stale(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
 
     with pytest.raises(errors.InvariantError, match=r"none of its 5 trainable variables moved"):
-        watch.check(steps=1)
+        watch.check(whole=True)
     assert 9 == errors.InvariantError.exit_code
