@@ -27,10 +27,13 @@ class FoldedConvolution(keras.layers.Layer):  # type: ignore[misc] # Keras has n
     Args:
         convolution: a Conv2D or DepthwiseConv2D without an activation.
         normalization: the BatchNormalization behind it. Its values are taken as constants, now.
+        policy: Keras's dtype policy to compute in; the convolution's own by default.
     """
 
-    def __init__(self, convolution: keras.layers.Layer, normalization: keras.layers.BatchNormalization) -> None:
-        super().__init__(name=f"{convolution.name}_folded", dtype=convolution.dtype_policy)
+    def __init__(
+        self, convolution: keras.layers.Layer, normalization: keras.layers.BatchNormalization, policy: Any = None
+    ) -> None:
+        super().__init__(name=f"{convolution.name}_folded", dtype=policy or convolution.dtype_policy)
         self.convolution = convolution
         mean, variance = np.float64(normalization.moving_mean), np.float64(normalization.moving_variance)
         gamma = np.float64(normalization.gamma) if normalization.scale else np.ones_like(mean)
@@ -70,7 +73,7 @@ class FoldedConvolution(keras.layers.Layer):  # type: ignore[misc] # Keras has n
         return outputs + keras.ops.cast(bias, self.compute_dtype)
 
 
-def fold(model: keras.Model) -> keras.Model:
+def fold(model: keras.Model, policy: str | None = None) -> keras.Model:
     """Return `model` with each BatchNormalization folded where it directly follows a convolution.
 
     The two models share their variables. The values of the BatchNormalization layers are constants of the new one, so
@@ -78,11 +81,17 @@ def fold(model: keras.Model) -> keras.Model:
 
     Args:
         model: a functional model; the result has the same inputs and outputs.
+        policy: Keras's dtype policy for the new model, "mixed_bfloat16" say; the variables stay what they are. `model`
+            itself does not change.
     """
     pairs = _pairs(model)
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return FoldedConvolution(layer, pairs[layer.name]) if layer.name in pairs else layer
+        if layer.name in pairs:
+            return FoldedConvolution(layer, pairs[layer.name], policy)
+        if policy and not layer.weights:
+            return type(layer).from_config({**layer.get_config(), "dtype": policy})
+        return layer
 
     return _clone(model, pairs, clone)
 

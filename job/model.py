@@ -16,6 +16,7 @@ from job.state import STAGES, StageName
 
 if TYPE_CHECKING:
     from job.config import ModelSettings
+    from job.device import Precision
 
 Array = np.ndarray[Any, Any]
 
@@ -29,6 +30,8 @@ class Classifier:
         base_model: float32 [n, size, size, 3] in [-1, 1] -> float32 [n, height, width, channels].
         labels: the class names, in the order of the probabilities.
         pretrained: the base model's weights are not random.
+        precision: what the base model computes in.
+        xla: the training step is compiled with XLA.
     """
 
     def __init__(self, model: keras.Model, base_model: keras.Model, labels: tuple[str, ...]) -> None:
@@ -40,6 +43,8 @@ class Classifier:
         self.output = model.get_layer("output")
         self.dropout = float(sum(layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)))
         self.pretrained = True
+        self.precision: Precision = "float32"
+        self.xla = False
         self._folded: keras.Model | None = None
 
     @property
@@ -52,15 +57,22 @@ class Classifier:
         """Channels of the base model's output: the length of a feature vector."""
         return int(self.base_model.output_shape[-1])
 
-    def fold(self) -> None:
-        """Fold the BatchNormalization layers for `features`: once, after the weights are loaded."""
-        self._folded = folding.fold(self.base_model)
+    def fold(self, *, precision: Precision = "float32", xla: bool = False) -> None:
+        """Make what `features` computes with: once, after the weights are loaded.
+
+        Args:
+            precision: what the base model computes in. Variables, features and the head are float32 always, and so is
+                the Keras model that is published.
+            xla: the training step is compiled with XLA.
+        """
+        self.precision, self.xla = precision, xla
+        self._folded = folding.fold(self.base_model, None if precision == "float32" else f"mixed_{precision}")
 
     def features(self, pixels: tf.Tensor) -> tf.Tensor:
         """Return the pooled features, float32 [n, feature_size], of uint8 pixels [n, size, size, 3]."""
         assert self._folded is not None, "fold() comes first"
         maps = self._folded(self.rescaling(pixels), training=False)
-        return tf.cast(keras.ops.mean(maps, axis=(1, 2)), tf.float32)
+        return keras.ops.mean(tf.cast(maps, tf.float32), axis=(1, 2))
 
     def head_logits(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return the logits, float32 [n, 1] for two labels or [n, labels], of features [n, feature_size].

@@ -42,6 +42,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
     """
     settings = loaded.settings
     timing = Timing()
+    device.have_temporary_folder(settings.cache.dir)
     output = storage.open_store(settings.output.uri, user_project=settings.input.user_project or None)
 
     # Which run this is: the one that this Job works on, or the one that the settings and the data make.
@@ -114,7 +115,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         classifier.pretrained = origin.source != "random"
         if state.weights:
             classifier.load_state(state.weights)
-        classifier.fold()
+        classifier.fold(precision=machine.precision, xla=machine.xla)
 
     needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
     with (
@@ -186,7 +187,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
                 export.save(classifier, exported)
             with timing.part("verify"):
                 held_out = evaluate.held_out(scores, images, settings.export.verify_images)
-                verification = export.verify(scorer, exported, *held_out)
+                verification = export.verify(scorer, exported, *held_out, tolerance=export.tolerance(machine))
         progress.event("model.verified", **verification)
 
         # Publish: files first, then what makes them count.

@@ -170,6 +170,8 @@ class Training:
         self._progress = progress
         self._after_step = after_step
         self._optimizer = keras.optimizers.Adam(settings.learning_rate * state.learning_rate_scale, name="adam")
+        if classifier.precision == "float16":  # whose small gradients would be zero
+            self._optimizer = keras.optimizers.LossScaleOptimizer(self._optimizer, name="loss_scale")
         self._optimizer.build(classifier.model.trainable_variables)
         for variable in self._optimizer.variables if state.optimizer else ():
             variable.assign(state.optimizer[variable.path])
@@ -364,7 +366,7 @@ def _compile(
         with tf.GradientTape() as tape:
             logits = examples.logits(inputs, dropout_seed)
             losses = classifier.losses(logits, labels)
-            loss = tf.reduce_sum(losses) / tf.cast(images, losses.dtype)
+            loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
         right = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
         return tape.gradient(loss, variables), tf.reduce_sum(losses), right
 
@@ -380,6 +382,7 @@ def _compile(
         gradients,
         input_signature=[examples.spec, labels_spec, seed_spec, tf.TensorSpec((), tf.int32)],
         autograph=False,
+        jit_compile=classifier.xla or None,
     )
 
     def step_by_parts(inputs: Array, labels: Array, dropout_seed: Array) -> tuple[tf.Tensor, tf.Tensor]:

@@ -283,6 +283,22 @@ def test_out_of_memory(classifier: model.Classifier, monkeypatch: pytest.MonkeyP
     assert 8 == caught.value.exit_code
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_mixed_precision(classifier: model.Classifier, precision: str) -> None:
+    """In half precision the same is learnt about as well; variables, head and the published model stay float32."""
+    before = classifier.state()
+    expected = run(classifier, "fine_tuning", epochs=3).history
+    classifier.load_state(before)
+    classifier.fold(precision=precision)
+    state = run(classifier, "fine_tuning", epochs=3)
+
+    assert [result.loss for result in state.history] == pytest.approx([r.loss for r in expected], rel=0.05)
+    assert {"float32"} == {str(value.dtype) for value in classifier.state().values()}
+    assert {"float32"} == {layer.compute_dtype for layer in classifier.base_model.layers}
+    assert {precision, "float32"} == {layer.compute_dtype for layer in classifier._folded.layers} | {"float32"}
+    assert state.history[-1].loss < state.history[0].loss
+
+
 def test_wrong_trainable_variables_are_noticed(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage that would train BatchNormalization does not begin."""
 
