@@ -14,6 +14,7 @@ from job import config, pipeline
 from job.progress import Event, Listener, Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 SMALL = (
@@ -33,10 +34,23 @@ class Recorder(Listener):
         self.names.append(event.name)
 
 
-def run(*arguments: str | Path) -> list[str]:
+class At(Listener):
+    """Does something when an event comes."""
+
+    def __init__(self, name: str, action: Callable[[], object]) -> None:
+        self._name = name
+        self._action = action
+
+    def on_event(self, event: Event) -> None:
+        """Do it."""
+        if event.name == self._name:
+            self._action()
+
+
+def run(*arguments: str | Path, listeners: Sequence[Listener] = ()) -> list[str]:
     """Run the job in this process, and return the names of its events."""
     recorder = Recorder()
-    progress = Progress([recorder])
+    progress = Progress([recorder, *listeners])
     try:
         pipeline.run(config.load([*SMALL, *map(str, arguments)], {}, required=("output.uri",)), progress)
     finally:

@@ -14,7 +14,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import tensorflow as tf
-from runs import SMALL, arrays_sha256, draw, only_run, run, strict_json, tree
+from runs import SMALL, At, arrays_sha256, draw, only_run, run, strict_json, tree
 
 from job import errors, storage
 
@@ -271,6 +271,30 @@ def test_unreadable_images_over_the_budget(pictures: Path, tmp_path: Path) -> No
     assert f"1 of 21 images under {copy} cannot be used (1 corrupt)" in caught.value.message
     assert str(copy / "dark/broken.jpg") in caught.value.message
     assert 3 == caught.value.exit_code
+
+
+def test_images_that_vanish_or_change_after_listing(pictures: Path, tmp_path: Path) -> None:
+    """Before the manifest is final they are quarantined; a resumed run that misses one ends with exit 3."""
+    copy = shutil.copytree(pictures, tmp_path / "pictures")
+
+    def disturb() -> None:
+        (copy / "dark/3.jpg").unlink()
+        draw(copy / "light/4.png", shade=200, seed=4)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    arguments = ("--input.uri", copy, "--output.uri", tmp_path / "out", "--input.max_bad_fraction", "0.2")
+    arguments += ("--run.job_uid", "uid-1")
+    with pytest.raises(KeyboardInterrupt):
+        run(*arguments, listeners=[At("run.started", disturb), At("model.chosen", stop)])
+    lines = (only_run(tmp_path / "out") / "data/quarantine.jsonl").read_text().splitlines()
+    reasons = {Path(row["uri"]).name: row["reason"] for row in map(strict_json, lines)}
+    (copy / "light/0.png").unlink()
+
+    assert {"3.jpg": "missing", "4.png": "changed"} == reasons
+    with pytest.raises(errors.DataError, match=r"light/0.png cannot be read any more, and this run has begun with it"):
+        run(*arguments)
 
 
 def test_too_small_a_cache(pictures: Path, tmp_path: Path) -> None:
