@@ -41,6 +41,9 @@ Document = dict[str, Any]
 KEPT = 2
 """States in the index: the newest, and one to fall back to."""
 
+FORMAT = 1
+"""Raised when an older program's states cannot be read any more: they are passed over then."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
@@ -137,12 +140,16 @@ class Checkpoints:
         found = self._output.read(f"{self._folder}/data.npz")
         if found is None:
             return None
-        with np.load(io.BytesIO(found[0]), allow_pickle=False) as arrays:
+        try:
+            arrays = _unpack(found[0])
             return Data(
                 listed=manifest.unpack(arrays),
                 usable=arrays["usable"],
                 quarantined=[Quarantined(**image) for image in json.loads(arrays["quarantined"].tobytes())],
             )
+        except (ValueError, KeyError, TypeError, zipfile.BadZipFile):
+            log.get().warning("checkpoint.damaged", object=found[1].name)
+            return None
 
     def after_step(self, capture: Callable[[], TrainingState], *, always: bool) -> None:
         """Save the state if it is time; if a signal came, save it and stop.
@@ -192,7 +199,8 @@ class Checkpoints:
             claim = document.get("claim", {})
             silent = time.monotonic() - waited_since >= self._takeover
             if not self._is_held(claim) or (silent and generation == seen):
-                self._generation, self._entries = generation, document.get("checkpoints", [])
+                entries = document.get("checkpoints", [])
+                self._generation, self._entries = generation, [one for one in entries if one["format"] == FORMAT]
                 try:
                     self._write_index()
                 except errors.StoppedError:  # somebody was quicker: look again
@@ -242,7 +250,8 @@ class Checkpoints:
     def _save(self, state: TrainingState) -> None:
         started = time.monotonic()
         objects = {group: self._write(arrays) for group, arrays in state.arrays().items()}
-        entry = {"saved_at": log.timestamp(), "facts": self.facts, "state": state.document(), "objects": objects}
+        entry = {"format": FORMAT, "saved_at": log.timestamp(), "facts": self.facts}
+        entry |= {"state": state.document(), "objects": objects}
         before, self._entries = _names(self._entries), [entry, *self._entries][:KEPT]
         self._write_index()
         for name in before - _names(self._entries):
@@ -265,8 +274,7 @@ class Checkpoints:
         if read is None or (read[1].size, read[1].crc32c) != (found["size"], found["crc32c"]):
             raise _DamagedError(found["name"])
         try:
-            with np.load(io.BytesIO(read[0]), allow_pickle=False) as arrays:
-                return dict(arrays)
+            return _unpack(read[0])
         except (ValueError, zipfile.BadZipFile) as error:
             raise _DamagedError(found["name"]) from error
 
@@ -288,6 +296,11 @@ def _pack(arrays: Arrays) -> bytes:
     file = io.BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
+
+
+def _unpack(data: bytes) -> Arrays:
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 class _DamagedError(Exception):
