@@ -30,13 +30,13 @@ hang()
 def test_signs_of_life() -> None:
     """Events and progress of a phase are signs of life; a closed watch ends nothing."""
     ended: list[int] = []
-    progress = Progress([StallWatch(0.6, lambda _: None, ended.append)])
+    progress = Progress([StallWatch(2.0, lambda _: None, ended.append)])
     with progress.phase("download", 10, "images") as phase:
-        for _ in range(5):
-            time.sleep(0.2)
+        for _ in range(10):
+            time.sleep(0.25)
             phase.advance()
     progress.event("run.succeeded")
     progress.close()
-    time.sleep(0.8)
+    time.sleep(2.2)
 
     assert [] == ended
