@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job import demo, device, identity, log, manifest, publish, split, storage
+from job import device, identity, log, manifest, publish, split, storage
 from job.checkpoint import Data
 from job.labels import SPLIT_NAMES
 from job.state import STAGES, TrainingState
@@ -68,6 +68,8 @@ def list_images(settings: Settings, progress: Progress) -> Data:
     """
     source = settings.input
     if not source.uri:
+        from job import demo  # nobody else needs Pillow
+
         drawn = demo.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
         source = source.model_copy(update={"uri": str(drawn)})
     listed, quarantined = manifest.read(source)
