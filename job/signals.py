@@ -51,10 +51,12 @@ def interrupting(last_words: Callable[[], object]) -> Iterator[None]:
 
 
 def leave(code: int) -> int:
-    """End the process with `code` if a signal came, else return it.
+    """End the process with `code` if a signal came, else return it: all is done, and a signal changes nothing any more.
 
     A process that leaves TensorFlow in the middle of its work hangs in its last, native breath.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     if _received:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
