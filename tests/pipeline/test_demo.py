@@ -1,0 +1,32 @@
+"""`finetune demo` does all of it, from one emulated bucket to another."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from runs import SMALL, strict_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_demo(tmp_path: Path) -> None:
+    """The demo ends with the accuracy of each stage and where model and metrics lie, and leaves them there."""
+    environment = {key: value for key, value in os.environ.items() if key != "STORAGE_EMULATOR_HOST"}
+    command = [sys.executable, "-m", "job", "demo", *SMALL]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    assert 0 == done.returncode, done.stderr[-2000:]
+    accuracies = dict(
+        re.findall(r"^  (feature_extraction|fine_tuning) +(\d\.\d{3})  after 1 epochs", done.stdout, re.MULTILINE)
+    )
+    [folder] = (tmp_path / "finetune-demo/runs").iterdir()
+    stages = strict_json((folder / "metrics/metrics.json").read_bytes())["stages"]
+    assert {name: f"{stage['val_accuracy']:.3f}" for name, stage in stages.items()} == accuracies
+    assert f"Model:    finetune-demo/runs/{folder.name}/model" in done.stdout
+    assert (folder / "model/model.keras").exists()
+    assert '"uri": "gs://demo-pictures/' in (folder / "data/manifest.jsonl").read_text()
