@@ -147,9 +147,11 @@ def _note(event: Event) -> str:
 def _in_cluster() -> tuple[Any, str]:
     from kubernetes import client, config
 
-    config.load_incluster_config()
+    configuration = client.Configuration()
+    config.load_incluster_config(client_configuration=configuration)
+    configuration.retries = False  # an Event is not worth waiting for, nor lines in the log
     with open(_NAMESPACE_FILE, encoding="utf-8") as file:  # noqa: PTH123  # one line is enough
-        return client.CoreV1Api(), file.read().strip()
+        return client.CoreV1Api(client.ApiClient(configuration)), file.read().strip()
 
 
 class Cluster:

@@ -43,6 +43,7 @@ class ApiServer(ThreadingHTTPServer):
         from kubernetes import client
 
         configuration = client.Configuration(host=f"http://127.0.0.1:{self.server_port}")
+        configuration.retries = False
         return client.CoreV1Api(client.ApiClient(configuration)), "pictures"
 
 

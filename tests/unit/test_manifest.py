@@ -47,8 +47,9 @@ def images(manifest: Manifest) -> dict[str, tuple[str, int]]:
 
 
 def events(logs: list[Any]) -> dict[str, Any]:
-    """Return each event that was logged with its count."""
-    return {entry["event"]: entry.get("files") or entry.get("images") or entry.get("rows") for entry in logs}
+    """Return each event of the input that was logged with its count."""
+    ours = [entry for entry in logs if entry["event"].startswith("input.")]
+    return {entry["event"]: entry.get("files") or entry.get("images") or entry.get("rows") for entry in ours}
 
 
 # --- folders ---
