@@ -183,7 +183,7 @@ class ModelSettings(_Group):
     """Units of the head's hidden layer `fc1`."""
 
     dropout: float = Field(0.0, ge=0, lt=1, json_schema_extra=_RESULT)
-    """Share of the hidden layer's units dropped in each training step."""
+    """Share of the pooled features dropped in each training step."""
 
 
 class StageSettings(_Group):
