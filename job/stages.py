@@ -231,7 +231,7 @@ class Training:
         ) as phase:
             for batch, (inputs, wait) in zip(remaining, prefetch(examples.inputs, remaining), strict=True):
                 # note: the key is of the step within the run, so that a resumed run drops the same features
-                key = (examples.seed + STAGES.index(state.stage), state.epoch * len(batches) + state.step)
+                key = ((examples.seed + STAGES.index(state.stage)) % 2**32, state.epoch * len(batches) + state.step)
                 arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
                 loss_sum, correct = self._take_step(arguments)
                 if not math.isfinite(loss_sum):

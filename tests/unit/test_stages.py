@@ -124,6 +124,15 @@ def test_two_stages_make_one_history(classifier: model.Classifier) -> None:
     assert state.history[-1].loss < state.history[0].loss
 
 
+def test_largest_seed(classifier: model.Classifier) -> None:
+    """Every seed that the settings allow can be trained with, in both stages."""
+    for stage in STAGES:
+        data = stages.Examples(**{**vars(examples(classifier, stage)), "seed": 2**32 - 1})
+        state = TrainingState()
+        stages.run(stage, settings(epochs=1), classifier, data, state, progress=Progress(), after_step=ignore)
+        assert 1 == len(state.history)
+
+
 def test_last_batch_counts(classifier: model.Classifier) -> None:
     """The last, smaller batch of an epoch is trained on: eight images in batches of three are three steps."""
     progress, recorder = Progress(), Recorder()
