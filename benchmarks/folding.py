@@ -105,7 +105,7 @@ def compare(settings: config.Settings, pixels: Array, labels: Array) -> dict[str
     import keras
     import tensorflow as tf
 
-    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     classifier, logits_of = create(settings)
     variables = classifier.model.trainable_variables
     found = {}
@@ -115,7 +115,7 @@ def compare(settings: config.Settings, pixels: Array, labels: Array) -> dict[str
             loss = tf.reduce_mean(classifier.losses(logits, tf.constant(labels)))
         found[name] = [logits.numpy(), *(gradient.numpy() for gradient in tape.gradient(loss, variables))]
         assert all(array.dtype == np.float64 for array in found[name])
-    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
     names = ["logits", *(variable.path for variable in variables)]
     arrays = zip(names, found["plain"], found["folded"], strict=True)
     return {name: float(np.abs(folded - plain).max() / np.abs(plain).max()) for name, plain, folded in arrays}
@@ -131,6 +131,7 @@ def speed(
     from job import stages
 
     classifier, logits_of = create(settings)
+    assert {variable.dtype for variable in classifier.model.trainable_variables} == {"float32"}
     spec = tf.TensorSpec((None, *pixels.shape[1:]), tf.uint8)
     steps: dict[str, dict[str, Callable[[], Any]]] = {"forward": {}, "training step": {}}
     for name, logits in logits_of.items():

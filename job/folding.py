@@ -8,11 +8,14 @@ convolution this is a convolution again: with ``scale = gamma / sqrt(moving_vari
 The trainable variable stays the original kernel: the gradient flows through the product, and is the same. Since the
 recipe never trains BatchNormalization, the training graph does without it (Jacob et al., 2017,
 https://arxiv.org/abs/1712.05877, section 3.2).
+
+A layer that puts zeros around a convolution's input is folded as well, where they are those of padding="same": that
+saves a copy of the maps in each pass, and one of their gradient.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -21,20 +24,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class Neighbours(NamedTuple):
+    """The layers that are folded into a convolution.
+
+    Attributes:
+        normalization: behind it.
+        zeros: before it; None where there is none, or it cannot be folded.
+    """
+
+    normalization: keras.layers.BatchNormalization
+    zeros: keras.layers.ZeroPadding2D | None
+
+
 class FoldedConvolution(keras.layers.Layer):  # type: ignore[misc] # Keras has no types
-    """A convolution and the BatchNormalization behind it, as one convolution that shares the first one's variables.
+    """A convolution and its neighbours as one convolution, which shares the first one's variables.
 
     Args:
         convolution: a Conv2D or DepthwiseConv2D without an activation.
-        normalization: the BatchNormalization behind it. Its values are taken as constants, now.
+        neighbours: what is folded into it. The values of the BatchNormalization are taken as constants, now.
         policy: Keras's dtype policy to compute in; the convolution's own by default.
     """
 
-    def __init__(
-        self, convolution: keras.layers.Layer, normalization: keras.layers.BatchNormalization, policy: Any = None
-    ) -> None:
+    def __init__(self, convolution: keras.layers.Layer, neighbours: Neighbours, policy: Any = None) -> None:
         super().__init__(name=f"{convolution.name}_folded", dtype=policy or convolution.dtype_policy)
         self.convolution = convolution
+        self._zeros, normalization = neighbours.zeros, neighbours.normalization
         mean, variance = np.float64(normalization.moving_mean), np.float64(normalization.moving_variance)
         gamma = np.float64(normalization.gamma) if normalization.scale else np.ones_like(mean)
         beta = np.float64(normalization.beta) if normalization.center else np.zeros_like(mean)
@@ -53,6 +67,8 @@ class FoldedConvolution(keras.layers.Layer):  # type: ignore[misc] # Keras has n
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the convolution's; else Keras would trace `call` for it."""
+        if self._zeros:
+            input_shape = self._zeros.compute_output_shape(input_shape)
         return self.convolution.compute_output_shape(input_shape)
 
     def call(self, inputs: Any) -> Any:
@@ -64,7 +80,7 @@ class FoldedConvolution(keras.layers.Layer):  # type: ignore[misc] # Keras has n
             inputs,
             keras.ops.cast(kernel, self.compute_dtype),
             strides=layer.strides,
-            padding=layer.padding,
+            padding="same" if self._zeros else layer.padding,
             data_format=layer.data_format,
             dilation_rate=layer.dilation_rate,
         )
@@ -84,48 +100,52 @@ def fold(model: keras.Model, policy: str | None = None) -> keras.Model:
         policy: Keras's dtype policy for the new model, "mixed_bfloat16" say; the variables stay what they are. `model`
             itself does not change.
     """
-    pairs = _pairs(model)
+    neighbours = _neighbours(model)
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if layer.name in pairs:
-            return FoldedConvolution(layer, pairs[layer.name], policy)
+        if layer.name in neighbours:
+            return FoldedConvolution(layer, neighbours[layer.name], policy)
         if policy and not layer.weights:
             return type(layer).from_config({**layer.get_config(), "dtype": policy})
         return layer
 
-    return _clone(model, pairs, clone)
+    return _clone(model, neighbours, clone)
 
 
 def merge(model: keras.Model) -> keras.Model:
     """Return a model of its own, for serving, in which the folded convolutions are plain ones with a bias.
 
-    It has the same inputs, outputs and layer names as `model`, but for the BatchNormalization layers that are gone.
+    It has the same inputs, outputs and layer names as `model`, but for the layers that are folded.
 
     Args:
         model: a functional model with the weights that are to be served.
     """
-    pairs = _pairs(model)
+    neighbours = _neighbours(model)
 
     def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        bias = {"use_bias": True} if layer.name in pairs else {}
-        return type(layer).from_config({**layer.get_config(), **bias})
+        changes = {}
+        if layer.name in neighbours:
+            changes = {"use_bias": True} | ({"padding": "same"} if neighbours[layer.name].zeros else {})
+        return type(layer).from_config({**layer.get_config(), **changes})
 
-    merged = _clone(model, pairs, clone)
+    merged = _clone(model, neighbours, clone)
     for layer in (layer for layer in merged.layers if layer.weights):
         original = model.get_layer(layer.name)
-        if layer.name in pairs:
-            layer.set_weights([np.asarray(value) for value in FoldedConvolution(original, pairs[layer.name]).merged()])
+        if layer.name in neighbours:
+            folded = FoldedConvolution(original, neighbours[layer.name])
+            layer.set_weights([np.asarray(value) for value in folded.merged()])
         else:
             layer.set_weights(original.get_weights())
     return merged
 
 
-Pairs = dict[str, keras.layers.BatchNormalization]
-
-
-def _clone(model: keras.Model, pairs: Pairs, clone: Callable[[keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
-    """Return `model` with each layer replaced by its `clone`, and without the BatchNormalization of the pairs."""
-    dropped = {normalization.name for normalization in pairs.values()}
+def _clone(
+    model: keras.Model,
+    neighbours: dict[str, Neighbours],
+    clone: Callable[[keras.layers.Layer], keras.layers.Layer],
+) -> keras.Model:
+    """Return `model` with each layer replaced by its `clone`, and without the neighbours."""
+    dropped = {layer.name for folded in neighbours.values() for layer in folded if layer}
 
     def call(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         return args[0] if layer.name in dropped else layer(*args, **kwargs)
@@ -133,9 +153,10 @@ def _clone(model: keras.Model, pairs: Pairs, clone: Callable[[keras.layers.Layer
     return keras.models.clone_model(model, clone_function=clone, call_function=call)
 
 
-def _pairs(model: keras.Model) -> Pairs:
-    """Return the foldable pairs: the convolution's name -> the BatchNormalization that alone reads its output."""
-    pairs = {}
+def _neighbours(model: keras.Model) -> dict[str, Neighbours]:
+    """Return what can be folded: the convolution's name -> its neighbours, of which nothing else reads or is read."""
+    readers = [source for layer in model.layers for source in _sources(layer)]
+    found = {}
     for normalization in model.layers:
         if not isinstance(normalization, keras.layers.BatchNormalization):
             continue
@@ -143,10 +164,28 @@ def _pairs(model: keras.Model) -> Pairs:
         if (
             isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D)
             and layer.activation is keras.activations.linear
-            and sum(layer in _sources(other) for other in model.layers) == 1
+            and readers.count(layer) == 1
         ):
-            pairs[layer.name] = normalization
-    return pairs
+            [before] = _sources(layer)
+            zeros = before if readers.count(before) == 1 and _pads_as_same(before, layer) else None
+            found[layer.name] = Neighbours(normalization, zeros)
+    return found
+
+
+def _pads_as_same(zeros: keras.layers.Layer, convolution: keras.layers.Layer) -> bool:
+    """Whether `zeros` puts around the convolution's input what its own padding="same" would, and that puts nothing."""
+    if not isinstance(zeros, keras.layers.ZeroPadding2D) or convolution.padding != "valid":
+        return False
+    sides = slice(2, 4) if convolution.data_format == "channels_first" else slice(1, 3)
+    kernel, strides, dilation = convolution.kernel_size, convolution.strides, convolution.dilation_rate
+    same = []
+    for axis, size in enumerate(zeros.input.shape[sides]):
+        if size is None:
+            return False
+        reach = (kernel[axis] - 1) * dilation[axis] + 1
+        total = max((-(-size // strides[axis]) - 1) * strides[axis] + reach - size, 0)
+        same.append((total // 2, total - total // 2))  # https://www.tensorflow.org/api_docs/python/tf/nn
+    return zeros.data_format == convolution.data_format and list(map(tuple, zeros.padding)) == same
 
 
 def _sources(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
