@@ -3,35 +3,55 @@
 The three are filled in this order. Features make stage 1 cheap and are small, and the encoded bytes are what all else
 is made of: a run needs both. Decoded pixels save decoding each image again each epoch, and are the same numbers: they
 are kept where ``cache.max_bytes`` allows. All are files, so that memory does not grow with the number of images.
+
+Where ``cache.dir`` is set, they outlive a run that was stopped or killed, in a folder of the run's own, and its next
+start goes on with them. Every row has a checksum, which is compared whenever it is read: a disk may be damaged, and a
+process killed in the middle of a row.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
+import json
 import math
 import os
 import shutil
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from job import errors, log
+from job import errors, log, storage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from job.config import CacheSettings
 
 Array = np.ndarray[Any, Any]
+Part = Literal["encoded", "features", "pixels"]
+
+EXPORT_BYTES = 128 * 2**20
+"""Left free where there is little room, since the model is exported to the same disk."""
+
+RECORD = np.dtype([("row", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("crc32c", "<u4"), ("", "<u4")])
+"""One image in ``encoded.index``."""
 
 
 class Cache:
-    """The cache of one run. Use it as a context manager: a temporary folder is removed at its end.
+    """The cache of one run. Use it as a context manager: it is removed at the end of a run that did not fail.
 
     Rows are those of the manifest. Threads may call `put_encoded` at the same time.
 
     Args:
         settings: where it lies and how large it may grow.
+        run_id: whose it is.
+        made_from: each part -> what its content depends on, as plain JSON: what an earlier start left is used again
+            where that is the same.
         images: number of rows.
         encoded_bytes: what all images take as they are stored.
         image_size: height and width of the decoded pixels.
@@ -48,41 +68,49 @@ class Cache:
     """
 
     def __init__(
-        self, settings: CacheSettings, *, images: int, encoded_bytes: int, image_size: int, feature_size: int
+        self,
+        settings: CacheSettings,
+        *,
+        run_id: str,
+        made_from: Mapping[Part, object],
+        images: int,
+        encoded_bytes: int,
+        image_size: int,
+        feature_size: int,
     ) -> None:
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        try:
-            if settings.dir:
-                Path(settings.dir).mkdir(parents=True, exist_ok=True)
-            self._temporary = tempfile.TemporaryDirectory(prefix="finetune-", dir=settings.dir or None)
-        except OSError as error:
-            raise errors.AccessError(
-                f"cannot write to cache.dir {settings.dir or tempfile.gettempdir()!r} as uid {os.getuid()}: "
-                f"{error.strerror}",
-                remedy="mount a writable volume there, or set cache.dir to a folder that is writable",
-            ) from error
-        self.folder = Path(self._temporary.name)
-        free = shutil.disk_usage(self.folder).free
-        budget = settings.max_bytes if settings.max_bytes is not None else free // 2
         feature_bytes = images * feature_size * 4
         pixel_bytes = images * image_size * image_size * 3
-        needed = feature_bytes + encoded_bytes
-        if needed > min(budget, free):
-            self._temporary.cleanup()
-            raise errors.DataError(
-                f"the images and their features take {needed:,} bytes, and the cache may hold {min(budget, free):,} "
-                f"({self.folder} has {free:,} bytes free)",
-                remedy=f"set cache.dir to a volume with room, or cache.max_bytes to at least {needed:,}",
-            )
-        self.features = Rows(self.folder / "features", np.float32, images, (feature_size,))
-        keeps_pixels = pixel_bytes <= min(budget, free) - needed
-        size = (image_size, image_size, 3)
-        self.pixels = Rows(self.folder / "pixels", np.uint8, images, size) if keeps_pixels else None
-        self._encoded = os.open(self.folder / "encoded", os.O_RDWR | os.O_CREAT, 0o600)
-        self._offset = np.zeros(images, np.int64)
-        self._length = np.zeros(images, np.uint32)
-        self._end = 0
-        self._lock = threading.Lock()
+        self._needed = feature_bytes + encoded_bytes
+        with contextlib.ExitStack() as undo:
+            try:
+                self.folder, self._lock_file = _open_folder(settings.dir, f"finetune-{run_id}")
+                undo.callback(self._leave, done=False)
+                self._forget_what_differs(made_from)
+            except OSError as error:
+                raise errors.AccessError(
+                    f"cannot write to cache.dir {settings.dir or tempfile.gettempdir()!r} as uid {os.getuid()}: "
+                    f"{error.strerror}",
+                    remedy="mount a writable volume there, or set cache.dir to a folder that is writable",
+                ) from error
+            held = sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
+            free = shutil.disk_usage(self.folder).free + held
+            budget = free // 2 if settings.max_bytes is None else settings.max_bytes
+            room = min(budget, free)
+            if self._needed > room:
+                raise self._too_large(room)
+            try:
+                self.features = Rows(self.folder / "features", np.float32, images, (feature_size,))
+                self._encoded = _Encoded(self.folder, images, encoded_bytes)
+            except OSError as error:
+                raise self._too_large(room) from error
+            undo.pop_all()
+        self.pixels: Rows | None = None
+        if pixel_bytes <= min(budget, free - EXPORT_BYTES) - self._needed:
+            with contextlib.suppress(OSError):  # the disk has less room than it said, and they are not necessary
+                self.pixels = Rows(self.folder / "pixels", np.uint8, images, (image_size, image_size, 3))
+        if self.pixels is None:
+            (self.folder / "pixels").unlink(missing_ok=True)
+            (self.folder / "pixels.crc32c").unlink(missing_ok=True)
         log.get().info(
             "cache.opened",
             folder=str(self.folder),
@@ -90,71 +118,218 @@ class Cache:
             encoded_bytes=encoded_bytes,
             feature_bytes=feature_bytes,
             pixel_bytes=pixel_bytes,
-            pixels_kept=keeps_pixels,
+            pixels_kept=self.pixels is not None,
+            encoded_found=len(self._encoded),
         )
 
     def put_encoded(self, row: int, data: bytes) -> None:
-        """Keep an image's encoded bytes."""
-        with self._lock:
-            offset, self._end = self._end, self._end + len(data)
-        _write(self._encoded, data, offset)
-        self._offset[row], self._length[row] = offset, len(data)
+        """Keep an image's encoded bytes.
 
-    def encoded(self, row: int) -> bytes:
-        """Return an image's encoded bytes."""
-        return os.pread(self._encoded, int(self._length[row]), int(self._offset[row]))
+        Raises:
+            errors.DataError: the disk is full.
+            errors.UnavailableError: it cannot be written for another reason.
+        """
+        try:
+            self._encoded.put(row, data)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise self._too_large(shutil.disk_usage(self.folder).free) from error
+            raise _unwritable(self.folder, error) from error
 
-    def close(self) -> None:
-        """Close the files, and remove the folder if it is a temporary one."""
-        os.close(self._encoded)
-        for rows in filter(None, (self.features, self.pixels)):
-            rows.close()
-        if self._temporary:
-            self._temporary.cleanup()
+    def encoded(self, row: int) -> bytes | None:
+        """Return an image's encoded bytes; None where they are not there, or not as they were written."""
+        return self._encoded.get(row)
+
+    def has(self, rows: slice) -> bool:
+        """Whether nothing is to be made of these consecutive rows any more: their features and pixels are whole."""
+        wanted = np.arange(rows.start, rows.stop)
+        return all(bool(part.read(wanted)[1].all()) for part in (self.features, self.pixels) if part is not None)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._encoded.close()
+        self.features.close()
+        if self.pixels is not None:
+            self.pixels.close()
+        self._leave(done=kind is None)
+
+    def _leave(self, *, done: bool) -> None:
+        """Remove the folder, unless a later start of the run can use it; let it have the lock."""
+        if done or self._lock_file is None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+
+    def _forget_what_differs(self, made_from: Mapping[Part, object]) -> None:
+        """Remove what an earlier start left, but for those parts that are made from the same."""
+        path = self.folder / "made_from.json"
+        try:
+            before = json.loads(path.read_bytes())
+        except (OSError, ValueError):
+            before = {}
+        now = json.loads(json.dumps(made_from))
+        same = [part for part in now if before.get(part) == now[part]]
+        for file in self.folder.iterdir():
+            if file.name.partition(".")[0] not in same and file.name != "lock":
+                shutil.rmtree(file) if file.is_dir() else file.unlink()
+        path.write_text(json.dumps(now))
+
+    def _too_large(self, room: int) -> errors.DataError:
+        return errors.DataError(
+            f"the images and their features take {self._needed:,} bytes, and the cache may hold {room:,} "
+            f"({self.folder} has {shutil.disk_usage(self.folder.parent).free:,} bytes free)",
+            remedy=f"set cache.dir to a volume with room, or cache.max_bytes to at least {self._needed:,}",
+        )
 
 
 class Rows:
-    """An array in a file, read and written by rows.
+    """An array in a file, read and written by rows, with a checksum of each.
 
     It is not memory-mapped: mapped pages would count as the process's memory, and writing one on a full disk would end
     the process (SIGBUS).
 
     Args:
-        path: the file, which is made.
+        path: the file, which is made unless it is there. The checksums lie beside it.
         dtype: of the array.
         rows: its first dimension.
         shape: the others.
+
+    Raises:
+        OSError: the disk has no room for all rows.
     """
 
     def __init__(self, path: Path, dtype: type, rows: int, shape: tuple[int, ...]) -> None:
+        self._path = path
         self._dtype = np.dtype(dtype)
         self._shape = shape
         self._row_bytes = math.prod(shape) * self._dtype.itemsize
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        if total := rows * self._row_bytes:
-            os.posix_fallocate(self._file, 0, total)
+        self._checksum_file = os.open(path.with_suffix(".crc32c"), os.O_RDWR | os.O_CREAT, 0o600)
+        found = os.pread(self._checksum_file, 4 * rows, 0)
+        self._checksums = np.zeros(rows, "<u4")  # note: 0 is a row that was not written
+        self._checksums[: len(found) // 4] = np.frombuffer(found[: len(found) // 4 * 4], "<u4")
+        _allocate(self._file, rows * self._row_bytes)
 
     def __setitem__(self, rows: slice, values: Array) -> None:
-        """Write consecutive rows."""
+        """Write consecutive rows.
+
+        Raises:
+            errors.UnavailableError: they cannot be written.
+        """
         data = np.ascontiguousarray(values, self._dtype).tobytes()
-        _write(self._file, data, rows.start * self._row_bytes)
+        starts = range(0, len(data), self._row_bytes or 1)
+        try:
+            _write(self._file, data, rows.start * self._row_bytes)
+            checksums = [_checksum(data[start : start + self._row_bytes]) for start in starts]
+            if checksums:
+                self._checksums[rows] = checksums
+                _write(self._checksum_file, self._checksums[rows].tobytes(), rows.start * 4)
+        except OSError as error:
+            raise _unwritable(self._path, error) from error
 
     def __getitem__(self, rows: Array) -> Array:
-        """Return the rows, [n, …], in the order given."""
-        values = np.empty((len(rows), *self._shape), self._dtype)
-        for value, row in zip(values, rows.tolist(), strict=True):
-            os.preadv(self._file, [memoryview(value).cast("B")], row * self._row_bytes)
+        """Return the rows, [n, …], in the order given.
+
+        Raises:
+            errors.UnavailableError: one of them is not as it was written.
+        """
+        values, whole = self.read(rows)
+        if not whole.all():
+            raise errors.UnavailableError(
+                f"{self._path} is damaged: {np.count_nonzero(~whole)} of {len(rows)} rows are not as they were written",
+                remedy="see whether the disk is sound; the next start makes again what is damaged",
+            )
         return values
 
+    def read(self, rows: Array) -> tuple[Array, Array]:
+        """Return the rows, [n, …], in the order given, and which of them are as they were written, bool [n]."""
+        values = np.zeros((len(rows), *self._shape), self._dtype)
+        whole = np.ones(len(rows), bool)
+        for n, row in enumerate(rows.tolist() if self._row_bytes else ()):
+            data = os.pread(self._file, self._row_bytes, row * self._row_bytes)
+            whole[n] = len(data) == self._row_bytes and _checksum(data) == self._checksums[row]
+            if whole[n]:
+                values[n] = np.frombuffer(data, self._dtype).reshape(self._shape)
+        return values, whole
+
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         os.close(self._file)
+        os.close(self._checksum_file)
+
+
+class _Encoded:
+    """Byte strings one after the other in a file, and where each lies in another."""
+
+    def __init__(self, folder: Path, rows: int, size: int) -> None:
+        self._file = os.open(folder / "encoded", os.O_RDWR | os.O_CREAT, 0o600)
+        self._index = os.open(folder / "encoded.index", os.O_RDWR | os.O_CREAT, 0o600)
+        self._offset = np.zeros(rows, np.int64)
+        self._length = np.zeros(rows, np.uint32)  # note: 0 is a row that is not there; no image is empty
+        self._checksums = np.zeros(rows, np.uint32)
+        self._lock = threading.Lock()
+        count = os.fstat(self._index).st_size // RECORD.itemsize
+        found = np.frombuffer(os.pread(self._index, count * RECORD.itemsize, 0), RECORD)
+        found = found[(found["row"] < rows) & (found["length"] > 0)]  # a process killed there leaves zeros
+        self._offset[found["row"]], self._length[found["row"]] = found["offset"], found["length"]
+        self._checksums[found["row"]] = found["crc32c"]
+        self._records = count
+        self._end = int((found["offset"] + found["length"]).max(initial=0))
+        _allocate(self._file, size)
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(self._length))
+
+    def put(self, row: int, data: bytes) -> None:
+        with self._lock:
+            offset, self._end = self._end, self._end + len(data)
+            position, self._records = self._records, self._records + 1
+        _write(self._file, data, offset)
+        record = np.array([(row, offset, len(data), _checksum(data), 0)], RECORD)
+        _write(self._index, record.tobytes(), position * RECORD.itemsize)
+        self._offset[row], self._length[row], self._checksums[row] = offset, len(data), record["crc32c"][0]
+
+    def get(self, row: int) -> bytes | None:
+        if not self._length[row]:
+            return None
+        data = os.pread(self._file, int(self._length[row]), int(self._offset[row]))
+        return data if _checksum(data) == self._checksums[row] else None
+
+    def close(self) -> None:
+        os.close(self._file)
+        os.close(self._index)
+
+
+def _open_folder(parent: str, name: str) -> tuple[Path, int | None]:
+    """Make the folder, or find it; return it with the file whose lock says that it is ours. None: it is a new one.
+
+    A process that was cut off from the cluster, and has not noticed yet that it was superseded, may still work in it.
+    """
+    if not parent:
+        return Path(tempfile.mkdtemp(prefix="finetune-")), None
+    folder = Path(parent) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    lock_file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock_file)
+        log.get().warning("cache.in_use", folder=str(folder), why=error.strerror, note="a new folder is made")
+        return Path(tempfile.mkdtemp(prefix="finetune-", dir=parent)), None
+    return folder, lock_file
+
+
+def _checksum(data: bytes) -> int:
+    """Return the CRC32C, and 1 where that is 0, which means that nothing was written."""
+    return storage.crc32c(data) or 1
+
+
+def _allocate(file: int, size: int) -> None:
+    """Take space, so that a full disk is known before the work begins."""
+    if size:
+        os.posix_fallocate(file, 0, size)
 
 
 def _write(file: int, data: bytes, offset: int) -> None:
@@ -162,3 +337,10 @@ def _write(file: int, data: bytes, offset: int) -> None:
     written = 0
     while written < len(data):
         written += os.pwrite(file, data[written:], offset + written)
+
+
+def _unwritable(path: Path, error: OSError) -> errors.UnavailableError:
+    return errors.UnavailableError(
+        f"cannot write to the cache {path}: {error.strerror}",
+        remedy="see whether the volume of cache.dir is still mounted, sound and not full",
+    )

@@ -88,6 +88,7 @@ class Checkpoints:
         self._entries: list[Document] = []
         self._condition = threading.Condition()  # over what waits to be saved
         self._writing = threading.Lock()  # one index at a time
+        self._capture: Callable[[], TrainingState] | None = None
         self._pending: TrainingState | None = None
         self._saving = False
         self._closing = False
@@ -155,7 +156,8 @@ class Checkpoints:
         """Save the state if it is time; if a signal came, save it and stop.
 
         Args:
-            capture: copies the state.
+            capture: copies the state. Until the next call of this, `save_if_possible` may call it at any time, from
+                another thread: in the middle of a step it waits.
             always: it is time: an epoch has ended.
 
         Raises:
@@ -164,14 +166,13 @@ class Checkpoints:
         """
         if self._error:
             raise self._error
+        self._capture = capture
         stopping = signals.received()
         if stopping or always or time.monotonic() - self._saved_at >= self._interval:
             self._saved_at = time.monotonic()
-            with self._condition:
-                self._pending = capture()  # note: of several that wait, only the newest is saved
-                self._condition.notify_all()
+            self._put(capture())
         if stopping:
-            self.flush()
+            self._wait()
             raise errors.StoppedError(
                 f"stopped by {stopping}; the state is saved", remedy="start it again with the same settings: it goes on"
             )
@@ -183,11 +184,39 @@ class Checkpoints:
             errors.StoppedError: another process has taken the run over.
             errors.UnavailableError: it could not be saved, after all retries.
         """
+        self._wait()
+        self._write_index()
+
+    def save_if_possible(self, seconds: float) -> bool:
+        """Save the state as it is, and release the claim, for a process that is about to be cut off. From any thread.
+
+        In the middle of a step no state is whole; what waits to be saved then has these seconds.
+
+        Args:
+            seconds: how long it takes at most.
+
+        Returns:
+            Whether all that was done is saved.
+        """
+        return signals.attempt(self._save_and_release, seconds)
+
+    def _save_and_release(self) -> None:
+        if self._capture is not None:
+            self._put(self._capture())
+        self._wait()
+        self._write_index(released=True)
+
+    def _put(self, state: TrainingState) -> None:
+        with self._condition:
+            self._pending = state  # note: of several that wait, only the newest is saved
+            self._condition.notify_all()
+
+    def _wait(self) -> None:
+        """Wait until nothing waits to be saved; raise what went wrong."""
         with self._condition:
             self._condition.wait_for(lambda: self._error or not (self._pending or self._saving))
         if self._error:
             raise self._error
-        self._write_index()
 
     def _acquire(self) -> None:
         """Claim the run, after waiting for another owner to release it or to fall silent."""
@@ -249,25 +278,26 @@ class Checkpoints:
 
     def _save(self, state: TrainingState) -> None:
         started = time.monotonic()
-        objects = {group: self._write(arrays) for group, arrays in state.arrays().items()}
+        known = {found["name"]: found for kept in self._entries for found in kept["objects"].values()}
+        objects = {group: self._write(arrays, known) for group, arrays in state.arrays().items()}
         entry = {"format": FORMAT, "saved_at": log.timestamp(), "facts": self.facts}
         entry |= {"state": state.document(), "objects": objects}
+        if self._entries and all(self._entries[0][key] == entry[key] for key in ("state", "objects")):
+            return  # note: or else the one to fall back to would be the same again
         before, self._entries = _names(self._entries), [entry, *self._entries][:KEPT]
         self._write_index()
         for name in before - _names(self._entries):
             self._output.delete(name)
         log.get().debug("checkpoint.saved", stage=state.stage, step=state.step, seconds=time.monotonic() - started)
 
-    def _write(self, arrays: Arrays) -> Document:
-        """Write arrays under a name made of their content, unless they are there already."""
+    def _write(self, arrays: Arrays, known: dict[str, Document]) -> Document:
+        """Write arrays under a name made of their content, unless they are among the known ones; they are then."""
         data = _pack(arrays)
         name = f"{self._folder}/{hashlib.sha256(data).hexdigest()}.npz"
-        for entry in self._entries:
-            for known in entry["objects"].values():
-                if known["name"] == name:
-                    return dict(known)
-        written = self._output.write(name, data)
-        return {"name": name, "size": written.size, "crc32c": written.crc32c}
+        if name not in known:
+            written = self._output.write(name, data)
+            known[name] = {"name": name, "size": written.size, "crc32c": written.crc32c}
+        return known[name]
 
     def _read(self, found: Document) -> Arrays:
         read = self._output.read(found["name"])

@@ -9,7 +9,7 @@ import textwrap
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from job import __version__, config, device, log, sources, watch
+from job import __version__, config, device, log, signals, sources, watch
 from job.bars import Bars
 from job.errors import SettingsError, StallError, exit_codes
 from job.progress import Event, Listener, LogListener, Progress
@@ -136,7 +136,8 @@ def _run(loaded: config.Loaded, progress: Progress) -> int:
         progress.subscribe(Bars(terminal))
     if loaded.settings.events.enabled:
         progress.subscribe(kube.EventRecorder(loaded.settings.events, loaded.settings.run.job_uid))
-    progress.subscribe(StallWatch(60 * loaded.settings.device.stall_minutes, partial(_stalled, progress)))
+    seconds = 60 * loaded.settings.device.stall_minutes
+    progress.subscribe(StallWatch(seconds, save=signals.save, last_words=partial(_stalled, progress)))
     pipeline.run(loaded, progress)
     return 0
 

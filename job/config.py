@@ -242,7 +242,8 @@ class CacheSettings(_Group):
     """What is kept on the local disk between epochs: features, encoded images, decoded pixels, in this order."""
 
     dir: LocalPlace = ""
-    """Folder for the cache. Empty: a temporary folder."""
+    """Folder for the cache. What a run that was stopped has kept there, its next start goes on with. Empty: a temporary
+    folder."""
 
     max_bytes: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = None
     """Bytes that the cache may take. Null: half of the free disk."""

@@ -87,7 +87,12 @@ class Dataset:
         starts, images = np.unique(np.flatnonzero(self._wanted) // RANGE * RANGE, return_counts=True)
         missing = dict(zip(starts.tolist(), images.tolist(), strict=True))
         with progress.phase("ingest", int(self._wanted.sum()), "images") as phase:
-            for row, pixels in self._decoded():
+            for start in [start for start in missing if self._is_kept(start)]:
+                self.usable[start : start + RANGE] = self._wanted[start : start + RANGE]
+                phase.advance(missing.pop(start))
+            if reused := int(self.usable.sum()):
+                log.get().info("cache.reused", images=reused, of=int(self._wanted.sum()))
+            for row, pixels in self._decoded(np.flatnonzero(self._wanted & ~self.usable)):
                 start = row - row % RANGE
                 if start not in ranges:
                     ranges[start] = np.zeros((RANGE, self.image_size, self.image_size, 3), np.uint8)
@@ -106,14 +111,25 @@ class Dataset:
         self.quarantined.sort(key=lambda image: image.uri)
 
     def encoded(self, row: int) -> bytes:
-        """Return an image's bytes as they were stored."""
-        return self._cache.encoded(row)
+        """Return an image's bytes as they were stored: kept ones, or read again where the cache is damaged."""
+        kept = self._cache.encoded(row)
+        if kept is not None:
+            return kept
+        log.get().warning("cache.damaged", uri=self.manifest.uri(row), note="the image is read again")
+        [(_, fetched)] = self._fetched(np.array([row]))
+        if isinstance(fetched, storage.LostObject):
+            raise _gone(self.manifest.uri(row), _since_listed(fetched))
+        self._cache.put_encoded(row, fetched)
+        return fetched
 
     def pixels(self, rows: Array) -> Array:
         """Return the pixels of the rows, uint8 [n, image_size, image_size, 3]: kept ones, or decoded again."""
-        if self._cache.pixels is not None:
-            return self._cache.pixels[rows]
-        return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
+        if self._cache.pixels is None:
+            return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
+        pixels, whole = self._cache.pixels.read(rows)
+        for n in np.flatnonzero(~whole):
+            pixels[n] = self._decode_again(int(rows[n]))
+        return pixels
 
     def close(self) -> None:
         """End the decoding threads."""
@@ -125,29 +141,51 @@ class Dataset:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _decoded(self) -> Iterator[tuple[int, Array | None]]:
-        """Yield each row once, in any order, with its pixels, or None where the image cannot be used."""
+    def _is_kept(self, start: int) -> bool:
+        """Whether an earlier start has left all that is made of a range, and the bytes it was made of."""
+        rows = slice(start, min(start + RANGE, len(self.manifest)))
+        wanted = start + np.flatnonzero(self._wanted[rows])
+        return self._cache.has(rows) and all(self._cache.encoded(row) is not None for row in wanted.tolist())
+
+    def _decoded(self, rows: Array) -> Iterator[tuple[int, Array | None]]:
+        """Yield each of the rows once, in any order, with its pixels, or None where the image cannot be used."""
         # note: enough to keep every thread busy while the caller computes, and few enough to bound the memory
         limit = 4 * self._threads + RANGE
         pending: deque[tuple[int, Future[Array]]] = deque()
-        for root in range(len(self.manifest.roots)):
-            rows = np.flatnonzero((self.manifest.root == root) & self._wanted)
-            store = storage.open_store(self.manifest.roots[root], user_project=self._user_project)
-            for index, data in store.read_many(_Objects(self.manifest, rows)):
-                row = int(rows[index])
-                pending.append((row, self._pool.submit(self._take, row, data)))
-                while len(pending) > limit or (pending and pending[0][1].done()):
-                    yield self._outcome(*pending.popleft())
+        for row, data, is_kept in self._encoded(rows):
+            pending.append((row, self._pool.submit(self._take, row, data, is_kept=is_kept)))
+            while len(pending) > limit or (pending and pending[0][1].done()):
+                yield self._outcome(*pending.popleft())
         while pending:
             yield self._outcome(*pending.popleft())
 
-    def _take(self, row: int, data: bytes | storage.LostObject) -> Array:
+    def _encoded(self, rows: Array) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
+        """Yield the bytes of each row, and whether an earlier start has left them here: these first."""
+        missing = np.ones(len(rows), bool)
+        for n, row in enumerate(rows.tolist()):
+            data = self._cache.encoded(row)
+            if data is not None:
+                missing[n] = False
+                yield row, data, True
+        for row, fetched in self._fetched(rows[missing]):
+            yield row, fetched, False
+
+    def _fetched(self, rows: Array) -> Iterator[tuple[int, bytes | storage.LostObject]]:
+        """Yield what the stores give for each row, as it arrives."""
+        for root in np.unique(self.manifest.root[rows]):
+            of_root = rows[self.manifest.root[rows] == root]
+            store = storage.open_store(self.manifest.roots[root], user_project=self._user_project)
+            for index, data in store.read_many(_Objects(self.manifest, of_root)):
+                yield int(of_root[index]), data
+
+    def _take(self, row: int, data: bytes | storage.LostObject, *, is_kept: bool) -> Array:
         """Check and decode one image, and keep its bytes. Runs in a thread of the pool."""
         if isinstance(data, storage.LostObject):
-            raise images.UnreadableImage(data.reason, f"the object is {data.reason} since it was listed")
+            raise images.UnreadableImage(data.reason, _since_listed(data))
         header = images.read_header(data, max_pixels=self._max_pixels)
         pixels = decode.decode_image(data, header, self.image_size)
-        self._cache.put_encoded(row, data)
+        if not is_kept:
+            self._cache.put_encoded(row, data)
         return pixels
 
     def _outcome(self, row: int, future: Future[Array]) -> tuple[int, Array | None]:
@@ -158,17 +196,25 @@ class Dataset:
             size = int(self.manifest.size[row])
             image = Quarantined(self.manifest.uri(row), label, size, error.reason, error.detail)
             if self._is_final:
-                raise errors.DataError(
-                    f"{image.uri} cannot be read any more, and this run has begun with it: {image.detail}",
-                    remedy="put it back as it was, or start a new Job or another run.id: a run of its own",
-                ) from None
+                raise _gone(image.uri, image.detail) from None
             log.get().warning("image.quarantined", uri=image.uri, reason=image.reason, detail=image.detail)
             self.quarantined.append(image)
             return row, None
 
     def _decode_again(self, row: int) -> Array:
-        data = self._cache.encoded(row)
+        data = self.encoded(row)
         return decode.decode_image(data, images.read_header(data, max_pixels=self._max_pixels), self.image_size)
+
+
+def _since_listed(lost: storage.LostObject) -> str:
+    return f"the object is {lost.reason} since it was listed"
+
+
+def _gone(uri: str, detail: str) -> errors.DataError:
+    return errors.DataError(
+        f"{uri} cannot be read any more, and this run has begun with it: {detail}",
+        remedy="put it back as it was, or start a new Job or another run.id: a run of its own",
+    )
 
 
 class _Objects(Sequence[storage.ObjectInfo]):

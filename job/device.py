@@ -44,6 +44,8 @@ class Device:
     threads: int
     """Intra-op threads."""
     onednn: bool
+    tensorflow: str
+    """Its version."""
     precision: Precision = "float32"
     """What the backbone computes in; the head is float32 always."""
     xla: bool = False
@@ -96,6 +98,7 @@ def configure(settings: Settings, *, threads: int | None = None) -> Device:
         cpu=cpu_name(),
         threads=threads,
         onednn=config.get_environment("TF_ENABLE_ONEDNN_OPTS") == "1",
+        tensorflow=tf.__version__,
         precision=precision(settings.device, found.gpus if found else ()),
         xla=bool(settings.device.xla),
     )

@@ -59,11 +59,10 @@ def score(classifier: Classifier, examples: Examples, rows_of: dict[str, Array])
         examples: with pixels as inputs.
         rows_of: the split's name -> rows, int [n].
     """
-    predict = stages.predictor(examples, BATCH)
     scores = {}
     for side in ("validation", "test"):
         if len(rows := rows_of[side]):
-            logits = predict(rows)
+            logits = stages.predict(examples, rows, BATCH)
             loss, accuracy = stages.measure(classifier, logits, examples.labels[rows])
             probabilities = classifier.probabilities(tf.constant(logits)).numpy()
             scores[side] = Scores(split=side, rows=rows, probabilities=probabilities, loss=loss, accuracy=accuracy)

@@ -43,47 +43,45 @@ class ServedModel(tf.Module):  # type: ignore[misc] # TensorFlow has no types
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        self._classifier = classifier
-        self._base_model = folding.merge(classifier.base_model)
-        # note: tf.Module finds tf.Variables, and not those that Keras wraps
-        variables = [*self._base_model.variables, *classifier.head_variables()]
-        self._variables = [variable.value for variable in variables]
+        base_model, labels, size = folding.merge(classifier.base_model), classifier.labels, classifier.image_size
+        # note: these alone are looked at when it is saved; it takes seconds to go through all layers of a Keras model
+        self._variables = [variable.value for variable in (*base_model.variables, *classifier.head_variables())]
 
-    def serving_default(self, pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the labels' probabilities for pixels, uint8 [n, size, size, 3]."""
-        classifier = self._classifier
-        maps = self._base_model(classifier.rescaling(pixels), training=False)
-        logits = classifier.head_logits(tf.reduce_mean(maps, axis=(1, 2)))
-        labels = tf.tile(tf.constant([list(classifier.labels)]), [tf.shape(pixels)[0], 1])
-        return {"probabilities": classifier.probabilities(logits), "labels": labels}
+        def serving_default(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+            maps = base_model(classifier.rescaling(pixels), training=False)
+            logits = classifier.head_logits(tf.reduce_mean(maps, axis=(1, 2)))
+            names = tf.tile(tf.constant([list(labels)]), [tf.shape(pixels)[0], 1])
+            return {"probabilities": classifier.probabilities(logits), "labels": names}
 
-    def serve_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Return the labels' probabilities for encoded images, string [n]."""
-        return self.serving_default(decode.decode_batch(image_bytes, self._classifier.image_size))
+        pixels = tf.TensorSpec((None, size, size, 3), tf.uint8, "pixels")
+        self.serving_default = tf.function(serving_default, input_signature=[pixels], autograph=False)
+
+        def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+            served: dict[str, tf.Tensor] = self.serving_default(decode.decode_batch(image_bytes, size))
+            return served
+
+        image_bytes = tf.TensorSpec((None,), tf.string, "image_bytes")
+        self.serve_bytes = tf.function(serve_bytes, input_signature=[image_bytes], autograph=False)
 
 
 def save(classifier: Classifier, folder: Path) -> None:
-    """Write ``model.keras``, ``saved_model/`` and ``labels.txt`` into `folder`."""
-    folder.mkdir()
-    classifier.model.save(folder / "model.keras")
-    served, size = ServedModel(classifier), classifier.image_size
-    tf.saved_model.save(
-        served,
-        str(folder / "saved_model"),
-        signatures={
-            "serving_default": tf.function(
-                served.serving_default,
-                input_signature=[tf.TensorSpec((None, size, size, 3), tf.uint8, "pixels")],
-                autograph=False,
-            ),
-            "serve_bytes": tf.function(
-                served.serve_bytes,
-                input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")],
-                autograph=False,
-            ),
-        },
-    )
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
+    """Write ``model.keras``, ``saved_model/`` and ``labels.txt`` into `folder`.
+
+    Raises:
+        errors.UnavailableError: they cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True)
+        classifier.model.save(folder / "model.keras")
+        served = ServedModel(classifier)
+        signatures = {"serving_default": served.serving_default, "serve_bytes": served.serve_bytes}
+        tf.saved_model.save(served, str(folder / "saved_model"), signatures=signatures)
+        (folder / "labels.txt").write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")
+    except (OSError, tf.errors.OpError) as error:
+        raise errors.UnavailableError(
+            f"the model cannot be written to {folder}: {error}",
+            remedy="see whether the volume of cache.dir has room and is sound; the next start exports it again",
+        ) from error
 
 
 class Scorer:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job import device, identity, log, manifest, publish, split, storage
+from job import __version__, device, identity, log, manifest, publish, signals, split, storage
 from job.checkpoint import Data
 from job.labels import SPLIT_NAMES
 from job.state import STAGES, TrainingState
@@ -53,7 +53,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
         this = publish.open_run(output, loaded, identity.identify(settings, listing.listed))
     outcome = this.published()
     if outcome is None:
-        with this.checkpoints(settings) as checkpoints:
+        with this.checkpoints(settings) as checkpoints, signals.saving(checkpoints.save_if_possible):
             # It may have been published while this start waited for the claim.
             outcome = this.published() or train(loaded, this, checkpoints, listing, timing, progress)
     outcome.check()
@@ -120,9 +120,15 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         classifier.fold(precision=machine.precision, xla=machine.xla)
 
     needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
+    # What is kept on the cache volume is used again by a later start, where it was made from the same.
+    content = {"data": data.listed.digest(), "finetune": __version__}
+    pixels_of = content | {"image_size": classifier.image_size, "tensorflow": machine.tensorflow}
+    features_of = pixels_of | {"weights": origin.digest, "device": dataclasses.asdict(machine)}
     with (
         cache.Cache(
             settings.cache,
+            run_id=this.id,
+            made_from={"encoded": content, "pixels": pixels_of, "features": features_of},
             images=len(data.listed),
             encoded_bytes=int(data.listed.size.sum()),
             image_size=classifier.image_size,
@@ -181,10 +187,10 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         progress.event("model.chosen", keep=settings.keep, stage=chosen.stage, epoch=chosen.epoch)
 
         # What the model is worth, and whether what is published answers as it does.
-        with timing.part("evaluate"):
-            scores = evaluate.score(classifier, examples["fine_tuning"], rows_of)
         exported = kept.folder / "model"
         with export.Scorer() as scorer:
+            with timing.part("evaluate"):
+                scores = evaluate.score(classifier, examples["fine_tuning"], rows_of)
             with timing.part("export"):
                 export.save(classifier, exported)
             with timing.part("verify"):

@@ -6,6 +6,7 @@ status.json (``status.py``). A listener that fails is dropped with a warning and
 Events are dotted and past tense, with facts as keywords. Any name will do; some are understood:
 
     stage.started    stage, epochs; epochs_done where the stage goes on after an interruption
+    stage.first_step stage, step, seconds: this start's first, compilation counted; from here on the device is busy
     epoch.finished   the canonical line: stage, epoch (from 1), loss, accuracy, val_loss, val_accuracy, seconds,
                      images_per_second; eta_seconds (to the end of the stage) is added here
     stage.finished   stage

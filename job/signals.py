@@ -2,7 +2,8 @@
 
 GKE gives a Spot Pod 15 seconds. What is under way is either a training step, which is finished and saved (`deferred`),
 or something that the next Pod does again: that is left at once, by KeyboardInterrupt, which libraries expect and do not
-swallow. Whatever hangs then is cut off after `GRACE_SECONDS`; a second signal ends the process at once.
+swallow. Whatever hangs is cut off after `GRACE_SECONDS`, what can be saved being saved first; a second signal ends the
+process at once.
 
 Nothing heavy is imported here: `install` is the first thing that the program does.
 """
@@ -24,11 +25,13 @@ if TYPE_CHECKING:
 STOPPED = 75
 """The exit code: errors.StoppedError has the same, and is not imported here."""
 
-GRACE_SECONDS = 6.5
+GRACE_SECONDS, SAVE_SECONDS, WORDS_SECONDS = 5.0, 1.7, 0.5
+"""How long the main thread may take to end by itself; then to save for it; and then to say so: below 8 together."""
 
 _mode: Literal["exit", "raise", "defer"] = "exit"
 _received: signal.Signals | None = None
 _last_words: Callable[[], object] = int
+_save: Callable[[float], bool] | None = None
 
 
 def install() -> None:
@@ -48,6 +51,35 @@ def interrupting(last_words: Callable[[], object]) -> Iterator[None]:
     _last_words = last_words
     with _in_mode("raise"):
         yield
+
+
+@contextlib.contextmanager
+def saving(save: Callable[[float], bool]) -> Iterator[None]:
+    """Let `save` be tried before the process is cut off, while the block runs.
+
+    Args:
+        save: gets the seconds that it has, and returns whether all is saved. Called in another thread.
+    """
+    global _save  # noqa: PLW0603
+    before, _save = _save, save
+    try:
+        yield
+    finally:
+        _save = before
+
+
+def save(seconds: float) -> bool:
+    """Save what can be saved, for a process that is about to be cut off; return whether all that was done is saved."""
+    return _save is not None and _save(seconds)
+
+
+def attempt(action: Callable[[], object], seconds: float) -> bool:
+    """Return whether `action` came to its end within so many seconds. It runs in a thread, and may hang there."""
+    done: list[object] = []
+    thread = threading.Thread(target=lambda: done.append(action()), name="attempt", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(done)
 
 
 def leave(code: int) -> int:
@@ -87,10 +119,11 @@ def _handle(number: int, _frame: FrameType | None) -> None:
 
 
 def _cut_off() -> None:
+    end = time.monotonic() + GRACE_SECONDS + SAVE_SECONDS
     time.sleep(GRACE_SECONDS)
-    words = threading.Thread(target=_last_words, name="last words", daemon=True)
-    words.start()
-    words.join(0.5)
+    if not save(SAVE_SECONDS):  # what the main thread is at may still come to something
+        time.sleep(max(0.0, end - time.monotonic()))
+    attempt(_last_words, WORDS_SECONDS)
     os._exit(STOPPED)
 
 

@@ -8,7 +8,9 @@ the same bits.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +61,16 @@ class Examples:
     seed: int
     train: Array
     validation: Array
+
+    @functools.cached_property
+    def predict(self) -> Callable[[Array], tf.Tensor]:
+        """A compiled function: inputs -> logits, nothing dropped."""
+
+        def forward(inputs: tf.Tensor) -> tf.Tensor:
+            return self.logits(inputs, None)
+
+        compiled: Callable[[Array], tf.Tensor] = tf.function(forward, input_signature=[self.spec], autograph=False)
+        return compiled
 
 
 def examples(
@@ -169,6 +181,7 @@ class Training:
         self._state = state
         self._progress = progress
         self._after_step = after_step
+        self._changing = threading.Lock()  # held while the state is not whole: in the middle of a step
         self._optimizer = keras.optimizers.Adam(settings.learning_rate * state.learning_rate_scale, name="adam")
         if classifier.precision == "float16":  # whose small gradients would be zero
             self._optimizer = keras.optimizers.LossScaleOptimizer(self._optimizer, name="loss_scale")
@@ -176,13 +189,14 @@ class Training:
         for variable in self._optimizer.variables if state.optimizer else ():
             variable.assign(state.optimizer[variable.path])
         self._step = _compile(classifier, examples, self._optimizer, state.micro_batch)
-        self._predict = predictor(examples, settings.batch_size, lambda: after_step(self.capture, always=False))
         self._good = self.capture()
+        self._has_stepped = False
 
     def capture(self) -> TrainingState:
-        """Return a copy of the state with the values of all variables."""
-        optimizer = {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
-        return self._state.captured(self._classifier.state(), optimizer)
+        """Return a copy of the state with the values of all variables. Another thread waits for the end of a step."""
+        with self._changing:
+            optimizer = {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
+            return self._state.captured(self._classifier.state(), optimizer)
 
     def epoch(self) -> None:
         """Train to the end of the epoch under way, measure, and note the result."""
@@ -198,7 +212,10 @@ class Training:
             return
         trained = time.monotonic() - started
         rows = examples.validation
-        val_loss, val_accuracy = measure(self._classifier, self._predict(rows), examples.labels[rows])
+        logits = predict(
+            examples, rows, self._settings.batch_size, lambda: self._after_step(self.capture, always=False)
+        )
+        val_loss, val_accuracy = measure(self._classifier, logits, examples.labels[rows])
         result = EpochResult(
             stage=state.stage,
             epoch=len(state.history) + 1,
@@ -210,9 +227,10 @@ class Training:
             images_per_second=images / trained,
             input_wait=waited / trained,
         )
-        state.finish_epoch(result)
-        if state.best is None or val_loss < state.best.val_loss:
-            state.best, state.best_weights = result, self._classifier.state()
+        with self._changing:
+            state.finish_epoch(result)
+            if state.best is None or val_loss < state.best.val_loss:
+                state.best, state.best_weights = result, self._classifier.state()
         self._progress.event("epoch.finished", **dataclasses.asdict(result), epochs=self._settings.epochs)
         self._good = self.capture()
         self._after_step(lambda: self._good, always=True)
@@ -233,7 +251,13 @@ class Training:
                 # note: the key is of the step within the run, so that a resumed run drops the same features
                 key = ((examples.seed + STAGES.index(state.stage)) % 2**32, state.epoch * len(batches) + state.step)
                 arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
+                started = time.monotonic()
+                self._changing.acquire()  # note: it stays so where the loss is not finite, until `_go_back`
                 loss_sum, correct = self._take_step(arguments)
+                if not self._has_stepped:  # it is what whoever waits for the GPU to be used wants to know
+                    self._has_stepped = True
+                    seconds = time.monotonic() - started
+                    self._progress.event("stage.first_step", stage=state.stage, step=state.step + 1, seconds=seconds)
                 if not math.isfinite(loss_sum):
                     rate = settings.learning_rate * state.learning_rate_scale
                     raise errors.NotFiniteError(
@@ -244,6 +268,7 @@ class Training:
                 state.loss_sum += loss_sum
                 state.correct += correct
                 state.step += 1
+                self._changing.release()
                 waited += wait
                 phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
                 self._after_step(self.capture, always=False)
@@ -281,6 +306,7 @@ class Training:
         state.epoch, state.step, state.loss_sum, state.correct = good.epoch, good.step, good.loss_sum, good.correct
         state.learning_rate_scale /= 2
         self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
+        self._changing.release()
         self._progress.event(
             "training.went_back",
             severity="warning",
@@ -299,25 +325,14 @@ def order(seed: int, stage: StageName, epoch: int, images: int) -> Array:
     return np.random.Generator(np.random.Philox(key)).permutation(images)
 
 
-def predictor(
-    examples: Examples, batch_size: int, after_batch: Callable[[], None] = lambda: None
-) -> Callable[[Array], Array]:
-    """Return a compiled function: rows, int [n] -> their logits, float32 [n, outputs], in the same order."""
-
-    def forward(inputs: tf.Tensor) -> tf.Tensor:
-        return examples.logits(inputs, None)
-
-    compiled = tf.function(forward, input_signature=[examples.spec], autograph=False)
-
-    def predict(rows: Array) -> Array:
-        batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-        logits = []
-        for inputs, _ in prefetch(examples.inputs, batches):
-            logits.append(compiled(inputs).numpy())
-            after_batch()
-        return np.concatenate(logits)
-
-    return predict
+def predict(examples: Examples, rows: Array, batch_size: int, after_batch: Callable[[], None] = lambda: None) -> Array:
+    """Return the logits, float32 [n, outputs], of the rows, int [n], in the same order."""
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    logits = []
+    for inputs, _ in prefetch(examples.inputs, batches):
+        logits.append(examples.predict(inputs).numpy())
+        after_batch()
+    return np.concatenate(logits)
 
 
 def measure(classifier: Classifier, logits: Array, labels: Array) -> tuple[float, float]:
@@ -370,20 +385,21 @@ def _compile(
         right = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
         return tape.gradient(loss, variables), tf.reduce_sum(losses), right
 
-    def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        moves, loss_sum, correct = gradients(inputs, labels, dropout_seed, tf.shape(labels)[0])
-        optimizer.apply(moves, variables)
-        return loss_sum, correct
-
-    if micro_batch is None:
-        compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec], autograph=False)
-        return compiled
     part_of = tf.function(
         gradients,
         input_signature=[examples.spec, labels_spec, seed_spec, tf.TensorSpec((), tf.int32)],
         autograph=False,
         jit_compile=classifier.xla or None,
     )
+
+    def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        moves, loss_sum, correct = part_of(inputs, labels, dropout_seed, tf.shape(labels)[0])
+        optimizer.apply(moves, variables)
+        return loss_sum, correct
+
+    if micro_batch is None:
+        compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec], autograph=False)
+        return compiled
 
     def step_by_parts(inputs: Array, labels: Array, dropout_seed: Array) -> tuple[tf.Tensor, tf.Tensor]:
         sums: list[Any] = []

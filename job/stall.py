@@ -1,37 +1,49 @@
 """Ends a run that has stopped getting anywhere, so that its GPU is not paid for in vain.
 
-A download that hangs without an error, a deadlock, a GPU that does not answer: none of them ends by itself. The state
-was saved when it was last worth saving; another Pod goes on from there.
+A download that hangs without an error, a deadlock, a GPU that does not answer: none of them ends by itself. What can be
+saved is saved; another Pod goes on from there. Whatever hangs may hold a lock that is needed for this, so that each
+part of it has its seconds, and then the process ends all the same.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import os
+import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING
 
+from job import log, signals
 from job.errors import StallError
 from job.progress import Event, Listener, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SAVE_SECONDS, WORDS_SECONDS = 10.0, 3.0
+
 
 class StallWatch(Listener):
-    """Watches from a thread of its own. After too long a silence it dumps all stacks and ends the process.
+    """Watches from a thread of its own. After too long a silence it logs all stacks, saves, and ends the process.
 
     Args:
         seconds: of silence.
+        save: saves what can be saved within the seconds that it gets, and returns whether all is saved.
         last_words: gets the error before the end: for the log and the termination message.
         end: ends the process.
     """
 
     def __init__(
-        self, seconds: float, last_words: Callable[[StallError], None], end: Callable[[int], object] = os._exit
+        self,
+        seconds: float,
+        *,
+        save: Callable[[float], bool],
+        last_words: Callable[[StallError], None],
+        end: Callable[[int], object] = os._exit,
     ) -> None:
         self._seconds = seconds
+        self._save = save
         self._last_words = last_words
         self._end = end
         self._heard = time.monotonic()
@@ -52,16 +64,27 @@ class StallWatch(Listener):
 
     def _watch(self) -> None:
         while not self._closed.wait(self._seconds / 20):
-            if time.monotonic() - self._heard < self._seconds:
-                continue
-            faulthandler.dump_traceback(all_threads=True)
-            error = StallError(
-                f"no progress for {self._seconds / 60:g} minutes (device.stall_minutes)",
-                remedy="the stacks of all threads are in the log above; start it again: it goes on from its last "
-                "checkpoint. If single steps take that long, raise device.stall_minutes",
-            )
-            try:
-                self._last_words(error)
-            finally:
-                self._end(error.exit_code)
-            return
+            if time.monotonic() - self._heard >= self._seconds:
+                self._give_up()
+                return
+
+    def _give_up(self) -> None:
+        signals.attempt(lambda: log.get().error("run.stalled", stacks=_stacks()), WORDS_SECONDS)
+        kept = "the state is saved" if self._save(SAVE_SECONDS) else "what was saved before is kept"
+        error = StallError(
+            f"no progress for {self._seconds / 60:g} minutes (device.stall_minutes); {kept}",
+            remedy="the stacks of all threads are in the log above; start it again: it goes on. If single steps take "
+            "that long, raise device.stall_minutes",
+        )
+        signals.attempt(lambda: self._last_words(error), WORDS_SECONDS)
+        self._end(error.exit_code)
+
+
+def _stacks() -> str:
+    """Return where each thread is, as tracebacks show it."""
+    frames = sys._current_frames()  # noqa: SLF001 (documented, and the only way)
+    return "\n".join(
+        f"{thread.name}:\n" + "".join(traceback.format_stack(frames[thread.ident]))
+        for thread in threading.enumerate()
+        if thread.ident in frames
+    )

@@ -21,18 +21,19 @@ class Attempt:
 
     Args:
         arguments: flags of ``finetune run``.
+        within: a command that it is started by.
         environment: added to this process's own.
 
     Attributes:
         events: the lines of its log so far.
     """
 
-    def __init__(self, arguments: Sequence[str | Path], **environment: str) -> None:
+    def __init__(self, arguments: Sequence[str | Path], within: Sequence[str] = (), **environment: str) -> None:
         self.events: list[dict[str, Any]] = []
         self._changed = threading.Condition()
         self._ended = False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "job", "run", *map(str, arguments)],
+            [*within, sys.executable, "-m", "job", "run", *map(str, arguments)],
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},
         )

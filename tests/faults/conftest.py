@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from attempts import Attempt
 from runs import SMALL, arrays_sha256, draw, only_run
+
+from job import storage
 
 STEPS = ("--feature_extraction.epochs", "2", "--fine_tuning.epochs", "2", "--checkpoint.interval", "0.1")
 FLAGS = (*SMALL, *STEPS, "--feature_extraction.batch_size", "4", "--fine_tuning.batch_size", "4")
@@ -27,3 +31,13 @@ def undisturbed(flags: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
     with Attempt([*flags, "--output.uri", output]) as attempt:
         assert 0 == attempt.wait(), attempt.events[-1]
     return arrays_sha256(only_run(output) / "model/model.keras")
+
+
+@pytest.fixture
+def uploaded(flags: tuple[str, ...], bucket: str) -> tuple[str, ...]:
+    """The same flags, with the pictures in a bucket."""
+    *others, folder = flags
+    store = storage.open_store(f"gs://{bucket}/in")
+    for path in Path(folder).glob("*/*"):
+        store.write(path.relative_to(folder).as_posix(), path)
+    return (*others, store.uri)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import time
 from typing import TYPE_CHECKING
 
-import pytest
 from attempts import Attempt
+from held import Hold
 from runs import arrays_sha256, only_run
+
+from job import storage
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from conftest import Proxy
 
 MOMENTS = (
     "input.listed",
@@ -52,45 +57,30 @@ def test_sigkill(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> No
     assert not list((only_run(tmp_path) / "checkpoints").rglob("*.npz"))
 
 
-@pytest.mark.parametrize(
-    "moment", ["run.started", "device.configured", "cache.opened", "stage.started", "model.chosen"]
-)
-def test_sigterm(flags: tuple[str, ...], undisturbed: str, tmp_path: Path, moment: str) -> None:
-    """SIGTERM in any phase ends the process with 75 within 8 seconds, and the next start goes on to the same bits."""
-    with Attempt([*flags, "--output.uri", tmp_path]) as attempt:
-        assert attempt.wait_for(moment)
-        seconds = attempt.stop(signal.SIGTERM)
+def test_sigkill_after_success(uploaded: tuple[str, ...], bucket: str, proxy: Proxy) -> None:
+    """Killed between _SUCCESS and latest.json, a run is completed by its next start: latest.json, no checkpoints."""
+    output = f"gs://{bucket}/out"
+    store = storage.open_store(output)
+    run = [*uploaded, "--output.uri", output]
+    proxy.fault = hold = Hold(lambda request: "latest.json" in request.path)
+    with Attempt(run) as attempt:
+        assert hold.reached.wait(240)
+        attempt.stop(signal.SIGKILL)
+        hold.released.set()
+    before = {found.name for found in store.list("")}
+    with Attempt(run) as following:
+        assert 0 == following.wait(), following.events[-1]
+    after = {found.name for found in store.list("")}
+    latest = store.read("latest.json")
+    assert latest is not None
+    [success] = [name for name in before if name.endswith("/_SUCCESS")]
+    run_id = success.split("/")[1]
 
-    assert 75 == attempt.process.returncode, attempt.events[-1]
-    assert seconds < 8
-    assert undisturbed == finish(flags, tmp_path)[0]
-
-
-def test_sigterm_in_stage_2_repeats_no_step(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """After SIGTERM in the middle of an epoch the next start takes the very next step."""
-    with Attempt([*flags, "--output.uri", tmp_path, "--checkpoint.interval", "1000"]) as attempt:
-        attempt.wait_for("epoch.finished", 3)
-        attempt.stop(signal.SIGTERM)
-    assert 75 == attempt.process.returncode
-    stopped = attempt.events[-1]
-    assert ("run.stopped", "WARNING") == (stopped["event"], stopped["severity"])
-    assert "stopped by SIGTERM; the state is saved" in stopped["message"]
-
-    with Attempt([*flags, "--output.uri", tmp_path]) as attempt:
-        loaded = attempt.wait_for("checkpoint.loaded")
-        assert loaded
-        assert 0 == attempt.wait()
-    assert "fine_tuning" == loaded["stage"]
-    assert undisturbed == arrays_sha256(only_run(tmp_path) / "model/model.keras")
-
-
-def test_second_signal(flags: tuple[str, ...], tmp_path: Path) -> None:
-    """A second signal ends the process at once, also with 75."""
-    with Attempt([*flags, "--output.uri", tmp_path]) as attempt:
-        attempt.wait_for("stage.started", 2)
-        attempt.process.send_signal(signal.SIGINT)
-        attempt.stop(signal.SIGINT)
-    assert 75 == attempt.process.returncode
+    assert run_id == json.loads(latest[0])["run_id"]
+    assert {"latest.json"} == after - before
+    assert before - after
+    assert all(name.startswith(f"runs/{run_id}/checkpoints/") for name in before - after)
+    assert "device.configured" not in following.names()
 
 
 def test_damaged_checkpoint(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:

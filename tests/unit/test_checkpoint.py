@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -145,3 +146,65 @@ def test_released_by_a_failure(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path, "b"):
         claim = json.loads((tmp_path / "c/index.json").read_text())["claim"]
     assert ("b", False) == (claim["owner"], claim["released"])
+
+
+def test_saved_for_a_process_that_hangs(tmp_path: Path) -> None:
+    """Between two steps the state is saved from another thread, and the claim released."""
+    steps = iter([1, 2])
+    with open_checkpoints(tmp_path, "a") as checkpoints:
+        checkpoints.after_step(lambda: state(next(steps)), always=True)  # the next to ask gets the state of step 2
+        assert checkpoints.save_if_possible(20)
+        claim = json.loads((tmp_path / "c/index.json").read_text())["claim"]
+    loaded, _ = load(tmp_path)
+
+    assert claim["released"]
+    assert loaded is not None
+    assert 2 == loaded.step
+
+
+def test_nothing_is_captured_in_a_step(tmp_path: Path) -> None:
+    """In the middle of a step what waits to be saved is saved, and no more; and it takes no longer than it may."""
+    step_ends, first = threading.Event(), iter([state(1)])
+
+    def capture() -> TrainingState:
+        if (captured := next(first, None)) is None:
+            step_ends.wait(20)
+        return captured or state(2)
+
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.after_step(capture, always=True)
+        assert not checkpoints.save_if_possible(0.5)
+        index = json.loads((tmp_path / "c/index.json").read_text())
+        step_ends.set()
+
+    assert [1] == [entry["state"]["step"] for entry in index["checkpoints"]]
+
+
+def test_nothing_to_save(tmp_path: Path) -> None:
+    """Before the first step there is nothing to save, and nothing is lost."""
+    with open_checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.save_if_possible(20)
+    assert load(tmp_path)[0] is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the log has it
+def test_superseded_process_saves_nothing(tmp_path: Path) -> None:
+    """A process that hung until another one took the run over leaves that one's states alone."""
+    first = open_checkpoints(tmp_path)
+    with first, open_checkpoints(tmp_path) as second:
+        first.after_step(lambda: state(1), always=False)
+        second.after_step(lambda: state(2), always=True)
+        second.flush()
+        assert not first.save_if_possible(20)
+    loaded, _ = load(tmp_path)
+
+    assert loaded is not None
+    assert 2 == loaded.step
+
+
+def test_same_state_again(tmp_path: Path) -> None:
+    """A state that is saved again does not take the place of the one to fall back to."""
+    save(tmp_path, 1, 2, 2)
+    index = json.loads((tmp_path / "c/index.json").read_text())
+
+    assert [2, 1] == [entry["state"]["step"] for entry in index["checkpoints"]]

@@ -144,7 +144,8 @@ def test_last_batch_counts(classifier: model.Classifier) -> None:
     stages.run("feature_extraction", settings(epochs=1), classifier, spy, state, progress=progress, after_step=ignore)
 
     assert [3, 3, 2] == seen[:3]
-    assert ["stage.started", "epoch.finished", "stage.finished"] == [event.name for event in recorder.events]
+    expected = ["stage.started", "stage.first_step", "epoch.finished", "stage.finished"]
+    assert expected == [event.name for event in recorder.events]
 
 
 def test_keep_best_and_last(classifier: model.Classifier) -> None:
@@ -158,7 +159,7 @@ def test_keep_best_and_last(classifier: model.Classifier) -> None:
     assert all(np.array_equal(last[path], value) for path, value in classifier.state().items())
     assert best == stages.keep("best", classifier, state)
     data = examples(classifier, "fine_tuning")
-    logits = stages.predictor(data, 4)(data.validation)
+    logits = stages.predict(data, data.validation, 4)
     loss, accuracy = stages.measure(classifier, logits, LABELS[data.validation])
     assert (best.val_loss, best.val_accuracy) == (pytest.approx(loss, rel=1e-4), accuracy)
 
@@ -306,6 +307,29 @@ def test_mixed_precision(classifier: model.Classifier, precision: str) -> None:
     assert {"float32"} == {layer.compute_dtype for layer in classifier.base_model.layers}
     assert {precision, "float32"} == {layer.compute_dtype for layer in classifier._folded.layers} | {"float32"}
     assert state.history[-1].loss < state.history[0].loss
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_xla(classifier: model.Classifier, micro_batch: int | None) -> None:
+    """Compiled with XLA a step does the same, whole or in parts; all but the optimizer is compiled."""
+    data, results = examples(classifier, "fine_tuning"), []
+    classifier.set_trainable("fine_tuning")
+    before = classifier.state()
+    for xla in (False, True):
+        classifier.load_state(before)
+        classifier.fold(xla=xla)
+        step = stages._compile(classifier, data, keras.optimizers.SGD(1.0), micro_batch)
+        loss, correct = step(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
+        results.append((float(loss), int(correct), classifier.state()))
+        if micro_batch is None:
+            calls = [node for node in step.get_concrete_function().graph.as_graph_def().node if "Call" in node.op]
+            assert xla == any(node.attr["_XlaMustCompile"].b for node in calls)
+
+    (loss, correct, plain), (xla_loss, xla_correct, compiled) = results
+    assert (loss, correct) == (pytest.approx(xla_loss, rel=1e-4), xla_correct)
+    assert any(plain[path].tobytes() != before[path].tobytes() for path in before)
+    for path, value in compiled.items():
+        np.testing.assert_allclose(value, plain[path], rtol=1e-3, atol=1e-5)
 
 
 def test_wrong_trainable_variables_are_noticed(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,161 @@
+"""Disks that fill up, vanish or lie, and caches that outlive a run: it ends in the same bits, or says what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from attempts import Attempt
+from runs import arrays_sha256, only_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def moved(flags: tuple[str, ...], tmp_path: Path) -> tuple[str, ...]:
+    """The flags of a run of the same pictures, in a folder that a test may change."""
+    shutil.copytree(flags[-1], tmp_path / "in")
+    return (*flags[:-1], str(tmp_path / "in"), "--cache.dir", str(tmp_path / "cache"))
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Path]:
+    """Mount an empty disk of some bytes."""
+    if os.getuid() != 0:
+        pytest.skip("a disk can be mounted by root only")
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def finish(*arguments: str | Path, output: Path) -> tuple[str, Attempt]:
+    """Take a run to its end; return the sha256 of its arrays."""
+    with Attempt([*arguments, "--output.uri", output]) as attempt:
+        assert 0 == attempt.wait(), attempt.events[-1]
+    return arrays_sha256(only_run(output) / "model/model.keras"), attempt
+
+
+def found(attempt: Attempt, name: str) -> dict[str, object]:
+    """Return the one event of a name."""
+    [event] = [event for event in attempt.events if event["message"] == name]
+    return event
+
+
+def test_nothing_is_read_again(moved: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
+    """A Job's next Pod goes on with what lies on the cache volume: the input is neither listed nor read again."""
+    moved = (*moved, "--run.job_uid", "uid-1")
+    with Attempt([*moved, "--output.uri", tmp_path / "out"]) as attempt:
+        attempt.wait_for("epoch.finished")
+        attempt.stop(signal.SIGKILL)
+    shutil.rmtree(tmp_path / "in")
+
+    arrays, attempt = finish(*moved, output=tmp_path / "out")
+
+    assert undisturbed == arrays
+    assert (32, 32) == (found(attempt, "cache.reused")["images"], found(attempt, "cache.opened")["encoded_found"])
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_damaged_cache(moved: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
+    """What is damaged on the cache volume is made again, from the store where it must be."""
+    with Attempt([*moved, "--output.uri", tmp_path / "out"]) as attempt:
+        attempt.wait_for("epoch.finished")
+        attempt.stop(signal.SIGKILL)
+    [folder] = (tmp_path / "cache").iterdir()
+    for name in ("features", "pixels", "encoded"):
+        data = bytearray((folder / name).read_bytes())
+        for at in range(0, len(data), len(data) // 5):
+            data[at] ^= 255
+        (folder / name).write_bytes(data)
+
+    arrays, attempt = finish(*moved, output=tmp_path / "out")
+
+    assert undisturbed == arrays
+    assert "cache.reused" not in attempt.names()
+
+
+def test_cache_that_vanishes(moved: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
+    """A cache folder that somebody removes during the run is not missed."""
+    with Attempt([*moved, "--output.uri", tmp_path / "out"]) as attempt:
+        attempt.wait_for("stage.started")
+        shutil.rmtree(tmp_path / "cache")
+        assert 0 == attempt.wait(), attempt.events[-1]
+    assert undisturbed == arrays_sha256(only_run(tmp_path / "out") / "model/model.keras")
+
+
+def test_read_only_cache(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """A cache folder that cannot be written ends the run with 5, naming it and the reason."""
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        with Attempt([*flags, "--output.uri", tmp_path / "out", "--cache.dir", disk / "cache"]) as attempt:
+            assert 5 == attempt.wait()
+    assert f"cannot write to cache.dir '{disk / 'cache'}'" in attempt.events[-1]["message"]
+    assert "Read-only file system" in attempt.events[-1]["message"]
+
+
+def test_small_disk(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
+    """Where the disk has no room for the pixels they are decoded again each epoch; for less, exit 3 with the bytes."""
+    with small_disk(tmp_path / "disk", 2**17) as disk:
+        with Attempt([*flags, "--output.uri", tmp_path / "out", "--cache.dir", disk]) as attempt:
+            assert 3 == attempt.wait()
+        event = attempt.events[-1]
+    assert "bytes free" in event["message"]
+    assert "cache.max_bytes to at least" in event["remedy"]
+
+    with small_disk(tmp_path / "room", 2**23) as disk:
+        arrays, attempt = finish(*flags, "--cache.dir", disk, output=tmp_path / "out")
+    assert undisturbed == arrays
+    assert found(attempt, "cache.opened")["pixels_kept"] is False
+
+
+def test_full_disk_at_the_export(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
+    """A disk too full for the exported model ends the run with 20, nothing is published, and the next start is."""
+    with small_disk(tmp_path / "disk", 2**20) as disk:
+        limits = ("--cache.dir", disk, "--cache.max_bytes", str(2**20))
+        with Attempt([*flags, *limits, "--output.uri", tmp_path / "out"]) as attempt:
+            assert 20 == attempt.wait(), attempt.events[-1]
+    assert "the model cannot be written to" in attempt.events[-1]["message"]
+    run = only_run(tmp_path / "out")
+    assert not [name for name in ("_SUCCESS", "manifest.json", "model") if (run / name).exists()]
+
+    assert undisturbed == finish(*flags, output=tmp_path / "out")[0]
+
+
+def test_clock_that_jumps(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
+    """A clock set a day ahead and then a year back, during the run, changes no bit, and no time comes out negative."""
+    if not (found_libraries := sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))):
+        pytest.skip("libfaketime, which sets a process's clock, is not installed: apt-get install faketime")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    environment = {
+        "LD_PRELOAD": str(found_libraries[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",  # seconds between two looks at the file
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # a clock that is set does not move that one
+    }
+    with Attempt([*flags, "--output.uri", tmp_path / "out"], **environment) as attempt:
+        for jump, moment in (("+1d", "run.started"), ("-365d", "epoch.finished"), ("+1h", "model.chosen")):
+            attempt.wait_for(moment)
+            clock.write_text(jump)
+        assert 0 == attempt.wait(), attempt.events[-1]
+
+    assert 1 < len({event["time"][:4] for event in attempt.events}), "the clock did jump"
+    folder = only_run(tmp_path / "out")
+    assert undisturbed == arrays_sha256(folder / "model/model.keras")
+    rows = csv.DictReader((folder / "metrics/history.csv").read_text().splitlines())
+    seconds = [float(row["seconds"]) for row in rows]
+    seconds += json.loads((folder / "metrics/metrics.json").read_text())["timing"].values()
+    assert 0 <= min(seconds)
+    assert max(seconds) < 600

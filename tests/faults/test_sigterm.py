@@ -1,0 +1,199 @@
+"""SIGTERM at any time: the process ends with 75 within 8 seconds, and the next start goes on to the same bits."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from attempts import Attempt
+from held import Hold, cache_flags, damage, sides
+from runs import arrays_sha256, only_run
+
+from job import storage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Proxy
+
+SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
+
+UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc")
+"""Starts a program as the first process of a container is started."""
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    """Wait for what no event tells."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def is_caught(pid: int) -> bool:
+    """Whether a process has a handler for SIGTERM already: before that, a signal is the interpreter's."""
+    [caught] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt")]
+    return bool(int(caught.split()[1], 16) & SIGTERM_BIT)
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process's first thread has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+class Phases:
+    """Waits until a start of the job is in a phase: each method is one, in the order of a run.
+
+    Args:
+        proxy: before the buckets of input and output.
+        output: where the run is published.
+        cache: the folder of its cache.
+    """
+
+    def __init__(self, proxy: Proxy, output: str, cache: Path) -> None:
+        self._proxy = proxy
+        self._output = output
+        self._cache = cache
+        self.hold = Hold(lambda _: False)
+
+    def starting(self, attempt: Attempt) -> None:
+        """The handler is there, and the job's own modules are not imported yet."""
+        wait_until(lambda: is_caught(attempt.process.pid))
+        assert not attempt.events
+
+    def listing(self, _: Attempt) -> None:
+        """The store is asked for the pictures' names, and has not answered."""
+        self._hold_back(lambda request: "/o?" in request.path and "prefix=in" in request.path)
+
+    def importing_tensorflow(self, attempt: Attempt) -> None:
+        """TensorFlow's libraries are being loaded."""
+        wait_until(lambda: "tensorflow" in Path(f"/proc/{attempt.process.pid}/maps").read_text())
+        assert "device.configured" not in attempt.names()
+
+    def pass_over_the_data(self, _: Attempt) -> None:
+        """Some of the pictures are here."""
+        count = itertools.count()
+        self._hold_back(lambda request: request.is_bulk and next(count) == 20)
+
+    def stage_1(self, attempt: Attempt) -> None:
+        """The step of stage 1 is being compiled."""
+        assert attempt.wait_for("stage.started")["stage"] == "feature_extraction"
+
+    def between_the_stages(self, attempt: Attempt) -> None:
+        """Stage 1 is finished."""
+        assert attempt.wait_for("stage.finished")["stage"] == "feature_extraction"
+
+    def stage_2(self, attempt: Attempt) -> None:
+        """The last batch of an epoch of stage 2 is being read."""
+        self._hold_back_image(attempt, "train")
+
+    def validation(self, attempt: Attempt) -> None:
+        """A batch of the validation images is being read in stage 2."""
+        self._hold_back_image(attempt, "validation")
+
+    def evaluation(self, attempt: Attempt) -> None:
+        """The scoring of the kept model begins."""
+        assert attempt.wait_for("model.chosen")
+
+    def export(self, attempt: Attempt) -> None:
+        """The process that will score the exported model is started; the model is being saved."""
+        assert attempt.wait_for("model.chosen")
+        wait_until(lambda: children(attempt.process.pid))
+
+    def verification(self, _: Attempt) -> None:
+        """The exported model is being scored."""
+        wait_until(lambda: list(self._cache.glob("*/*/images.npz")))
+
+    def upload(self, attempt: Attempt) -> None:
+        """A file of the model is being sent."""
+        assert attempt.wait_for("model.verified")
+        self._hold_back(lambda request: "/upload/" in request.path)
+
+    def _hold_back(self, which: Callable[[object], bool]) -> None:
+        self._proxy.fault = self.hold = Hold(which)
+        assert self.hold.reached.wait(120)
+
+    def _hold_back_image(self, attempt: Attempt, side: str) -> None:
+        stage = attempt.wait_for("stage.started")
+        assert stage["stage"] == "fine_tuning"
+        damage(self._cache, sides(self._output)[side][-1])
+        self._hold_back(lambda request: request.is_bulk)
+
+
+PHASES = [name for name in vars(Phases) if not name.startswith("_")]
+
+
+def test_in_every_phase(uploaded: tuple[str, ...], bucket: str, undisturbed: str, proxy: Proxy, tmp_path: Path) -> None:
+    """One run, stopped in each of its phases in turn, from and to a bucket: 75 within 8 seconds, and the same bits."""
+    output, cache = f"gs://{bucket}/out", tmp_path / "cache"
+    run = [*uploaded, "--output.uri", output]
+    codes, seconds = {}, {}
+    phases = Phases(proxy, output, cache)
+    for phase in PHASES:
+        room = cache_flags(uploaded, cache, in_stage_2=phase in PHASES[PHASES.index("validation") :])
+        with Attempt([*run, *room]) as attempt:
+            getattr(phases, phase)(attempt)
+            attempt.process.send_signal(signal.SIGTERM)
+            phases.hold.released.set()
+            started = time.monotonic()
+            codes[phase] = attempt.wait()
+            seconds[phase] = round(time.monotonic() - started, 1)
+    with Attempt(run) as attempt:
+        assert 0 == attempt.wait(), attempt.events[-1]
+    store = storage.open_store(output)
+    [name] = [found.name for found in store.list("runs") if found.name.endswith("model.keras")]
+    (tmp_path / "model.keras").write_bytes(store.read(name)[0])
+
+    assert dict.fromkeys(PHASES, 75) == codes
+    assert max(seconds.values()) < 8, seconds
+    assert undisturbed == arrays_sha256(tmp_path / "model.keras")
+
+
+def test_in_stage_2_repeats_no_step(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
+    """After SIGTERM in the middle of an epoch the next start takes the very next step."""
+    with Attempt([*flags, "--output.uri", tmp_path, "--checkpoint.interval", "1000"]) as attempt:
+        attempt.wait_for("epoch.finished", 3)
+        attempt.stop(signal.SIGTERM)
+    assert 75 == attempt.process.returncode
+    stopped = attempt.events[-1]
+    assert ("run.stopped", "WARNING") == (stopped["event"], stopped["severity"])
+    assert "stopped by SIGTERM; the state is saved" in stopped["message"]
+
+    with Attempt([*flags, "--output.uri", tmp_path]) as attempt:
+        loaded = attempt.wait_for("checkpoint.loaded")
+        assert loaded
+        assert 0 == attempt.wait()
+    assert "fine_tuning" == loaded["stage"]
+    assert undisturbed == arrays_sha256(only_run(tmp_path) / "model/model.keras")
+
+
+def test_second_signal(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """A second signal ends the process at once, also with 75."""
+    with Attempt([*flags, "--output.uri", tmp_path]) as attempt:
+        attempt.wait_for("stage.started", 2)
+        attempt.process.send_signal(signal.SIGINT)
+        attempt.stop(signal.SIGINT)
+    assert 75 == attempt.process.returncode
+
+
+def test_first_process_of_a_container(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """As PID 1, for which the system has no default action, the job is stopped by SIGTERM like any other process."""
+    if os.geteuid() != 0 or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("making a PID namespace needs root")
+    run = [*flags, "--output.uri", tmp_path, "--fine_tuning.epochs", "200"]
+    with Attempt(run, within=(*UNSHARE, "--kill-child")) as attempt:
+        attempt.wait_for("stage.first_step", 2)
+        [first] = children(attempt.process.pid)
+        status = Path(f"/proc/{first}/status").read_text()
+        os.kill(first, signal.SIGTERM)
+        assert 75 == attempt.wait(), attempt.events[-1]
+
+    [pids] = [line.split()[1:] for line in status.splitlines() if line.startswith("NSpid")]
+    assert [str(first), "1"] == pids
+    assert "stopped by SIGTERM; the state is saved" in attempt.events[-1]["message"]
