@@ -39,7 +39,7 @@ format: $(INSTALLED)  ## mend the style where that needs no thought
 # note: wheels only and one version for all Pythons, so that an installation needs no compiler and any two are alike
 lock: $(INSTALLED)  ## lock what pyproject.toml asks for
 	for lock in 'dev pyproject.toml --extra dev' 'cpu pyproject.toml --extra cpu' 'gpu pyproject.toml --extra gpu' \
-	    'build --group build'; do \
+	    'build --group build' 'proxy --group proxy'; do \
 	    $(BIN)/uv pip compile $${lock#* } --output-file requirements/$${lock%% *}.txt --quiet \
 	        --universal --python-version 3.11 --fork-strategy fewest --only-binary :all: \
 	        --generate-hashes --no-emit-index-url --no-header $(ARGS) || exit; \

@@ -55,15 +55,18 @@ def create_bucket(url: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Emulator]:
+def running(port: int = 0) -> Iterator[Emulator]:
     """Run an emulator that keeps its objects in memory, until the context ends or the thread that entered it.
+
+    Args:
+        port: where it listens; 0: where nobody else does.
 
     Raises:
         SettingsError: the extra ``demo`` is not installed.
         UnavailableError: the emulator did not start; the message has what it said.
     """
     program = _program()
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server(("127.0.0.1", port)) as free:
         host = f"127.0.0.1:{free.getsockname()[1]}"
     url = f"http://{host}"
     command: list[str | Path] = [program, "-backend", "memory", "-scheme", "http", "-log-level", "warn"]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from conftest import Reply, Seen
+    from fault_proxy import Seen
 
 FEATURE_BYTES = 4 * 1280
 
@@ -38,12 +38,11 @@ class Hold:
         self.reached = threading.Event()
         self.released = threading.Event()
 
-    def __call__(self, request: Seen, forward: Callable[[], Reply]) -> Reply | None:
-        """Hold, or forward."""
+    def __call__(self, request: Seen) -> None:
+        """Hold, or let it pass at once."""
         if self._which(request) and self._first.acquire(blocking=False):
             self.reached.set()
             self.released.wait(120)
-        return forward()
 
 
 def cache_flags(flags: Sequence[str], cache: Path, *, in_stage_2: bool = False) -> tuple[str, ...]:

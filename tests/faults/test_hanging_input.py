@@ -16,7 +16,7 @@ from job import stages
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from conftest import Proxy
+    from fault_proxy import Proxy
 
 STEPS = 4
 """Steps of the epoch that are taken before the input hangs."""

@@ -20,7 +20,7 @@ from job import storage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Proxy
+    from fault_proxy import Proxy
 
 SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 

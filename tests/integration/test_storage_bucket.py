@@ -14,6 +14,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fault_proxy import HANG_UP, LOSE_THE_ANSWER, Fault, reply
 from google.auth.credentials import Credentials
 from google.auth.exceptions import RefreshError
 from structlog.testing import capture_logs
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Proxy, Reply, Seen
-
-    Forward = Callable[[], Reply]
+    from fault_proxy import Proxy, Seen
 
 QUICK = RetryPolicy(seconds=1.0, credential_seconds=0.3, first_wait=0.01, longest_wait=0.05)
 PATIENT = RetryPolicy(seconds=30.0, first_wait=0.01, longest_wait=0.1)
@@ -98,10 +97,10 @@ def test_listings_of_many_pages(store: Store, proxy: Proxy, bucket: str) -> None
     for number in range(30):
         store.write(f"{number:02}", b"")
 
-    def ten_a_page(request: Seen, forward: Forward) -> Reply:
+    def ten_a_page(request: Seen) -> Fault | None:
         if request.path.endswith("maxResults=10") or "/o?" not in request.path:
-            return forward()
-        return proxy.reply(307, Location=f"{request.path}&maxResults=10")
+            return None
+        return reply(307, Location=f"{request.path}&maxResults=10")
 
     proxy.fault = ten_a_page
     listed = [info.name for info in open_store(f"gs://{bucket}", retry=QUICK).list()]
@@ -157,7 +156,7 @@ def test_the_paying_project_is_named_in_every_request(proxy: Proxy, bucket: str)
 def test_a_requester_pays_bucket_names_the_setting(proxy: Proxy, bucket: str) -> None:
     """A request that the store finds malformed ends at once, with the setting that may mend it."""
     message = b'{"error": {"code": 400, "message": "Bucket is a requester pays bucket but no user project provided."}}'
-    proxy.fault = lambda *_: proxy.reply(400, message, **{"Content-Type": "application/json"})
+    proxy.fault = lambda _: reply(400, message, **{"Content-Type": "application/json"})
 
     with pytest.raises(SettingsError, match="requester pays") as caught:
         list(open_store(f"gs://{bucket}", retry=QUICK).list())
@@ -180,7 +179,7 @@ def test_a_missing_permission_is_named(
     proxy: Proxy, bucket: str, permission: str, call: Callable[[Store], object]
 ) -> None:
     """403 ends at once with who lacks which permission on what, and the command that grants it."""
-    proxy.fault = lambda *_: proxy.reply(403)
+    proxy.fault = lambda _: reply(403)
 
     with pytest.raises(AccessError, match=f"anonymous lacks {permission} on gs://{bucket}/d/") as caught:
         call(open_store(f"gs://{bucket}/d", retry=QUICK))
@@ -192,7 +191,7 @@ def test_a_missing_permission_is_named(
 def test_a_missing_permission_in_bulk_is_named(store: Store, proxy: Proxy, bucket: str) -> None:
     """Also where it is the bulk reader that is refused."""
     objects = [store.write("a", b"1")]
-    proxy.fault = lambda *_: proxy.reply(403)
+    proxy.fault = lambda _: reply(403)
 
     with pytest.raises(AccessError, match=f"lacks storage.objects.get on gs://{bucket}/a"):
         list(open_store(f"gs://{bucket}", retry=QUICK).read_many(objects))
@@ -203,10 +202,10 @@ def test_passing_trouble_is_waited_out(proxy: Proxy, bucket: str, status: int) -
     """Answers that tell of passing trouble are tried again, in every operation of both clients."""
     tries: dict[str, int] = {}
 
-    def twice(request: Seen, forward: Forward) -> Reply:
+    def twice(request: Seen) -> Fault | None:
         key = f"{request.method} {request.path}"
         tries[key] = tries.get(key, 0) + 1
-        return proxy.reply(status) if tries[key] <= 2 else forward()
+        return reply(status) if tries[key] <= 2 else None
 
     proxy.fault = twice
     store = open_store(f"gs://{bucket}", retry=PATIENT)
@@ -222,9 +221,9 @@ def test_the_store_says_how_long_to_wait(proxy: Proxy, bucket: str) -> None:
     """Retry-After is honoured where it is longer than the wait would be."""
     moments: list[float] = []
 
-    def busy(_: Seen, forward: Forward) -> Reply:
+    def busy(_: Seen) -> Fault | None:
         moments.append(time.monotonic())
-        return proxy.reply(429, **{"Retry-After": "1"}) if len(moments) == 1 else forward()
+        return reply(429, **{"Retry-After": "1"}) if len(moments) == 1 else None
 
     proxy.fault = busy
     open_store(f"gs://{bucket}", retry=PATIENT).write("a", b"1")
@@ -235,7 +234,7 @@ def test_the_store_says_how_long_to_wait(proxy: Proxy, bucket: str) -> None:
 
 def test_a_store_that_stays_away_ends_the_run(proxy: Proxy, bucket: str) -> None:
     """After the policy's seconds the message names the object and how often it was tried; the log told meanwhile."""
-    proxy.fault = lambda *_: None
+    proxy.fault = lambda _: HANG_UP
 
     with (
         capture_logs() as lines,
@@ -247,10 +246,9 @@ def test_a_store_that_stays_away_ends_the_run(proxy: Proxy, bucket: str) -> None
     assert ["storage.retried"] == [line["event"] for line in lines]  # not one line a try
 
 
-def test_a_store_that_comes_up_late_is_waited_for(bucket: str, emulator: str, proxy: Proxy) -> None:
+def test_a_store_that_comes_up_late_is_waited_for(bucket: str, proxy: Proxy) -> None:
     """Refused connections are waited out: a service mesh may be ready later than the job."""
-    proxy.shutdown()
-    proxy.server_close()
+    proxy.listen(yes=False)
     written: list[int] = []
     store = open_store(f"gs://{bucket}", retry=PATIENT)
     writer = threading.Thread(target=lambda: written.append(store.write("a", b"1").size))
@@ -258,25 +256,25 @@ def test_a_store_that_comes_up_late_is_waited_for(bucket: str, emulator: str, pr
     time.sleep(0.5)
     assert [] == written
 
-    with type(proxy)(emulator, proxy.server_port) as server:
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        writer.join(20)
-        server.shutdown()
+    proxy.listen(yes=True)
+    writer.join(20)
 
     assert [1] == written
 
 
-@pytest.mark.parametrize("cut_at", [0, 500])
-def test_a_body_that_breaks_off_is_read_again(store: Store, proxy: Proxy, bucket: str, cut_at: int) -> None:
-    """A connection lost in mid-body never gives a short object, in neither client."""
+@pytest.mark.parametrize("cut_to", [0, 0.5])
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_body_that_breaks_off_is_read_again(
+    store: Store, proxy: Proxy, bucket: str, cut_to: float, reset: bool
+) -> None:
+    """A connection closed or reset in mid-body never gives a short object, in neither client."""
     data = os.urandom(1000)
     store.write("a", data)
     tries: dict[bool, int] = {}
 
-    def break_off(request: Seen, forward: Forward) -> Reply:
+    def break_off(request: Seen) -> Fault | None:
         tries[request.is_bulk] = tries.get(request.is_bulk, 0) + 1
-        whole = forward()
-        return proxy.reply(200, whole.body, cut_at, **whole.headers) if tries[request.is_bulk] == 1 else whole
+        return Fault(cut_to=cut_to, reset=reset) if tries[request.is_bulk] == 1 else None
 
     objects = list(store.list())
     proxy.fault = break_off
@@ -293,12 +291,11 @@ def test_a_flipped_bit_is_noticed(store: Store, proxy: Proxy, bucket: str) -> No
     objects = [store.write("a", b"abc")]
     flipped: set[bool] = set()
 
-    def flip(request: Seen, forward: Forward) -> Reply:
-        whole = forward()
+    def flip(request: Seen) -> Fault | None:
         if request.is_bulk in flipped:
-            return whole
+            return None
         flipped.add(request.is_bulk)
-        return proxy.reply(200, b"abb", **whole.headers)
+        return Fault(flip=True)
 
     proxy.fault = flip
     store = open_store(f"gs://{bucket}", retry=PATIENT)
@@ -312,7 +309,7 @@ def test_a_flipped_bit_is_noticed(store: Store, proxy: Proxy, bucket: str) -> No
 def test_bytes_that_never_arrive_whole_end_the_run(store: Store, proxy: Proxy, bucket: str) -> None:
     """After three damaged copies the error names the object: it is neither used nor taken for a bad image."""
     objects = [store.write("a", b"abc")]
-    proxy.fault = lambda _, forward: proxy.reply(200, b"abb", **forward().headers)
+    proxy.fault = lambda _: Fault(flip=True)
 
     with pytest.raises(UnavailableError, match=f"gs://{bucket}/a did not arrive whole after 3 tries"):
         list(open_store(f"gs://{bucket}", retry=PATIENT).read_many(objects))
@@ -320,37 +317,23 @@ def test_bytes_that_never_arrive_whole_end_the_run(store: Store, proxy: Proxy, b
 
 def test_an_upload_that_arrives_damaged_is_sent_again(proxy: Proxy, bucket: str) -> None:
     """What the store says that it holds is compared with what was sent."""
-    answers: list[bytes] = []
-
-    def damage(_: Seen, forward: Forward) -> Reply:
-        whole = forward()
-        answers.append(whole.body)
-        body = whole.body.replace(b'"crc32c":"', b'"crc32c":"AAAB') if len(answers) == 1 else whole.body
-        return proxy.reply(whole.status, body, **whole.headers)
-
-    proxy.fault = damage
+    proxy.fault = lambda _: Fault(replace=('"crc32c":"', '"crc32c":"AAAB')) if len(proxy.seen) == 1 else None
     store = open_store(f"gs://{bucket}", retry=PATIENT)
 
     written = store.write("a", b"abc", if_generation_match=0)
 
-    assert 2 == len(answers)
+    assert 2 == len(proxy.seen)
     assert (b"abc", written) == store.read("a")
 
 
 def test_a_lost_answer_is_not_a_lost_race(proxy: Proxy, bucket: str) -> None:
     """A conditional write whose answer got lost succeeds at its second try; one that somebody else won does not."""
-
-    def lose_the_first(_: Seen, forward: Forward) -> Reply | None:
-        whole = forward()
-        return None if len(proxy.seen) == 1 else whole
-
-    proxy.fault = lose_the_first
+    proxy.fault = lambda _: LOSE_THE_ANSWER if len(proxy.seen) == 1 else None
     store = open_store(f"gs://{bucket}", retry=PATIENT)
 
     written = store.write("_SUCCESS", b"mine", if_generation_match=0)
 
     assert written == store.stat("_SUCCESS")
-    proxy.seen.clear()
     with pytest.raises(PreconditionFailed):
         store.write("_SUCCESS", b"not mine", if_generation_match=0)
 
@@ -358,7 +341,7 @@ def test_a_lost_answer_is_not_a_lost_race(proxy: Proxy, bucket: str) -> None:
 def test_a_dead_network_does_not_hold_up_the_end(store: Store, proxy: Proxy, bucket: str) -> None:
     """A reader in the middle of its retries can be closed at once."""
     objects = [store.write(f"{number}", b"1") for number in range(3)]
-    proxy.fault = lambda request, forward: forward() if request.path.endswith(str(objects[0].generation)) else None
+    proxy.fault = lambda request: None if request.path.endswith(str(objects[0].generation)) else HANG_UP
     reader = open_store(f"gs://{bucket}", retry=RetryPolicy(seconds=60, first_wait=60, longest_wait=60)).read_many(
         objects
     )
@@ -445,18 +428,20 @@ def test_workload_identity(proxy: Proxy, bucket: str, tmp_path: Path) -> None:
         "pod@project.iam.gserviceaccount.com": json.dumps(account),
         "token": json.dumps(token),
     }
-    metadata = type(proxy)("")
 
-    def answer(request: Seen, _: Forward) -> Reply:
-        if len(metadata.seen) <= 2:
-            return proxy.reply(503)
+    def is_metadata(request: Seen) -> bool:
+        return request.path == "/" or request.path.startswith("/computeMetadata/")
+
+    def answer(request: Seen) -> Fault | None:
+        if not is_metadata(request):
+            return reply(403) if request.method == "DELETE" else None
+        if len(proxy.seen) <= 2:
+            return reply(503)
         body = answers[request.path.partition("?")[0].rstrip("/").rpartition("/")[2]]
         kind = "application/json" if body.startswith("{") else "application/text"
-        return proxy.reply(200, body.encode(), **{"Metadata-Flavor": "Google", "Content-Type": kind})
+        return reply(200, body.encode(), **{"Metadata-Flavor": "Google", "Content-Type": kind})
 
-    metadata.fault = answer
-    threading.Thread(target=metadata.serve_forever, args=(0.05,), daemon=True).start()
-    proxy.fault = lambda request, forward: proxy.reply(403) if request.method == "DELETE" else forward()
+    proxy.fault = answer
     script = f"""
 from job.storage import RetryPolicy, gcs
 retry = RetryPolicy(first_wait=0.01, credential_seconds=20)
@@ -468,18 +453,17 @@ store.delete("a")
 
     ended = run_outside(
         script,
-        GCE_METADATA_HOST=metadata.url.removeprefix("http://"),
-        GCE_METADATA_IP=metadata.url.removeprefix("http://"),
+        GCE_METADATA_HOST=proxy.url.removeprefix("http://"),
+        GCE_METADATA_IP=proxy.url.removeprefix("http://"),
         KUBERNETES_SERVICE_HOST="10.0.0.1",
         CLOUDSDK_CONFIG=str(tmp_path),
     )
-    metadata.shutdown()
-    metadata.server_close()
 
     assert "[(0, b'1')]" in ended.stdout
     assert "AccessError: pod@project.iam.gserviceaccount.com lacks storage.objects.delete" in ended.stderr
-    assert {"Bearer token-2"} == {request.headers.get("authorization") for request in proxy.seen}
-    assert {True, False} == {request.is_bulk for request in proxy.seen}
+    requests = [request for request in proxy.seen if not is_metadata(request)]
+    assert {"Bearer token-2"} == {request.headers.get("authorization") for request in requests}
+    assert {True, False} == {request.is_bulk for request in requests}
 
 
 def test_another_key_file_does_not_disturb_the_emulator(

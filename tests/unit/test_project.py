@@ -43,8 +43,8 @@ def pins(lock: str) -> dict[str, str]:
 
 
 def test_there_is_a_lock_for_each_way_to_install() -> None:
-    """One lock for the CPU, one for the GPU, one for development; and one for what builds the image."""
-    assert ["build", "cpu", "dev", "gpu"] == list(LOCKS)
+    """One lock for the CPU, one for the GPU, one for development; one for what builds the image, and for the proxy."""
+    assert ["build", "cpu", "dev", "gpu", "proxy"] == list(LOCKS)
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from job.storage import Store
-    from tests.conftest import Proxy
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "weights"
@@ -263,24 +262,6 @@ def test_unreachable(base_model: keras.Model, home: Path, heard: Heard) -> None:
 
     for place in (f"/nonexistent/{NAME}", str(home / NAME), f"{weights.URL}{NAME}", "3 tries"):
         assert place in caught.value.message
-
-
-def test_cut_download(file: bytes, proxy: Proxy) -> None:
-    """A download that ends early is no download."""
-    proxy.fault = lambda _, __: proxy.reply(200, file, cut_at=1000)
-
-    with pytest.raises(UnavailableError, match="1 try"):
-        weights.download(f"{proxy.url}/weights.h5", tries=1)
-
-
-def test_missing_download(proxy: Proxy) -> None:
-    """Where the server says that there is no such file it is asked once."""
-    proxy.fault = lambda _, __: proxy.reply(404)
-
-    with pytest.raises(UnavailableError, match="404"):
-        weights.download(f"{proxy.url}/weights.h5")
-
-    assert 1 == len(proxy.seen)
 
 
 @pytest.mark.usefixtures("home")

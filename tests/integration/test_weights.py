@@ -1,0 +1,32 @@
+"""A download of weights, behind a proxy that makes trouble."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from fault_proxy import Fault, reply
+
+from job import weights
+from job.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from fault_proxy import Proxy
+
+
+def test_cut_download(proxy: Proxy) -> None:
+    """A download that ends early is no download."""
+    proxy.fault = lambda _: Fault(status=200, body=bytes(100_000), cut_to=0.1)
+
+    with pytest.raises(UnavailableError, match="1 try"):
+        weights.download(f"{proxy.url}/weights.h5", tries=1)
+
+
+def test_missing_download(proxy: Proxy) -> None:
+    """Where the server says that there is no such file it is asked once."""
+    proxy.fault = lambda _: reply(404)
+
+    with pytest.raises(UnavailableError, match="404"):
+        weights.download(f"{proxy.url}/weights.h5")
+
+    assert 1 == len(proxy.seen)
