@@ -138,7 +138,7 @@ class Classifier:
 
 
 def create(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Classifier:
-    """Build the classifier with random weights.
+    """Build the classifier with random weights; those of the base model are Keras's own where others are to be loaded.
 
     Args:
         settings: the backbone, its width and the head.
@@ -161,11 +161,12 @@ def create(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Cl
     else:
         x = keras.layers.Dense(len(labels), activation="softmax", name="output")(x)
     model = keras.Model(pixels, x, name="finetune")
-    _initialize(model, seed)
+    loaded_later = [] if settings.weights == "none" else base_model.variables
+    _initialize(model, seed, skip={variable.path for variable in loaded_later})
     return Classifier(model, base_model, labels)
 
 
-def _initialize(model: keras.Model, seed: int) -> None:
+def _initialize(model: keras.Model, seed: int, skip: set[str]) -> None:
     """Draw the kernels' first values as Keras does (Glorot's uniform), each from a seed of its own.
 
     Keras takes its seeds from Python's global generator, and other threads draw from that at any time: an upload of
@@ -173,6 +174,8 @@ def _initialize(model: keras.Model, seed: int) -> None:
     """
     kernels = [variable for variable in model.variables if variable.name == "kernel"]
     for number, kernel in enumerate(kernels):
+        if kernel.path in skip:
+            continue
         key = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
         kernel.assign(keras.initializers.GlorotUniform(seed=key)(kernel.shape, kernel.dtype))
 

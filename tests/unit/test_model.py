@@ -128,6 +128,9 @@ def test_create_is_seeded() -> None:
 
     assert all(np.array_equal(first[path], second[path]) for path in first)
     assert not np.array_equal(first["fc1/kernel"], third["fc1/kernel"])
+    pretrained = model.create(SMALL.model_copy(update={"weights": "imagenet"}), ("a", "b"), seed=7).state()
+    for path in ("fc1/kernel", "output/kernel"):
+        assert np.array_equal(first[path], pretrained[path])
 
 
 def test_state_round_trip(binary: model.Classifier) -> None:
