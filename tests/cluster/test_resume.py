@@ -72,6 +72,7 @@ def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, t
 
     in_stage_2(namespace, job, pods[:2])
     namespace.helm("uninstall", "finetune", "--wait", "--cascade=foreground")
+    namespace.wait(lambda: not namespace.get("jobs"))  # helm may stop waiting before; the new Job has the same name
     again = namespace.install(values)
     namespace.wait_for_event(again, "run.started", resumed=True)
     assert "Complete" == namespace.finish(again), namespace.describe()
