@@ -52,8 +52,8 @@ def engine() -> Iterator[None]:
             subprocess.run([CLUSTER / "docker-down"], check=True, timeout=60, capture_output=True)
 
 
-def build() -> None:
-    """Build IMAGE from this checkout as a user does: ``make image``.
+def build(*options: str) -> None:
+    """Build IMAGE from this checkout as a user does: ``make image``, with options for ``docker build``.
 
     Not every machine that tests can pull: where the base image is missing and ``../shared/cluster`` can make one, it
     does.
@@ -61,7 +61,12 @@ def build() -> None:
     if CLUSTER.is_dir() and docker("image", "inspect", BASE_IMAGE, check=False).returncode:
         subprocess.run([CLUSTER / "base-image", BASE_IMAGE], check=True, timeout=600, capture_output=True)
     built = subprocess.run(
-        ["make", "image"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        ["make", "image", f"ARGS={' '.join(options)}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     assert 0 == built.returncode, built.stdout[-3000:]
 

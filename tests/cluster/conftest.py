@@ -13,6 +13,7 @@ import subprocess
 import uuid
 from typing import TYPE_CHECKING
 
+import containers
 import pytest
 from charts import ROOT, Helm, helm_4
 from clusters import HOST, Bucket, Namespace, fill, new_bucket
@@ -27,16 +28,14 @@ OWN = ROOT.parent / "shared" / "cluster"
 
 
 @pytest.fixture(scope="session")
-def image() -> str:
-    """Return the name of the job's CPU image, built if it is not there."""
-    name = os.environ.get("FINETUNE_TEST_IMAGE", "finetune:cpu")
-    if "KUBECONFIG" in os.environ:
-        return name
-    if OWN.exists():
-        subprocess.run([OWN / "docker-up"], check=True, capture_output=True, timeout=300)
-    if subprocess.run(["docker", "image", "inspect", name], check=False, capture_output=True).returncode:
-        subprocess.run(["make", "image"], cwd=ROOT, check=True, timeout=1800)
-    return name
+def image() -> Iterator[str]:
+    """Return the name of the job's CPU image; unless FINETUNE_TEST_IMAGE names one, it is this checkout's."""
+    if os.environ.keys() & {"FINETUNE_TEST_IMAGE", "KUBECONFIG"}:
+        yield os.environ.get("FINETUNE_TEST_IMAGE", containers.IMAGE)
+        return
+    with containers.engine():
+        containers.build()
+        yield containers.IMAGE
 
 
 @pytest.fixture(scope="session")
@@ -48,15 +47,33 @@ def cluster(image: str) -> Iterator[None]:
     if not OWN.exists() or os.geteuid() != 0:
         pytest.skip("no KUBECONFIG, and no cluster can be started here: that takes root and ../shared/cluster")
     was_up = subprocess.run(["pgrep", "-x", "kube-apiserver"], check=False, capture_output=True).returncode == 0
-    said = subprocess.run([OWN / "up"], check=True, capture_output=True, text=True, timeout=300).stdout
+    up = _own("up", timeout=300)
+    assert up.returncode == 0, up.stderr
     before = dict(os.environ)
-    os.environ |= dict(re.findall(r"(KUBECONFIG|PATH)=(\S+)", said.replace(":$PATH", f":{os.environ['PATH']}")))
-    subprocess.run([OWN / "load-image", image], check=True, capture_output=True, timeout=600)
-    yield
-    os.environ.clear()
-    os.environ |= before
-    if not was_up:
-        subprocess.run([OWN / "down"], check=True, capture_output=True, timeout=120)
+    os.environ |= dict(re.findall(r"(KUBECONFIG|PATH)=(\S+)", up.stdout.replace(":$PATH", f":{os.environ['PATH']}")))
+    try:
+        _load(image)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+        if not was_up:
+            down = _own("down", timeout=120)
+            assert down.returncode == 0, down.stderr
+
+
+def _load(image: str) -> None:
+    """Give the image to the cluster's node."""
+    loaded = _own("load-image", image, timeout=600)
+    if loaded.returncode and "FINETUNE_TEST_IMAGE" not in os.environ:
+        # An engine that was killed can leave cached layers that run and cannot be saved.
+        containers.build("--no-cache")
+        loaded = _own("load-image", image, timeout=600)
+    assert loaded.returncode == 0, loaded.stderr
+
+
+def _own(command: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([OWN / command, *arguments], check=False, capture_output=True, text=True, timeout=timeout)
 
 
 @pytest.fixture(scope="session")
