@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from job import signals
+from job import imports, signals
 
 signals.install()  # before what takes a while to import
 
-from job import cli, config  # noqa: E402
-from job.errors import FinetuneError, StoppedError  # noqa: E402
+with imports.uncollected():
+    from job import cli, config
+    from job.errors import FinetuneError, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,7 @@ import textwrap
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from job import __version__, config, device, log, signals, sources, watch
-from job.bars import Bars
+from job import __version__, config, device, log, signals, sources
 from job.errors import SettingsError, StallError, exit_codes
 from job.progress import Event, Listener, LogListener, Progress
 from job.stall import StallWatch
@@ -18,6 +17,8 @@ from job.status import write_termination_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from job import watch
 
 _COMMANDS = {
     "run": "Train, evaluate, export and publish: the job itself.",
@@ -69,6 +70,8 @@ def parse(arguments: Sequence[str]) -> Command:
         case "demo":
             command = Command(partial(_demo, rest))
         case "watch":
+            from job import watch
+
             command = Command(partial(_watch, watch.parse(rest)))
         case _:
             if rest:
@@ -133,6 +136,8 @@ def _run(loaded: config.Loaded, progress: Progress) -> int:
     from job import kube, pipeline
 
     if terminal := log.terminal():
+        from job.bars import Bars
+
         progress.subscribe(Bars(terminal))
     if loaded.settings.events.enabled:
         progress.subscribe(kube.EventRecorder(loaded.settings.events, loaded.settings.run.job_uid))
@@ -161,6 +166,8 @@ def _demo(arguments: Sequence[str], _: Progress) -> int:
 
 
 def _watch(target: watch.Target, _: Progress) -> int:
+    from job import watch
+
     return watch.follow(target)
 
 
@@ -197,6 +204,8 @@ exit codes:
 
 def _help_of(command: str) -> str:
     if command == "watch":
+        from job import watch
+
         return watch.USAGE
     if command not in _WITH_SETTINGS:
         return f"usage: finetune {command}\n\n{_COMMANDS[command]}\n"

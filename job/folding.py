@@ -52,18 +52,17 @@ class FoldedConvolution(keras.layers.Layer):  # type: ignore[misc] # Keras has n
         mean, variance = np.float64(normalization.moving_mean), np.float64(normalization.moving_variance)
         gamma = np.float64(normalization.gamma) if normalization.scale else np.ones_like(mean)
         beta = np.float64(normalization.beta) if normalization.center else np.zeros_like(mean)
-        self._scale = gamma / np.sqrt(variance + normalization.epsilon)
-        self._shift = beta - mean * self._scale
-
+        scale = gamma / np.sqrt(variance + normalization.epsilon)
+        self._shift = (beta - mean * scale).astype(convolution.variable_dtype)
+        self._scale = scale.astype(convolution.variable_dtype)
         self._depthwise = isinstance(convolution, keras.layers.DepthwiseConv2D)
 
     def merged(self) -> tuple[Any, Any]:
         """Return the kernel and the bias, [channels], of the one convolution, functions of the trainable variables."""
         layer = self.convolution
-        scale = keras.ops.cast(self._scale, layer.variable_dtype)
-        shift = keras.ops.cast(self._shift, layer.variable_dtype)
-        bias = shift + layer.bias * scale if layer.use_bias else shift
-        return layer.kernel * (keras.ops.reshape(scale, layer.kernel.shape[2:]) if self._depthwise else scale), bias
+        bias = layer.bias * self._scale + self._shift if layer.use_bias else self._shift
+        # note: a depthwise kernel is [height, width, channels, multiplier]
+        return layer.kernel * (self._scale.reshape(layer.kernel.shape[2:]) if self._depthwise else self._scale), bias
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the convolution's; else Keras would trace `call` for it."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job import __version__, device, identity, log, manifest, publish, signals, split, storage
+from job import __version__, device, identity, imports, log, manifest, publish, signals, split, storage
 from job.checkpoint import Data
 from job.labels import SPLIT_NAMES
 from job.state import STAGES, TrainingState
@@ -103,7 +103,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
     assert data is not None, "listed now or before"
 
     # TensorFlow takes seconds to import: only now, when it is certain that there is work.
-    with timing.part("import"):
+    with timing.part("import"), imports.uncollected():
         device.prepare()
         machine = device.configure(settings, threads=checkpoints.facts.get("threads"))
         from job import cache, dataset, evaluate, export, features, model, stages, weights
