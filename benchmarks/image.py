@@ -39,6 +39,7 @@ ENTRYPOINT ["/venv/bin/finetune"]
 MOMENTS = {
     "first line of the log": '"message"',
     "TensorFlow is there": '"device.configured"',
+    "the first step is done": '"stage.first_step"',
     "end of the first epoch of eight steps": '"epoch.finished"',
 }
 

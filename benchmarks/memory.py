@@ -1,6 +1,6 @@
 """Memory does not grow with the number of pictures, but for at most 300 bytes for each.
 
-    python benchmarks/memory.py                    600, 6,000 and 60,000 tiny pictures; some 3 minutes on two cores
+    python benchmarks/memory.py                    600, 6,000 and 60,000 tiny pictures; some 10 minutes on two cores
 
 Measured is the job's own process, not the one that checks the exported model, as the kernel accounts for it 50 times a
 second. Private memory (RssAnon) is what only swap could take away. The resident set (VmHWM) has the mapped files
@@ -49,7 +49,7 @@ def main() -> None:
     """Run the job on more and more pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, nargs="+", default=[600, 6_000, 60_000])
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     peaks: dict[int, list[Peaks]] = {images: [] for images in options.images}
     for _ in range(options.rounds):

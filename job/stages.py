@@ -254,10 +254,7 @@ class Training:
                 started = time.monotonic()
                 self._changing.acquire()  # note: it stays so where the loss is not finite, until `_go_back`
                 loss_sum, correct = self._take_step(arguments)
-                if not self._has_stepped:  # it is what whoever waits for the GPU to be used wants to know
-                    self._has_stepped = True
-                    seconds = time.monotonic() - started
-                    self._progress.event("stage.first_step", stage=state.stage, step=state.step + 1, seconds=seconds)
+                seconds = time.monotonic() - started
                 if not math.isfinite(loss_sum):
                     rate = settings.learning_rate * state.learning_rate_scale
                     raise errors.NotFiniteError(
@@ -269,6 +266,9 @@ class Training:
                 state.correct += correct
                 state.step += 1
                 self._changing.release()
+                if not self._has_stepped:  # it is what whoever waits for the GPU to be used wants to know
+                    self._has_stepped = True
+                    self._progress.event("stage.first_step", stage=state.stage, step=state.step, seconds=seconds)
                 waited += wait
                 phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
                 self._after_step(self.capture, always=False)
