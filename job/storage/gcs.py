@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 TIMEOUT = (10.0, 60.0)
 """Seconds to connect, and seconds of silence in an open connection."""
 
+MULTIPART_BYTES = 8 * 2**20
+"""google-cloud-storage uploads more than this in a resumable session of several requests."""
+
+SESSION_LOST, SESSION_TRIES = (404, 410), 3
+"""https://cloud.google.com/storage/docs/resumable-uploads#handling_errors"""
+
 PAGE_FIELDS = "items(name,size,crc32c,generation,contentEncoding),nextPageToken"
 
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
@@ -158,6 +164,11 @@ class GoogleStore:
                 if stored is None or (stored.size, stored.crc32c) != (size, checksum):
                     raise
                 return stored
+            except exceptions.GoogleAPICallError as error:
+                # The session of a resumable upload may get lost (404 or 410), which a new one mends.
+                if error.code not in SESSION_LOST or size <= MULTIPART_BYTES or tries >= SESSION_TRIES:
+                    raise
+                raise ConnectionAbortedError(f"the upload has to begin anew: {error.message}") from error
             info = _info(name, blob)
             if (info.size, info.crc32c) != (size, checksum):
                 condition = None if if_generation_match is None else info.generation

@@ -326,6 +326,26 @@ def test_an_upload_that_arrives_damaged_is_sent_again(proxy: Proxy, bucket: str)
     assert (b"abc", written) == store.read("a")
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_lost_upload_session(proxy: Proxy, bucket: str, status: int) -> None:
+    """A large upload whose session gets lost begins anew; nothing is said of a missing bucket."""
+    lost = []
+
+    def lose_the_session(request: Seen) -> Fault | None:
+        if "uploadType=resumable" not in request.path or lost:
+            return None
+        lost.append(request)
+        return reply(status)
+
+    proxy.fault = lose_the_session
+    data = os.urandom(9 * 2**20)
+    store = open_store(f"gs://{bucket}", retry=PATIENT)
+    written = store.write("large.bin", data)
+
+    assert 1 == len(lost)
+    assert (data, written) == store.read("large.bin")
+
+
 def test_a_lost_answer_is_not_a_lost_race(proxy: Proxy, bucket: str) -> None:
     """A conditional write whose answer got lost succeeds at its second try; one that somebody else won does not."""
     proxy.fault = lambda _: LOSE_THE_ANSWER if len(proxy.seen) == 1 else None
