@@ -28,7 +28,7 @@ import numpy as np
 from job import errors, log, storage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from job.config import CacheSettings
 
@@ -38,8 +38,17 @@ Part = Literal["encoded", "features", "pixels"]
 EXPORT_BYTES = 128 * 2**20
 """Left free where there is little room, since the model is exported to the same disk."""
 
-RECORD = np.dtype([("row", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("crc32c", "<u4"), ("", "<u4")])
-"""One image in ``encoded.index``."""
+RECORD = np.dtype([("row", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("crc32c", "<u4"), ("record_crc32c", "<u4")])
+"""One image in ``encoded.index``. The last field is the checksum of those before it."""
+
+CHECKSUM_BYTES = 4
+"""What a row of features or pixels takes beside itself."""
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_ACCESS = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
+)
+"""What the next start would be told again; other errors of a disk may be gone by then."""
 
 
 class Cache:
@@ -60,6 +69,7 @@ class Cache:
     Raises:
         errors.DataError: features and encoded bytes do not fit.
         errors.AccessError: the folder cannot be written.
+        errors.UnavailableError: the disk fails.
 
     Attributes:
         folder: where the files are.
@@ -78,67 +88,77 @@ class Cache:
         image_size: int,
         feature_size: int,
     ) -> None:
-        feature_bytes = images * feature_size * 4
-        pixel_bytes = images * image_size * image_size * 3
-        self._needed = feature_bytes + encoded_bytes
-        with contextlib.ExitStack() as undo:
-            try:
-                self.folder, self._lock_file = _open_folder(settings.dir, f"finetune-{run_id}")
-                undo.callback(self._leave, done=False)
-                self._forget_what_differs(made_from)
-            except OSError as error:
-                raise errors.AccessError(
-                    f"cannot write to cache.dir {settings.dir or tempfile.gettempdir()!r} as uid {os.getuid()}: "
-                    f"{error.strerror}",
-                    remedy="mount a writable volume there, or set cache.dir to a folder that is writable",
-                ) from error
+        index_bytes = images * RECORD.itemsize
+        feature_bytes = images * (feature_size * 4 + CHECKSUM_BYTES) if feature_size else 0
+        pixel_bytes = images * (image_size * image_size * 3 + CHECKSUM_BYTES)
+        self._needed = feature_bytes + encoded_bytes + index_bytes
+        self._dir = settings.dir or tempfile.gettempdir()
+        with contextlib.ExitStack() as undo, self._explained():
+            self.folder, self._lock_file = _open_folder(settings.dir, f"finetune-{run_id}")
+            undo.callback(self._leave, done=False)
+            self._forget_what_differs(
+                {part: made_from[part] for part in made_from if part != "features" or feature_size}
+            )
             held = sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
             free = shutil.disk_usage(self.folder).free + held
             budget = free // 2 if settings.max_bytes is None else settings.max_bytes
-            room = min(budget, free)
-            if self._needed > room:
-                raise self._too_large(room)
-            try:
-                self.features = Rows(self.folder / "features", np.float32, images, (feature_size,))
-                self._encoded = _Encoded(self.folder, images, encoded_bytes)
-            except OSError as error:
-                raise self._too_large(room) from error
+            self._room = min(budget, free)
+            if self._needed > self._room:
+                raise self._too_large(self._needed, self._room)
+            self.features = Rows(self.folder / "features", np.float32, images, (feature_size,))
+            undo.callback(self.features.close)
+            self._encoded = _Encoded(self.folder, images, encoded_bytes)
             undo.pop_all()
+        self._needed += max(0, self._encoded.size - encoded_bytes)  # what an earlier start has unpacked
         self.pixels: Rows | None = None
-        if pixel_bytes <= min(budget, free - EXPORT_BYTES) - self._needed:
-            with contextlib.suppress(OSError):  # the disk has less room than it said, and they are not necessary
+        room = min(budget, free - EXPORT_BYTES) - self._needed
+        if pixel_bytes > room:
+            limit = "the budget" if budget <= free - EXPORT_BYTES else "the disk, beside the exported model,"
+            note = f"pixels are decoded again each epoch: {limit} has {max(0, room):,} bytes left for them"
+        else:
+            try:
                 self.pixels = Rows(self.folder / "pixels", np.uint8, images, (image_size, image_size, 3))
+                note = "pixels are decoded once"
+            except OSError as error:  # the disk has less room than it said, and they are not necessary
+                note = f"pixels are decoded again each epoch: the disk does not take them: {error.strerror}"
         if self.pixels is None:
-            (self.folder / "pixels").unlink(missing_ok=True)
-            (self.folder / "pixels.crc32c").unlink(missing_ok=True)
+            with self._explained():
+                (self.folder / "pixels").unlink(missing_ok=True)
+                (self.folder / "pixels.crc32c").unlink(missing_ok=True)
+        self._beside_encoded = feature_bytes + index_bytes + (pixel_bytes if self.pixels is not None else 0)
         log.get().info(
             "cache.opened",
             folder=str(self.folder),
             budget_bytes=budget,
-            encoded_bytes=encoded_bytes,
+            free_bytes=free,
+            encoded_bytes=encoded_bytes + index_bytes,
             feature_bytes=feature_bytes,
             pixel_bytes=pixel_bytes,
             pixels_kept=self.pixels is not None,
-            encoded_found=len(self._encoded),
+            encoded_found=int(self.has_encoded(np.arange(images)).sum()),
+            note=note,
         )
 
     def put_encoded(self, row: int, data: bytes) -> None:
         """Keep an image's encoded bytes.
 
         Raises:
-            errors.DataError: the disk is full.
+            errors.DataError: the budget or the disk is full: images that are stored gzip-encoded take more here.
             errors.UnavailableError: it cannot be written for another reason.
         """
-        try:
-            self._encoded.put(row, data)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise self._too_large(shutil.disk_usage(self.folder).free) from error
-            raise _unwritable(self.folder, error) from error
+        with self._explained():
+            has_room = self._encoded.put(row, data, self._room - self._beside_encoded)
+        if not has_room:
+            needed = self._beside_encoded + self._encoded.size + len(data)
+            raise self._too_large(needed, self._room, " so far (gzip-encoded ones take more unpacked than was listed)")
 
     def encoded(self, row: int) -> bytes | None:
         """Return an image's encoded bytes; None where they are not there, or not as they were written."""
         return self._encoded.get(row)
+
+    def has_encoded(self, rows: Array) -> Array:
+        """Return of which rows the encoded bytes are there, bool [n]. Nothing is read: they may be damaged."""
+        return self._encoded.has(rows)
 
     def has(self, rows: slice) -> bool:
         """Whether nothing is to be made of these consecutive rows any more: their features and pixels are whole."""
@@ -163,7 +183,7 @@ class Cache:
             os.close(self._lock_file)
 
     def _forget_what_differs(self, made_from: Mapping[Part, object]) -> None:
-        """Remove what an earlier start left, but for those parts that are made from the same."""
+        """Remove what an earlier start left, but for those parts that are wanted and made from the same."""
         path = self.folder / "made_from.json"
         try:
             before = json.loads(path.read_bytes())
@@ -176,11 +196,26 @@ class Cache:
                 shutil.rmtree(file) if file.is_dir() else file.unlink()
         path.write_text(json.dumps(now))
 
-    def _too_large(self, room: int) -> errors.DataError:
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn an error of the disk into one that says what to do."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NO_SPACE:  # the disk has less room than it said
+                raise self._too_large(self._needed, _free(self._dir)) from error
+            if error.errno in _NO_ACCESS:
+                raise errors.AccessError(
+                    f"cannot write to cache.dir {self._dir!r} as uid {os.getuid()}: {error.strerror}",
+                    remedy="mount a writable volume there, or set cache.dir to a folder that is writable",
+                ) from error
+            raise _unwritable(self._dir, error) from error
+
+    def _too_large(self, needed: int, room: int, why: str = "") -> errors.DataError:
         return errors.DataError(
-            f"the images and their features take {self._needed:,} bytes, and the cache may hold {room:,} "
-            f"({self.folder} has {shutil.disk_usage(self.folder.parent).free:,} bytes free)",
-            remedy=f"set cache.dir to a volume with room, or cache.max_bytes to at least {self._needed:,}",
+            f"the images and what is made of them take {needed:,} bytes{why}, and the cache may hold {room:,} "
+            f"({self._dir} has {_free(self._dir):,} bytes free)",
+            remedy=f"set cache.dir to a volume with room, or cache.max_bytes to at least {needed:,}",
         )
 
 
@@ -205,12 +240,11 @@ class Rows:
         self._dtype = np.dtype(dtype)
         self._shape = shape
         self._row_bytes = math.prod(shape) * self._dtype.itemsize
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self._checksum_file = os.open(path.with_suffix(".crc32c"), os.O_RDWR | os.O_CREAT, 0o600)
-        found = os.pread(self._checksum_file, 4 * rows, 0)
+        size = rows * self._row_bytes
+        self._file, self._checksum_file = _open_files(path, path.with_suffix(".crc32c"), size)
+        found = _read(self._checksum_file, CHECKSUM_BYTES * rows, 0)
         self._checksums = np.zeros(rows, "<u4")  # note: 0 is a row that was not written
         self._checksums[: len(found) // 4] = np.frombuffer(found[: len(found) // 4 * 4], "<u4")
-        _allocate(self._file, rows * self._row_bytes)
 
     def __setitem__(self, rows: slice, values: Array) -> None:
         """Write consecutive rows.
@@ -225,7 +259,7 @@ class Rows:
             checksums = [_checksum(data[start : start + self._row_bytes]) for start in starts]
             if checksums:
                 self._checksums[rows] = checksums
-                _write(self._checksum_file, self._checksums[rows].tobytes(), rows.start * 4)
+                _write(self._checksum_file, self._checksums[rows].tobytes(), rows.start * CHECKSUM_BYTES)
         except OSError as error:
             raise _unwritable(self._path, error) from error
 
@@ -248,7 +282,7 @@ class Rows:
         values = np.zeros((len(rows), *self._shape), self._dtype)
         whole = np.ones(len(rows), bool)
         for n, row in enumerate(rows.tolist() if self._row_bytes else ()):
-            data = os.pread(self._file, self._row_bytes, row * self._row_bytes)
+            data = _read(self._file, self._row_bytes, row * self._row_bytes)
             whole[n] = len(data) == self._row_bytes and _checksum(data) == self._checksums[row]
             if whole[n]:
                 values[n] = np.frombuffer(data, self._dtype).reshape(self._shape)
@@ -261,40 +295,52 @@ class Rows:
 
 
 class _Encoded:
-    """Byte strings one after the other in a file, and where each lies in another."""
+    """Byte strings one after the other in a file, and where each lies in another.
+
+    Attributes:
+        size: bytes of all strings.
+    """
 
     def __init__(self, folder: Path, rows: int, size: int) -> None:
-        self._file = os.open(folder / "encoded", os.O_RDWR | os.O_CREAT, 0o600)
-        self._index = os.open(folder / "encoded.index", os.O_RDWR | os.O_CREAT, 0o600)
+        self._file, self._index = _open_files(folder / "encoded", folder / "encoded.index", size)
         self._offset = np.zeros(rows, np.int64)
         self._length = np.zeros(rows, np.uint32)  # note: 0 is a row that is not there; no image is empty
         self._checksums = np.zeros(rows, np.uint32)
         self._lock = threading.Lock()
-        count = os.fstat(self._index).st_size // RECORD.itemsize
-        found = np.frombuffer(os.pread(self._index, count * RECORD.itemsize, 0), RECORD)
-        found = found[(found["row"] < rows) & (found["length"] > 0)]  # a process killed there leaves zeros
+        self._records = os.fstat(self._index).st_size // RECORD.itemsize
+        found = _records(_read(self._index, self._records * RECORD.itemsize, 0))
+        found = found[found["row"] < rows]
         self._offset[found["row"]], self._length[found["row"]] = found["offset"], found["length"]
         self._checksums[found["row"]] = found["crc32c"]
-        self._records = count
         self._end = int((found["offset"] + found["length"]).max(initial=0))
-        _allocate(self._file, size)
+        self.size = int(self._length.sum(dtype=np.int64))
 
-    def __len__(self) -> int:
-        return int(np.count_nonzero(self._length))
+    def has(self, rows: Array) -> Array:
+        present: Array = self._length[rows] > 0
+        return present
 
-    def put(self, row: int, data: bytes) -> None:
+    def put(self, row: int, data: bytes, room: int) -> bool:
+        """Keep a row's bytes; return whether all rows' together fit into the room: else nothing is written."""
         with self._lock:
-            offset, self._end = self._end, self._end + len(data)
+            before = int(self._length[row])
+            if self.size - before + len(data) > room:
+                return False
+            self.size += len(data) - before
+            offset = int(self._offset[row])
+            if len(data) > before:  # else they take the place of those that are damaged
+                offset, self._end = self._end, self._end + len(data)
             position, self._records = self._records, self._records + 1
         _write(self._file, data, offset)
         record = np.array([(row, offset, len(data), _checksum(data), 0)], RECORD)
+        record["record_crc32c"] = _record_checksum(record.tobytes())
         _write(self._index, record.tobytes(), position * RECORD.itemsize)
         self._offset[row], self._length[row], self._checksums[row] = offset, len(data), record["crc32c"][0]
+        return True
 
     def get(self, row: int) -> bytes | None:
         if not self._length[row]:
             return None
-        data = os.pread(self._file, int(self._length[row]), int(self._offset[row]))
+        data = _read(self._file, int(self._length[row]), int(self._offset[row]))
         return data if _checksum(data) == self._checksums[row] else None
 
     def close(self) -> None:
@@ -326,10 +372,43 @@ def _checksum(data: bytes) -> int:
     return storage.crc32c(data) or 1
 
 
-def _allocate(file: int, size: int) -> None:
-    """Take space, so that a full disk is known before the work begins."""
-    if size:
-        os.posix_fallocate(file, 0, size)
+def _records(data: bytes) -> Array:
+    """Return the records that are as they were written. A process killed there leaves zeros, or a part of one."""
+    found = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
+    starts = range(0, found.nbytes, RECORD.itemsize)
+    checksums = (_record_checksum(data[start : start + RECORD.itemsize]) for start in starts)
+    whole: Array = found[np.fromiter(checksums, np.uint32, len(found)) == found["record_crc32c"]]
+    return whole
+
+
+def _record_checksum(record: bytes) -> int:
+    return _checksum(record[: -RECORD["record_crc32c"].itemsize])
+
+
+def _open_files(path: Path, beside: Path, size: int) -> tuple[int, int]:
+    """Open two files; make those that are not there, and take space for the first, so that a full disk is known early.
+
+    Raises:
+        OSError: there is no room. What was taken is free again.
+    """
+    with contextlib.ExitStack() as undo:
+        files = []
+        for name in (path, beside):
+            files.append(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
+            undo.callback(os.close, files[-1])
+        if size:
+            undo.callback(os.ftruncate, files[0], os.fstat(files[0]).st_size)
+            os.posix_fallocate(files[0], 0, size)
+        undo.pop_all()
+    return files[0], files[1]
+
+
+def _read(file: int, size: int, offset: int) -> bytes:
+    """Read; nothing where the disk fails, which is damage like any other: no checksum will fit."""
+    try:
+        return os.pread(file, size, offset)
+    except OSError:
+        return b""
 
 
 def _write(file: int, data: bytes, offset: int) -> None:
@@ -339,7 +418,15 @@ def _write(file: int, data: bytes, offset: int) -> None:
         written += os.pwrite(file, data[written:], offset + written)
 
 
-def _unwritable(path: Path, error: OSError) -> errors.UnavailableError:
+def _free(folder: str) -> int:
+    """Return the free bytes of a folder's disk; 0 where it does not say."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return 0
+
+
+def _unwritable(path: Path | str, error: OSError) -> errors.UnavailableError:
     return errors.UnavailableError(
         f"cannot write to the cache {path}: {error.strerror}",
         remedy="see whether the volume of cache.dir is still mounted, sound and not full",

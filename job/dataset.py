@@ -6,6 +6,7 @@ not depend on it: batches are fixed ranges of the manifest's rows.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -142,10 +143,13 @@ class Dataset:
         self.close()
 
     def _is_kept(self, start: int) -> bool:
-        """Whether an earlier start has left all that is made of a range, and the bytes it was made of."""
+        """Whether an earlier start has left all that is made of a range, and the bytes it was made of.
+
+        These are not read for it: they are not needed before pixels are decoded again, and damage shows then.
+        """
         rows = slice(start, min(start + RANGE, len(self.manifest)))
         wanted = start + np.flatnonzero(self._wanted[rows])
-        return self._cache.has(rows) and all(self._cache.encoded(row) is not None for row in wanted.tolist())
+        return bool(self._cache.has_encoded(wanted).all()) and self._cache.has(rows)
 
     def _decoded(self, rows: Array) -> Iterator[tuple[int, Array | None]]:
         """Yield each of the rows once, in any order, with its pixels, or None where the image cannot be used."""
@@ -160,15 +164,40 @@ class Dataset:
             yield self._outcome(*pending.popleft())
 
     def _encoded(self, rows: Array) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
-        """Yield the bytes of each row, and whether an earlier start has left them here: these first."""
-        missing = np.ones(len(rows), bool)
-        for n, row in enumerate(rows.tolist()):
-            data = self._cache.encoded(row)
-            if data is not None:
-                missing[n] = False
-                yield row, data, True
-        for row, fetched in self._fetched(rows[missing]):
-            yield row, fetched, False
+        """Yield the bytes of each row, about in their order, and whether an earlier start has left them here.
+
+        What is here and what each store gives comes from whichever is furthest behind, so that few ranges are
+        incomplete at a time, however the rows are distributed.
+        """
+        is_kept = self._cache.has_encoded(rows)
+        kept, missing = rows[is_kept], rows[~is_kept]
+        sources = [(kept, self._kept(kept))]
+        for root in np.unique(self.manifest.root[missing]):
+            of_root = missing[self.manifest.root[missing] == root]
+            sources.append((of_root, ((row, data, False) for row, data in self._fetched(of_root))))
+        behind = [(int(own[0]), 0, n) for n, (own, _) in enumerate(sources) if len(own)]
+        heapq.heapify(behind)
+        while behind:
+            _, taken, n = heapq.heappop(behind)
+            own, items = sources[n]
+            yield next(items)
+            if taken + 1 < len(own):
+                heapq.heappush(behind, (int(own[taken + 1]), taken + 1, n))
+
+    def _kept(self, rows: Array) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
+        """Yield the bytes of rows that an earlier start has left here, and soon after, read again, damaged ones."""
+        for start in range(0, len(rows), RANGE):
+            damaged = []
+            for row in rows[start : start + RANGE].tolist():
+                data = self._cache.encoded(row)
+                if data is None:
+                    damaged.append(row)
+                else:
+                    yield row, data, True
+            if damaged:
+                log.get().warning("cache.damaged", images=len(damaged), note="they are read again")
+            for row, fetched in self._fetched(np.array(damaged, np.intp)):
+                yield row, fetched, False
 
     def _fetched(self, rows: Array) -> Iterator[tuple[int, bytes | storage.LostObject]]:
         """Yield what the stores give for each row, as it arrives."""

@@ -10,6 +10,7 @@ import json
 import threading
 from typing import TYPE_CHECKING
 
+from job import cache as caches
 from job import storage
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from fault_proxy import Seen
 
-FEATURE_BYTES = 4 * 1280
+INDEX_BYTES = caches.RECORD.itemsize
+FEATURE_BYTES = 4 * 1280 + caches.CHECKSUM_BYTES
 
 
 class Hold:
@@ -54,7 +56,7 @@ def cache_flags(flags: Sequence[str], cache: Path, *, in_stage_2: bool = False) 
         in_stage_2: the run is in stage 2 already, so that features take no room.
     """
     store = storage.open_store(flags[-1])
-    needed = sum(found.size + (0 if in_stage_2 else FEATURE_BYTES) for found in store.list(""))
+    needed = sum(found.size + INDEX_BYTES + (0 if in_stage_2 else FEATURE_BYTES) for found in store.list(""))
     return ("--cache.dir", str(cache), "--cache.max_bytes", str(needed))
 
 

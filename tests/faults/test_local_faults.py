@@ -12,9 +12,12 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from attempts import Attempt
 from runs import arrays_sha256, only_run
+
+from job import cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,12 +31,19 @@ def moved(flags: tuple[str, ...], tmp_path: Path) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """Mount an empty disk of some bytes."""
+def small_disk(folder: Path, size: int, image: Path | None = None) -> Iterator[Path]:
+    """Mount an empty disk of some bytes: memory, or ext4 in a file."""
     if os.getuid() != 0:
         pytest.skip("a disk can be mounted by root only")
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    if image is None:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
+    else:
+        with image.open("wb") as file:
+            file.truncate(size)
+        subprocess.run(["/sbin/mkfs.ext4", "-q", image], check=True)
+        if subprocess.run(["mount", "-o", "loop", image, folder], check=False).returncode:
+            pytest.skip("there is no loop device here to mount a file with")
     try:
         yield folder
     finally:
@@ -118,6 +128,15 @@ def test_small_disk(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) ->
         arrays, attempt = finish(*flags, "--cache.dir", disk, output=tmp_path / "out")
     assert undisturbed == arrays
     assert found(attempt, "cache.opened")["pixels_kept"] is False
+
+
+def test_space_that_was_not_enough_is_free_again(tmp_path: Path) -> None:
+    """A disk that has less room than it said keeps nothing of what was taken before that showed."""
+    with small_disk(tmp_path / "disk", 2**23, tmp_path / "image") as disk:
+        before = os.statvfs(disk).f_bfree
+        with pytest.raises(OSError, match="No space left"):
+            cache.Rows(disk / "pixels", np.uint8, 100, (2**17,))
+        assert before == os.statvfs(disk).f_bfree
 
 
 def test_full_disk_at_the_export(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 from runs import draw
 
 from job import cache, config, dataset, errors, manifest
-from job.progress import Progress
+from job.progress import Listener, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from job.progress import Phase
 
 IMAGES = 80
 """Of each of two classes: five ranges of 32 rows."""
@@ -50,6 +54,26 @@ def interrupt(listed: manifest.Manifest, tmp_path: Path, ranges: int) -> None:
         for number, _ in enumerate(images.ingest(Progress()), 1):
             if number == ranges:
                 raise KeyboardInterrupt
+
+
+class Newest(Listener):
+    """Knows the newest phase."""
+
+    phase: Phase
+
+    def on_advance(self, phase: Phase) -> None:
+        """Remember the phase."""
+        self.phase = phase
+
+
+def most_waiting(images: dataset.Dataset) -> int:
+    """Take the pass to its end; return how many images at most were held in ranges that were not complete."""
+    newest, passed, most = Newest(), 0, 0
+    for rows, _ in images.ingest(Progress([newest])):
+        passed += rows.stop - rows.start
+        most = max(most, newest.phase.done - passed)
+    assert len(images.manifest) == passed
+    return most
 
 
 def test_only_what_is_missing_is_read(listed: manifest.Manifest, tmp_path: Path) -> None:
@@ -90,7 +114,55 @@ def test_without_pixels(listed: manifest.Manifest, tmp_path: Path) -> None:
     with opened(listed, tmp_path) as (images, _):
         list(images.ingest(Progress()))
         expected = images.pixels(np.arange(2 * IMAGES))
-    with opened(listed, tmp_path, max_bytes=int(listed.size.sum())) as (images, kept):
+    with opened(listed, tmp_path, max_bytes=int(listed.size.sum()) + 32 * len(listed)) as (images, kept):
         list(images.ingest(Progress()))
         assert kept.pixels is None
         np.testing.assert_array_equal(expected, images.pixels(np.arange(2 * IMAGES)))
+
+
+def test_interleaved_stores(listed: manifest.Manifest, tmp_path: Path) -> None:
+    """Where two stores hold every other image, few ranges are incomplete at a time."""
+    shutil.copytree(tmp_path / "in", tmp_path / "other")
+    many = listed.take(np.repeat(np.arange(2 * IMAGES), 8))
+    root = (np.arange(len(many)) % 2).astype(np.uint16)
+    many = dataclasses.replace(many, roots=(str(tmp_path / "in"), str(tmp_path / "other")), root=root)
+    with opened(many, tmp_path) as (images, _):
+        assert 8 * dataset.RANGE > most_waiting(images)
+        assert images.usable.all()
+
+
+@pytest.mark.parametrize("lost", ["records", "bytes"])
+def test_gaps_in_what_is_kept(listed: manifest.Manifest, tmp_path: Path, lost: str) -> None:
+    """Where every other image is kept, or kept and whole, few ranges are incomplete at a time."""
+    many = listed.take(np.repeat(np.arange(2 * IMAGES), 8))
+    interrupt(many, tmp_path, ranges=len(many) // dataset.RANGE)
+    [folder] = (tmp_path / "cache").iterdir()
+    (folder / "pixels").write_bytes(b"")
+    records = np.fromfile(folder / "encoded.index", cache.RECORD)
+    odd = records[records["row"] % 2 == 1]
+    if lost == "records":
+        records[records["row"] % 2 == 0].tofile(folder / "encoded.index")
+    else:
+        with (folder / "encoded").open("r+b") as encoded:
+            for offset, length in odd[["offset", "length"]].tolist():
+                encoded.seek(offset)
+                encoded.write(bytes(length))
+    assert len(many) // 2 == len(odd)
+
+    with opened(many, tmp_path) as (images, kept):
+        assert 8 * dataset.RANGE > most_waiting(images)
+        assert images.usable.all()
+        assert kept.has_encoded(np.arange(len(many))).all()
+
+
+def test_kept_images_are_read_once(listed: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier start has left is read from the disk once, and not at all where nothing is made of it."""
+    interrupt(listed, tmp_path, ranges=5)
+    [folder] = (tmp_path / "cache").iterdir()
+    with (folder / "pixels").open("r+b") as pixels:
+        pixels.write(bytes(40 * 8 * 8 * 3))
+    read: list[int] = []
+    with opened(listed, tmp_path) as (images, kept):
+        monkeypatch.setattr(kept, "encoded", lambda row, whole=kept.encoded: read.append(row) or whole(row))
+        assert 2 == len(list(images.ingest(Progress())))
+    assert list(range(64)) == sorted(read)

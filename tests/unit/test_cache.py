@@ -5,17 +5,25 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from job import cache, config, errors
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 DATA = {"encoded": {"data": "d"}, "pixels": {"data": "d", "image_size": 4}, "features": {"threads": [2]}}
+
+INDEX_BYTES = 40 * 32
+FEATURE_BYTES = 40 * (3 * 4 + 4)
+PIXEL_BYTES = 40 * (4 * 4 * 3 + 4)
+"""Of the cache that `open_cache` opens, with checksums."""
 
 
 def open_cache(folder: Path | str, **changes: Any) -> cache.Cache:
@@ -97,7 +105,27 @@ def test_made_from_what_nobody_knows(tmp_path: Path) -> None:
         assert kept.encoded(5) is None
 
 
-@pytest.mark.parametrize("name", ["features", "pixels", "encoded", "features.crc32c", "pixels.crc32c"])
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """Let no file of this process grow beyond a size: a disk that has less room than it says."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def open_files(folder: Path) -> set[str]:
+    """Return which files of a folder, or once of it, this process has open."""
+    links = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            links.append(link.readlink())
+    return {link.name.removesuffix(" (deleted)") for link in links if link.is_relative_to(folder)}
+
+
+@pytest.mark.parametrize("name", ["features", "pixels", "encoded", "features.crc32c", "pixels.crc32c", "encoded.index"])
 def test_damage_is_noticed(tmp_path: Path, name: str) -> None:
     """A bit that flipped, in any of the files, is not taken for data; the rows beside it are still good."""
     path = interrupted(tmp_path) / name
@@ -107,6 +135,57 @@ def test_damage_is_noticed(tmp_path: Path, name: str) -> None:
     with open_cache(tmp_path) as kept:
         damaged = [row for row in range(40) if kept.encoded(row) is None or not kept.has(slice(row, row + 1))]
         assert 1 == len(damaged)
+
+
+@pytest.mark.parametrize("position", range(0, 32, 3))
+def test_damaged_record(tmp_path: Path, position: int) -> None:
+    """Wherever a record of the index is damaged, that image is read again, and no row has another's bytes."""
+    path = interrupted(tmp_path) / "encoded.index"
+    data = bytearray(path.read_bytes())
+    data[5 * cache.RECORD.itemsize + position] ^= 0x81  # the sixth record is that of row 34
+    path.write_bytes(data)
+    with open_cache(tmp_path) as kept:
+        assert [34] == np.flatnonzero(~kept.has_encoded(np.arange(40))).tolist()
+        kept.put_encoded(34, b"again")
+        expected = [bytes([row]) * (row + 1) if row != 34 else b"again" for row in range(40)]
+        assert expected == [kept.encoded(row) for row in range(40)]
+
+
+def test_damaged_bytes_are_replaced(tmp_path: Path) -> None:
+    """Bytes that are written again take the place of the damaged ones: the file does not grow."""
+    path = interrupted(tmp_path) / "encoded"
+    path.write_bytes(bytes(4000))
+    with open_cache(tmp_path, encoded_bytes=820) as kept:
+        assert kept.encoded(7) is None
+        fill(kept)
+        assert bytes([7]) * 8 == kept.encoded(7)
+        assert bytes(4000 - 820) == path.read_bytes()[820:]
+
+
+def test_disk_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk does not give is as good as damaged: it is made again, and features in use end the run with 20."""
+
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    interrupted(tmp_path)
+    with contextlib.suppress(errors.StoppedError), open_cache(tmp_path) as kept:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pread", fail)
+            assert kept.encoded(5) is None
+            assert not kept.has(slice(0, 32))
+            with pytest.raises(errors.UnavailableError, match="2 of 2 rows"):
+                _ = kept.features[np.array([0, 1])]
+        raise errors.StoppedError("stopped", remedy="")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", fail)
+        kept = open_cache(tmp_path)
+    with kept:
+        assert not kept.has_encoded(np.arange(40)).any()
+        assert not kept.has(slice(0, 1))
+        kept.put_encoded(5, b"again")
+        assert b"again" == kept.encoded(5)
 
 
 def test_damaged_features_end_the_run(tmp_path: Path) -> None:
@@ -134,19 +213,85 @@ def test_two_processes(tmp_path: Path) -> None:
 def test_pixels_give_way(tmp_path: Path) -> None:
     """Pixels are not kept where the budget does not allow it, and what was kept of them is removed."""
     folder = interrupted(tmp_path)
-    with open_cache(tmp_path, max_bytes=4000 + 40 * 12 + 40 * 48 - 1) as kept:
+    budget = 4000 + INDEX_BYTES + FEATURE_BYTES + PIXEL_BYTES
+    with capture_logs() as logs, open_cache(tmp_path, max_bytes=budget - 1) as kept:
         assert kept.pixels is None
         assert kept.has(slice(0, 40))
         assert not (folder / "pixels").exists()
+    assert "pixels are decoded again each epoch: the budget has 2,079 bytes left for them" == logs[0]["note"]
+    assert logs[0]["free_bytes"] > budget
+
+
+def test_all_files_are_counted(tmp_path: Path) -> None:
+    """A full cache takes what it is allowed to, index and checksums included, and not a byte more."""
+    budget = 820 + INDEX_BYTES + FEATURE_BYTES + PIXEL_BYTES
+    with open_cache(tmp_path, max_bytes=budget, encoded_bytes=820) as kept:
+        fill(kept)
+        files = [path for path in kept.folder.iterdir() if path.name not in {"lock", "made_from.json"}]
+        assert budget == sum(path.stat().st_size for path in files)
+
+
+def test_features_that_are_not_wanted_any_more(tmp_path: Path) -> None:
+    """A start that needs no features has their room for the images."""
+    folder = interrupted(tmp_path)
+    with open_cache(tmp_path, feature_size=0, max_bytes=4000 + INDEX_BYTES) as kept:
+        assert [0, 0] == [path.stat().st_size for path in folder.glob("features*")]
+        assert kept.encoded(5) is not None
+        assert kept.has(slice(0, 40))
+
+
+def test_more_bytes_than_were_listed(tmp_path: Path) -> None:
+    """Images that unpack to more than was listed may fill the budget; beyond it the run ends with 3 and the bytes."""
+    budget = 100 + INDEX_BYTES + FEATURE_BYTES + PIXEL_BYTES
+    with open_cache(tmp_path, encoded_bytes=100, max_bytes=budget) as kept:
+        kept.put_encoded(0, bytes(60))
+        kept.put_encoded(0, bytes(60))
+        kept.put_encoded(1, bytes(40))
+        with pytest.raises(errors.DataError, match=rf"{budget + 7:,} bytes so far .* may hold {budget:,}") as caught:
+            kept.put_encoded(2, bytes(7))
+        assert (60, None) == (len(kept.encoded(0) or b""), kept.encoded(2))
+    assert "unpacked" in caught.value.message
+    with open_cache(tmp_path, encoded_bytes=100, max_bytes=budget - 1) as kept:
+        assert kept.pixels is None
+        kept.put_encoded(0, bytes(100 + PIXEL_BYTES - 1))
+        with pytest.raises(errors.DataError, match="so far"):
+            kept.put_encoded(1, bytes(1))
+
+
+def test_room_for_pixels_beside_unpacked_bytes(tmp_path: Path) -> None:
+    """Where an earlier start found that images take more than was listed, pixels have what these leave."""
+    budget = 150 + INDEX_BYTES + FEATURE_BYTES + PIXEL_BYTES
+    for excess, is_kept in ((0, True), (1, False)):
+        sizes = {"encoded_bytes": 100, "max_bytes": budget - excess}
+        with contextlib.suppress(errors.StoppedError), open_cache(tmp_path, **sizes) as kept:
+            assert is_kept == (kept.pixels is not None)
+            kept.put_encoded(0, bytes(150))
+            raise errors.StoppedError("stopped", remedy="")
 
 
 def test_too_little_room(tmp_path: Path) -> None:
     """Where not even the encoded images fit, the run ends with 3, and the message has the bytes needed."""
-    with pytest.raises(errors.DataError, match="take 4,480 bytes, and the cache may hold 4,479") as caught:
-        open_cache(tmp_path, max_bytes=4479)
-    assert "cache.max_bytes to at least 4,480" in caught.value.remedy
+    needed = 4000 + INDEX_BYTES + FEATURE_BYTES
+    with pytest.raises(
+        errors.DataError, match=f"take {needed:,} bytes, and the cache may hold {needed - 1:,}"
+    ) as caught:
+        open_cache(tmp_path, max_bytes=needed - 1)
+    assert f"cache.max_bytes to at least {needed:,}" in caught.value.remedy
     with pytest.raises(errors.DataError, match=r"take [\d,]+ bytes"):
         open_cache(tmp_path, max_bytes=2**62, encoded_bytes=2**60)
+
+
+def test_less_room_than_the_disk_said(tmp_path: Path) -> None:
+    """A file that gets no space is not left open: without pixels the run goes on, without the others it ends with 3."""
+    with file_size_limit(2**16), capture_logs() as logs, open_cache(tmp_path, image_size=64) as kept:
+        assert kept.pixels is None
+        assert {"features", "features.crc32c", "encoded", "encoded.index", "lock"} == open_files(kept.folder)
+    assert logs[0]["note"].startswith("pixels are decoded again each epoch: the disk does not take them: ")
+
+    for parts in ({"feature_size": 2**10}, {"encoded_bytes": 2**17}):
+        with file_size_limit(2**16), pytest.raises(errors.DataError, match=r"take [\d,]+ bytes"):
+            open_cache(tmp_path, **parts)
+        assert not open_files(tmp_path)
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -154,6 +299,26 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(errors.AccessError, match=r"cannot write to cache.dir .*file/cache"):
         open_cache(tmp_path / "file" / "cache")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(errno.ENOSPC, 3), (errno.EDQUOT, 3), (errno.EACCES, 5), (errno.EROFS, 5), (errno.EIO, 20), (errno.ESTALE, 20)],
+)
+@pytest.mark.parametrize("call", ["mkdir", "open", "statvfs", "posix_fallocate"])
+def test_disk_that_fails_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, code: int, expected: int
+) -> None:
+    """A cache that cannot be opened ends the run with 3 for want of space, 5 for permission, and else with 20."""
+
+    def fail(*_: object, **__: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(errors.FinetuneError) as caught:
+            open_cache(tmp_path / "cache")
+    assert expected == caught.value.exit_code
 
 
 def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
