@@ -1,12 +1,15 @@
 """Checkpoints of a run, and who works on it.
 
 Under the run's prefix lie objects named by their content, and one small index, which is written last and moved by
-generation match: whoever loses that match has been superseded, and stops. The index names the newest states with size
-and checksum of every object, and carries the claim of the process that works on the run.
+generation match: whoever loses that match has been superseded, and stops. The index names the data and the newest
+states with size and checksum of every object, and carries the claim of the process that works on the run.
 
-    checkpoints/data.npz          what was listed and found usable, before the first step
     checkpoints/<sha256>.npz      arrays; no pickle
-    checkpoints/index.json        {"claim": {…}, "checkpoints": [newest, the one before]}
+    checkpoints/index.json
+        claim                     who works on the run
+        data                      what was listed and found usable, before the first step
+        checkpoints               [newest, the one before]
+        manifest_sha256           of the manifest.json that the run is published with, once that is certain
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import socket
 import threading
 import time
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -41,7 +45,7 @@ Document = dict[str, Any]
 KEPT = 2
 """States in the index: the newest, and one to fall back to."""
 
-FORMAT = 1
+FORMAT = 2
 """Raised when an older program's states cannot be read any more: they are passed over then."""
 
 
@@ -66,26 +70,41 @@ class Checkpoints:
     Args:
         output: where the run is published.
         folder: the checkpoints' prefix in it.
+        identity: hashes of what decides the run's result; what was saved under others is not loaded.
         owner: who claims the run: the Job's UID; empty: this process.
-        facts: what a resumed run must know of the one before: stored beside each state.
         interval: seconds between two states saved within an epoch.
         takeover: seconds after which a claim that is not renewed is void.
+
+    Attributes:
+        facts: what a resumed run must know of the one before: stored beside each state.
+        manifest_sha256: see `commit`; None until then.
 
     Raises:
         errors.SettingsError: another owner works on this run.
     """
 
-    def __init__(self, output: Store, folder: str, *, owner: str, interval: float, takeover: float) -> None:
+    def __init__(
+        self, output: Store, folder: str, *, identity: Document, owner: str, interval: float, takeover: float
+    ) -> None:
         self.facts: Document = {}
+        self.manifest_sha256: str | None = None
         self._output = output
         self._folder = folder
         self._index = f"{folder}/index.json"
+        self._identity = identity
         self._owner = owner
         self._interval = interval
         self._takeover = takeover
-        self._process = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        self._process = {
+            "host": socket.gethostname(),
+            "pid_namespace": _pid_namespace(),
+            "pid": os.getpid(),
+            "started": _started(os.getpid()),
+        }
         self._generation = 0
         self._entries: list[Document] = []
+        self._data: Document | None = None
+        self._released = False
         self._condition = threading.Condition()  # over what waits to be saved
         self._writing = threading.Lock()  # one index at a time
         self._capture: Callable[[], TrainingState] | None = None
@@ -107,8 +126,9 @@ class Checkpoints:
             self._condition.notify_all()
         self._thread.join()
         if kind is not None and self._error is None:  # a published run has no checkpoints any more
+            self._released = True
             try:
-                self._write_index(released=True)
+                self._write_index()
             except Exception as error:  # noqa: BLE001 (the claim runs out by itself)
                 log.get().warning("claim.not_released", error=str(error))
 
@@ -134,22 +154,24 @@ class Checkpoints:
         quarantined = json.dumps([dataclasses.asdict(image) for image in data.quarantined]).encode()
         arrays = {**manifest.pack(data.listed), "usable": data.usable}
         arrays["quarantined"] = np.frombuffer(quarantined, np.uint8)
-        self._output.write(f"{self._folder}/data.npz", _pack(arrays))
+        before, self._data = self._data, {**self._made_by(), **self._write(arrays, {})}
+        self._write_index()
+        if before and before["name"] != self._data["name"]:
+            self._output.delete(before["name"])
 
     def load_data(self) -> Data | None:
-        """Return what an earlier start kept; None where there is nothing."""
-        found = self._output.read(f"{self._folder}/data.npz")
-        if found is None:
+        """Return what an earlier start kept; None where there is nothing, or it is damaged."""
+        if self._data is None:
             return None
         try:
-            arrays = _unpack(found[0])
+            arrays = self._read(self._data)
             return Data(
                 listed=manifest.unpack(arrays),
                 usable=arrays["usable"],
                 quarantined=[Quarantined(**image) for image in json.loads(arrays["quarantined"].tobytes())],
             )
-        except (ValueError, KeyError, TypeError, zipfile.BadZipFile):
-            log.get().warning("checkpoint.damaged", object=found[1].name)
+        except (_DamagedError, ValueError, KeyError, TypeError):
+            log.get().warning("checkpoint.damaged", object=self._data["name"], saved_at=self._data["saved_at"])
             return None
 
     def after_step(self, capture: Callable[[], TrainingState], *, always: bool) -> None:
@@ -187,6 +209,19 @@ class Checkpoints:
         self._wait()
         self._write_index()
 
+    def commit(self, manifest_sha256: str) -> None:
+        """Note that all of the run's files are written: whoever takes it over from here on only completes it.
+
+        Args:
+            manifest_sha256: of the manifest.json that names these files.
+
+        Raises:
+            errors.StoppedError, errors.UnavailableError: as `flush` does; nothing is noted then.
+        """
+        self._wait()
+        self.manifest_sha256 = manifest_sha256
+        self._write_index()
+
     def save_if_possible(self, seconds: float) -> bool:
         """Save the state as it is, and release the claim, for a process that is about to be cut off. From any thread.
 
@@ -204,7 +239,8 @@ class Checkpoints:
         if self._capture is not None:
             self._put(self._capture())
         self._wait()
-        self._write_index(released=True)
+        self._released = True
+        self._write_index()
 
     def _put(self, state: TrainingState) -> None:
         with self._condition:
@@ -228,8 +264,11 @@ class Checkpoints:
             claim = document.get("claim", {})
             silent = time.monotonic() - waited_since >= self._takeover
             if not self._is_held(claim) or (silent and generation == seen):
-                entries = document.get("checkpoints", [])
-                self._generation, self._entries = generation, [one for one in entries if one["format"] == FORMAT]
+                data = document.get("data")
+                self._generation = generation
+                self._entries = [entry for entry in document.get("checkpoints", []) if self._can_use(entry)]
+                self._data = data if data and self._can_use(data) else None
+                self.manifest_sha256 = document.get("manifest_sha256")
                 try:
                     self._write_index()
                 except errors.StoppedError:  # somebody was quicker: look again
@@ -254,7 +293,8 @@ class Checkpoints:
         if claim["owner"] or self._owner:
             return bool(claim["owner"] != self._owner)
         process = claim["process"]
-        here = process["host"] == self._process["host"]
+        # Containers may share a host's name, and each counts its processes from 1.
+        here = all(process.get(name) == self._process[name] for name in ("host", "pid_namespace"))
         return not here or (process != self._process and _started(process["pid"]) == process["started"])
 
     def _keep_saving(self) -> None:
@@ -280,15 +320,31 @@ class Checkpoints:
         started = time.monotonic()
         known = {found["name"]: found for kept in self._entries for found in kept["objects"].values()}
         objects = {group: self._write(arrays, known) for group, arrays in state.arrays().items()}
-        entry = {"format": FORMAT, "saved_at": log.timestamp(), "facts": self.facts}
-        entry |= {"state": state.document(), "objects": objects}
+        entry = {**self._made_by(), "facts": self.facts, "state": state.document(), "objects": objects}
         if self._entries and all(self._entries[0][key] == entry[key] for key in ("state", "objects")):
-            return  # note: or else the one to fall back to would be the same again
+            self._write_index()  # it renews the claim; the same entry again would be no other one to fall back to
+            return
         before, self._entries = _names(self._entries), [entry, *self._entries][:KEPT]
         self._write_index()
         for name in before - _names(self._entries):
             self._output.delete(name)
         log.get().debug("checkpoint.saved", stage=state.stage, step=state.step, seconds=time.monotonic() - started)
+
+    def _made_by(self) -> Document:
+        """Return what is noted of everything that is saved."""
+        return {"format": FORMAT, "saved_at": log.timestamp(), "identity": self._identity}
+
+    def _can_use(self, saved: Document) -> bool:
+        """Whether something that was saved can be read, and is of this run's data and settings."""
+        if saved["format"] != FORMAT:
+            return False
+        if saved["identity"] != self._identity:
+            found, expected = saved["identity"], self._identity
+            log.get().warning(
+                "checkpoint.of_another_run", saved_at=saved["saved_at"], identity=found, expected=expected
+            )
+            return False
+        return True
 
     def _write(self, arrays: Arrays, known: dict[str, Document]) -> Document:
         """Write arrays under a name made of their content, unless they are among the known ones; they are then."""
@@ -305,13 +361,19 @@ class Checkpoints:
             raise _DamagedError(found["name"])
         try:
             return _unpack(read[0])
-        except (ValueError, zipfile.BadZipFile) as error:
+        except (ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
             raise _DamagedError(found["name"]) from error
 
-    def _write_index(self, *, released: bool = False) -> None:
-        claim = {"owner": self._owner, "process": self._process, "released": released, "renewed_at": log.timestamp()}
-        data = json.dumps({"claim": claim, "checkpoints": self._entries}, allow_nan=False).encode()
+    def _write_index(self) -> None:
         with self._writing:
+            claim = {"owner": self._owner, "process": self._process, "released": self._released}
+            document = {
+                "claim": claim | {"renewed_at": log.timestamp()},
+                "data": self._data,
+                "checkpoints": self._entries,
+                "manifest_sha256": self.manifest_sha256,
+            }
+            data = json.dumps(document, allow_nan=False).encode()
             try:
                 written = self._output.write(self._index, data, if_generation_match=self._generation)
             except storage.PreconditionFailed:
@@ -349,6 +411,14 @@ def _parse(data: bytes) -> Document:
     except ValueError:
         log.get().warning("checkpoint.index_damaged")
         return {}
+
+
+def _pid_namespace() -> int | None:
+    """Return which of the machine's PID namespaces this process is in: only there its PID says who it is."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return None
 
 
 def _started(pid: int) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,12 @@ from job import split, stages
 from job.state import STAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from job.dataset import Dataset
     from job.manifest import Manifest
     from job.model import Classifier
+    from job.progress import Progress
     from job.stages import Examples
     from job.state import EpochResult, TrainingState
 
@@ -51,30 +53,37 @@ BATCH = 32
 """Images scored at a time."""
 
 
-def score(classifier: Classifier, examples: Examples, rows_of: dict[str, Array]) -> dict[str, Scores]:
+def score(
+    classifier: Classifier, examples: Examples, rows_of: dict[str, Array], progress: Progress
+) -> dict[str, Scores]:
     """Score the held-out images: the validation side, and the test side where it has any.
 
     Args:
         classifier: with the weights that are published.
         examples: with pixels as inputs.
         rows_of: the split's name -> rows, int [n].
+        progress: who wants to know.
     """
     scores = {}
     for side in ("validation", "test"):
         if len(rows := rows_of[side]):
-            logits = stages.predict(examples, rows, BATCH)
+            with progress.phase(f"evaluate {side}", len(rows), "images") as phase:
+                logits = stages.predict(examples, rows, BATCH, phase.advance)
             loss, accuracy = stages.measure(classifier, logits, examples.labels[rows])
             probabilities = classifier.probabilities(tf.constant(logits)).numpy()
             scores[side] = Scores(split=side, rows=rows, probabilities=probabilities, loss=loss, accuracy=accuracy)
     return scores
 
 
-def held_out(scores: dict[str, Scores], images: Dataset, most: int) -> tuple[list[bytes], Array]:
-    """Return the bytes and the probabilities, float32 [n, labels], of at most `most` scored images, in hash order."""
+def held_out(scores: dict[str, Scores], images: Dataset, most: int) -> tuple[Iterator[bytes], Array]:
+    """Return the bytes and the probabilities, float32 [n, labels], of at most `most` scored images, in hash order.
+
+    The bytes are read one by one, since all of them may be more than memory holds.
+    """
     rows = np.concatenate([side.rows for side in scores.values()])
     probabilities = np.concatenate([side.probabilities for side in scores.values()])
     chosen = np.argsort(split.hashes(images.manifest)[rows], kind="stable")[:most]
-    return [images.encoded(row) for row in rows[chosen].tolist()], probabilities[chosen]
+    return map(images.encoded, rows[chosen].tolist()), probabilities[chosen]
 
 
 def metrics(state: TrainingState, kept: EpochResult, scores: dict[str, Scores], **further: object) -> dict[str, object]:
@@ -121,25 +130,24 @@ def _stage(results: list[EpochResult]) -> dict[str, object] | None:
 HISTORY_COLUMNS = ("stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
 
 
-def history_csv(history: list[EpochResult]) -> bytes:
-    """Return history.csv: a row an epoch."""
-    rows = (dataclasses.asdict(result) for result in history)
-    return _csv([HISTORY_COLUMNS, *([row[column] for column in HISTORY_COLUMNS] for row in rows)])
+def history_csv(history: list[EpochResult]) -> Iterator[str]:
+    """Yield the lines of history.csv: a row an epoch."""
+    yield _csv_line(HISTORY_COLUMNS)
+    for result in history:
+        yield _csv_line([getattr(result, column) for column in HISTORY_COLUMNS])
 
 
-def predictions_csv(manifest: Manifest, scores: dict[str, Scores]) -> bytes:
-    """Return predictions.csv: a row for each held-out image, with a probability column per label."""
-    columns = [f"probability_{label}" for label in manifest.labels]
-    rows: list[list[object]] = [["uri", "split", "label", "prediction", *columns]]
+def predictions_csv(manifest: Manifest, scores: dict[str, Scores]) -> Iterator[str]:
+    """Yield the lines of predictions.csv: a row for each held-out image, with a probability column per label."""
+    yield _csv_line(["uri", "split", "label", "prediction", *(f"probability_{label}" for label in manifest.labels)])
     for side in scores.values():
         for row, scored in zip(side.rows.tolist(), side.probabilities, strict=True):
             truth, prediction = manifest.labels[manifest.label[row]], manifest.labels[int(scored.argmax())]
             probabilities = [f"{probability:.9g}" for probability in scored.tolist()]
-            rows.append([manifest.uri(row), side.split, truth, prediction, *probabilities])
-    return _csv(rows)
+            yield _csv_line([manifest.uri(row), side.split, truth, prediction, *probabilities])
 
 
-def _csv(rows: list[Any]) -> bytes:
+def _csv_line(values: Sequence[object]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

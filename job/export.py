@@ -10,11 +10,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
-from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -24,7 +25,8 @@ from job import config, decode, errors, folding
 from job.invariants import REMEDY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
+    from pathlib import Path
 
     from job.device import Device
     from job.model import Classifier
@@ -96,7 +98,7 @@ class Scorer:
         command = [sys.executable, "-m", "job.scorer"]
         self._errors = TemporaryFile()  # noqa: SIM115 (closed with the context)
         self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            command, env=environment, stdin=subprocess.PIPE, stdout=self._errors, stderr=self._errors
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
 
     def __enter__(self) -> Self:
@@ -108,24 +110,26 @@ class Scorer:
         self._child.wait()
         self._errors.close()
 
-    def probabilities(self, saved_model: Path, encoded: Sequence[bytes]) -> Array:
+    def probabilities(self, saved_model: Path, encoded: Iterable[bytes]) -> Array:
         """Return the model's answers for encoded images: float32 [n, labels]. It can be asked once.
 
         Raises:
             errors.InvariantError: the model cannot be loaded and run.
         """
-        with TemporaryDirectory(dir=saved_model.parents[1]) as scratch:
-            images, answers = Path(scratch) / "images.npz", Path(scratch) / "probabilities.npy"
-            np.savez(images, data=np.frombuffer(b"".join(encoded), np.uint8), lengths=[len(data) for data in encoded])
-            self._child.communicate(json.dumps([str(saved_model), str(images), str(answers)]).encode())
-            if self._child.returncode:
-                self._errors.seek(0)
-                raise errors.InvariantError(
-                    f"the exported model cannot be loaded and run in a fresh process (exit {self._child.returncode}): "
-                    f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
-                    remedy=REMEDY,
-                )
-            return np.asarray(np.load(answers, allow_pickle=False))
+        assert self._child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # then it has died: its exit code tells
+            self._child.stdin.write(json.dumps(str(saved_model)).encode() + b"\n")
+            for data in encoded:
+                self._child.stdin.write(len(data).to_bytes(4, "little") + data)
+        answers, _ = self._child.communicate()
+        if self._child.returncode:
+            self._errors.seek(0)
+            raise errors.InvariantError(
+                f"the exported model cannot be loaded and run in a fresh process (exit {self._child.returncode}): "
+                f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
+                remedy=REMEDY,
+            )
+        return np.asarray(np.load(io.BytesIO(answers), allow_pickle=False))
 
 
 def tolerance(machine: Device) -> float:
@@ -134,7 +138,7 @@ def tolerance(machine: Device) -> float:
 
 
 def verify(
-    scorer: Scorer, folder: Path, encoded: Sequence[bytes], probabilities: Array, *, tolerance: float
+    scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: Array, *, tolerance: float
 ) -> dict[str, Any]:
     """Compare the exported SavedModel's answers for encoded images with the run's own.
 
@@ -160,7 +164,7 @@ def verify(
     if difference > tolerance or flipped or not np.isfinite(served).all():
         raise errors.InvariantError(
             f"the exported model answers differently: probabilities differ by up to {difference:g}, expected at most "
-            f"{tolerance:g}; {flipped} of {len(encoded)} images get another label",
+            f"{tolerance:g}; {flipped} of {len(probabilities)} images get another label",
             remedy=REMEDY,
         )
-    return {"images": len(encoded), "max_difference": difference, "tolerance": tolerance}
+    return {"images": len(probabilities), "max_difference": difference, "tolerance": tolerance}

@@ -5,6 +5,7 @@ So the same settings on the same data are the same run, whoever starts it (docs/
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -28,12 +29,12 @@ class Identity:
 
     Attributes:
         recipe: the version of the recipe.
-        data: the manifest's digest.
+        data: the manifest's digest; None where nothing was listed, so that data are not compared.
         settings: dotted name -> value, of every setting that changes the result.
     """
 
     recipe: int
-    data: str
+    data: str | None
     settings: dict[str, object]
 
     def document(self) -> dict[str, object]:
@@ -46,6 +47,10 @@ class Identity:
         text = json.dumps(self.document(), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def hashes(self) -> dict[str, str | None]:
+        """Return the hashes that each checkpoint carries: of the settings and the recipe's version, and of the data."""
+        return {"settings": dataclasses.replace(self, data=None).digest, "data": self.data}
+
     def differences(self, other: dict[str, object]) -> list[str]:
         """Return a line for everything in which the document of another identity differs."""
         theirs = other.get("settings")
@@ -55,15 +60,15 @@ class Identity:
             for key in sorted({*self.settings, *before})
             if self.settings.get(key) != before.get(key)
         ]
-        if self.data != other.get("data"):
+        if self.data not in (None, other.get("data")):
             lines.append("the data are others (names, sizes, checksums or labels)")
         if self.recipe != other.get("recipe"):
             lines.append(f"the recipe's version is {self.recipe}, and was {other.get('recipe')!r}")
         return lines
 
 
-def identify(settings: Settings, manifest: Manifest) -> Identity:
-    """Return the identity of a run on the listed data.
+def identify(settings: Settings, manifest: Manifest | None = None) -> Identity:
+    """Return the identity of a run on the listed data, or as much of it as the settings tell.
 
     Weights from a file are known by their content: the same path with other bytes is another run.
     """
@@ -73,7 +78,7 @@ def identify(settings: Settings, manifest: Manifest) -> Identity:
         folder, _, name = weights.rpartition("/")
         found = storage.open_store(folder or "/").stat(name)
         chosen["model.weights"] = f"{found.size}:{found.crc32c:08x}" if found else weights
-    return Identity(recipe=RECIPE, data=manifest.digest(), settings=chosen)
+    return Identity(recipe=RECIPE, data=manifest.digest() if manifest else None, settings=chosen)
 
 
 def run_name(identity: Identity, input_uri: str) -> str:

@@ -14,6 +14,8 @@ from job.errors import DataError
 from job.labels import LAYOUT, SPLIT_NAMES, Layout, check_labels, is_litter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from job.config import InputSettings
     from job.images import Reason
     from job.storage import ObjectInfo, Store
@@ -112,11 +114,12 @@ def show_uri(root: str, name: str) -> str:
     return log.printable(f"{root.rstrip('/')}/{name}")
 
 
-def read(settings: InputSettings) -> Listing:
+def read(settings: InputSettings, advance: Callable[[], object] = int) -> Listing:
     """List the images of an input.
 
     Args:
         settings: the input; its URI is not empty.
+        advance: called for every object that is found.
 
     Raises:
         DataError: nothing is there, or a table has rows that cannot be used.
@@ -130,9 +133,9 @@ def read(settings: InputSettings) -> Listing:
         kind = "folders"
     listing = Listing()
     if kind == "folders":
-        _read_folders(_open(str(place), settings), listing)
+        _read_folders(_open(str(place), settings), listing, advance)
     else:
-        _read_table(place, kind, settings, listing)
+        _read_table(place, kind, settings, listing, advance)
     listing.quarantine_unusable()
     return listing
 
@@ -176,10 +179,11 @@ class _Seen:
         return f"{self.count:,}" + (f" ({', '.join(self.examples)}{', …' * (self.count > 3)})" if self.count else "")
 
 
-def _read_folders(store: Store, listing: Listing) -> None:
+def _read_folders(store: Store, listing: Listing, advance: Callable[[], object]) -> None:
     listing.roots.append(store.uri)
     litter, unlabelled = _Seen(), _Seen()
     for info in store.list():
+        advance()
         if is_litter(info.name):
             litter.add(info.name)
         else:
@@ -216,7 +220,13 @@ class _Rows:
         self.line = array("I")
 
 
-def _read_table(place: uri.Location, kind: tables.Kind | None, settings: InputSettings, listing: Listing) -> None:
+def _read_table(
+    place: uri.Location,
+    kind: tables.Kind | None,
+    settings: InputSettings,
+    listing: Listing,
+    advance: Callable[[], object],
+) -> None:
     store, name = _open_folder_of(place, settings)
     found = store.read(name) if name else None
     if found is None:
@@ -238,12 +248,12 @@ def _read_table(place: uri.Location, kind: tables.Kind | None, settings: InputSe
         raise DataError(f"{place} has no rows", remedy="write a row for each image: its URI and its label")
     check_labels(listing.labels)
     del found, data
-    duplicates = sum(_look_up(origin, places.pop(origin), settings, listing) for origin in sorted(places))
+    duplicates = sum(_look_up(origin, places.pop(origin), settings, listing, advance) for origin in sorted(places))
     if duplicates:
         log.get().warning("input.duplicate_rows_ignored", rows=duplicates)
 
 
-def _look_up(origin: str, rows: _Rows, settings: InputSettings, listing: Listing) -> int:
+def _look_up(origin: str, rows: _Rows, settings: InputSettings, listing: Listing, advance: Callable[[], object]) -> int:
     """Add the rows of one bucket or of the disk, with what is stored there; return the number of repeated rows."""
     labels = list(listing.labels)
     order = sorted(range(len(rows.names)), key=rows.names.__getitem__)
@@ -265,6 +275,7 @@ def _look_up(origin: str, rows: _Rows, settings: InputSettings, listing: Listing
             rows.names[i] = ""  # note: else a million long names are held twice
         for row, info in lookup.find_objects(_open(listing.roots[-1], settings), listing.names, start):
             listing.describe(row, info)
+            advance()
     return repeated
 
 

@@ -21,7 +21,7 @@ from job.labels import LAYOUT, SPLIT_NAMES, TRAIN, listed
 from job.listing import Quarantined, show_uri
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -138,11 +138,12 @@ def unpack(arrays: dict[str, NDArray[Any]]) -> Manifest:
     )
 
 
-def read(settings: InputSettings) -> tuple[Manifest, list[Quarantined]]:
+def read(settings: InputSettings, advance: Callable[[], object] = int) -> tuple[Manifest, list[Quarantined]]:
     """List the images that the input leads to.
 
     Args:
         settings: the input; its URI is not empty.
+        advance: called for every object that is found.
 
     Returns:
         The manifest, and what was named or listed but can be told to be unusable without reading it.
@@ -152,7 +153,7 @@ def read(settings: InputSettings) -> tuple[Manifest, list[Quarantined]]:
         AccessError: the store refuses.
         UnavailableError: the store does not answer.
     """
-    found = listing.read(settings)
+    found = listing.read(settings, advance)
     labels = sorted(found.labels)
     numbers = np.empty(len(labels), np.int32)
     numbers[[found.labels[label] for label in labels]] = np.arange(len(labels))

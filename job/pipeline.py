@@ -72,7 +72,8 @@ def list_images(settings: Settings, progress: Progress) -> Data:
 
         drawn = demo.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
         source = source.model_copy(update={"uri": str(drawn)})
-    listed, quarantined = manifest.read(source)
+    with progress.phase("list", None, "objects") as phase:
+        listed, quarantined = manifest.read(source, phase.advance)
     manifest.check_usable(listed, quarantined, settings.input.max_bad_fraction)
     progress.event("input.listed", uri=source.uri, images=len(listed), labels=len(listed.labels))
     return Data(listed=listed, usable=np.ones(len(listed), bool), quarantined=quarantined)
@@ -162,9 +163,9 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
             validation_fraction=settings.input.validation_fraction,
             test_fraction=settings.input.test_fraction,
         )
-        this.write_lines("data/manifest.jsonl", usable.rows())
-        this.write_lines("data/split.jsonl", split.rows(usable, sides))
-        this.write_lines("data/quarantine.jsonl", map(dataclasses.asdict, quarantined))
+        this.write_documents("data/manifest.jsonl", usable.rows())
+        this.write_documents("data/split.jsonl", split.rows(usable, sides))
+        this.write_documents("data/quarantine.jsonl", map(dataclasses.asdict, quarantined))
         if before is None:
             checkpoints.save_data(Data(listed=data.listed, usable=images.usable, quarantined=quarantined))
 
@@ -190,7 +191,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         exported = kept.folder / "model"
         with export.Scorer() as scorer:
             with timing.part("evaluate"):
-                scores = evaluate.score(classifier, examples["fine_tuning"], rows_of)
+                scores = evaluate.score(classifier, examples["fine_tuning"], rows_of, progress)
             with timing.part("export"):
                 export.save(classifier, exported)
             with timing.part("verify"):
@@ -202,15 +203,14 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         checkpoints.flush()
         with timing.part("upload"):
             this.write_folder("model", exported)
-            this.write("metrics/history.csv", evaluate.history_csv(state.history))
-            this.write("metrics/predictions.csv", evaluate.predictions_csv(data.listed, scores))
+            this.write_lines("metrics/history.csv", evaluate.history_csv(state.history))
+            this.write_lines("metrics/predictions.csv", evaluate.predictions_csv(data.listed, scores))
         metrics = evaluate.metrics(state, chosen, scores, verification=verification, timing=timing.document())
         this.write("metrics/metrics.json", publish.encode(metrics))
     accuracy = scores["validation"].accuracy
     gate = publish.Gate(
         passed=accuracy >= settings.gate.min_accuracy, accuracy=accuracy, min_accuracy=settings.gate.min_accuracy
     )
-    checkpoints.flush()
     outcome = this.finish(gate, provenance={"device": vars(machine), "weights": vars(origin)})
     progress.event("run.published", run_uri=this.uri, accuracy=accuracy)
     return outcome

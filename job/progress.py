@@ -87,13 +87,16 @@ class Stage:
     def eta_seconds(self, phase: Phase | None = None) -> float | None:
         """Estimate the seconds to the end of the stage.
 
-        From the mean epoch so far. In the first epoch from ``phase``, as if the epoch consisted of it alone; None
-        where that says nothing either.
+        From the mean epoch so far. In the first epoch from ``phase``, as if the epoch ended with it; None where that
+        says nothing either.
         """
         if self.epochs_done > self._first:
             epoch_seconds = (self._epoch_started - self._started) / (self.epochs_done - self._first)
         elif phase is not None and phase.total and phase.rate:
-            epoch_seconds = phase.total / phase.rate
+            # note: an epoch that was begun by an earlier start is longer than what is seen of it, and so is one that
+            # is in validation
+            seen = self._clock() - self._epoch_started + (phase.eta_seconds or 0.0)
+            epoch_seconds = max(phase.total / phase.rate, seen)
         else:
             return None
         in_this_epoch = min(self._clock() - self._epoch_started, epoch_seconds)

@@ -1,12 +1,18 @@
 """The one publisher: everything that a run leaves behind goes through it, in an order that a reader can trust.
 
-    files -> manifest.json -> _SUCCESS -> latest.json -> removal of the checkpoints
+    files -> manifest.json -> the claim's commit -> _SUCCESS -> latest.json -> removal of the checkpoints
 
-A reader trusts only a run with ``_SUCCESS``. A start that finds it completes what follows, if anything.
+A reader trusts only a run with ``_SUCCESS``. A start that finds it, or the commit, completes what follows, if anything.
+
+Only who has the run's claim may write to it, and who was superseded may not know it yet: it may be held up in the very
+request. So every file is written over the generation that is known of it. These are listed before the claim is taken:
+whatever a successor writes is of a later one.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import hashlib
 import json
 import tempfile
@@ -72,20 +78,30 @@ class Run:
         self._prefix = f"runs/{run_id}"
         self.uri = output.uri_of(self._prefix)
         self._files: dict[str, Document] = {}
+        self._checkpoints: Checkpoints | None = None
+        self._generations: dict[str, int] = {}
 
     def write(self, name: str, data: bytes | Path) -> None:
-        """Publish one file: its size and checksums will stand in manifest.json."""
-        written = self._output.write(f"{self._prefix}/{name}", data)
+        """Publish one file: its size and checksums will stand in manifest.json.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+        """
+        written = self._write(name, data)
         sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else _sha256(data)
         self._record(name, written, sha256)
 
-    def write_lines(self, name: str, documents: Iterable[Document]) -> None:
-        """Publish documents as JSON Lines, without holding them all in memory."""
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
-            for document in documents:
-                file.write(json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False) + "\n")
+    def write_lines(self, name: str, lines: Iterable[str]) -> None:
+        """Publish lines of text, without holding them all in memory."""
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="") as file:
+            file.writelines(lines)
             file.flush()
             self.write(name, Path(file.name))
+
+    def write_documents(self, name: str, documents: Iterable[Document]) -> None:
+        """Publish documents as JSON Lines."""
+        plain = (log.plain(document) for document in documents)
+        self.write_lines(name, (json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in plain))
 
     def write_folder(self, name: str, folder: Path) -> None:
         """Publish every file below a local folder."""
@@ -93,8 +109,12 @@ class Run:
             self.write(f"{name}/{path.relative_to(folder).as_posix()}", path)
 
     def write_status(self, data: bytes) -> None:
-        """Write status.json: it changes while the run lasts, so it is not in manifest.json."""
-        self._output.write(f"{self._prefix}/status.json", data)
+        """Write status.json: it changes while the run lasts, so it is not in manifest.json.
+
+        Where another process has taken the run over, it is that one's.
+        """
+        with contextlib.suppress(errors.StoppedError):
+            self._write("status.json", data)
 
     def read(self, name: str) -> Document | None:
         """Return one of the run's JSON files, None where it is not there."""
@@ -110,43 +130,45 @@ class Run:
             origin: where the run's id is from, which decides whose fault a difference is.
 
         Raises:
-            errors.SettingsError: a run of this id exists, with other data or settings.
+            errors.SettingsError: a run of this id exists, with other data or settings; or the settings have changed
+                since the Job began.
             errors.DataError: the input has changed since the Job began.
         """
         document = {"run_id": self.id, "identity": who.document(), **loaded.document()}
         try:
             self._output.write(f"{self._prefix}/config.json", encode(document), if_generation_match=0)
         except storage.PreconditionFailed:
-            differences = who.differences((self.read("config.json") or {}).get("identity", {}))
-        else:
-            return
-        if differences and origin == "job":
-            raise errors.DataError(
-                f"the input or the settings have changed since this Job began its run {self.uri}: "
-                + "; ".join(differences),
-                remedy="start a new Job: it will be a run of its own",
-            )
-        if differences:
-            raise errors.SettingsError(
-                f"run.id {self.id!r} is taken by a run with other settings or data ({self.uri}): "
-                + "; ".join(differences),
-                remedy="choose another run.id, or leave it empty; or use the settings and data of that run",
-            )
+            self._compare(who, origin)
 
     def checkpoints(self, settings: Settings) -> Checkpoints:
-        """Return the run's checkpoints, claimed while their context lasts."""
-        return Checkpoints(
+        """Return the run's checkpoints, claimed while their context lasts.
+
+        Raises:
+            errors.SettingsError: the settings have changed since the Job began.
+        """
+        who = identity.identify(settings)
+        recorded = self._compare(who, "job")
+        below = len(self._prefix) + 1
+        self._generations = {found.name[below:]: found.generation for found in self._output.list(self._prefix)}
+        self._checkpoints = Checkpoints(
             self._output,
             f"{self._prefix}/checkpoints",
+            identity=dataclasses.replace(who, data=recorded["data"]).hashes(),
             owner=settings.run.job_uid,
             interval=settings.checkpoint.interval,
             takeover=settings.checkpoint.takeover,
         )
+        return self._checkpoints
 
     def published(self) -> Outcome | None:
-        """Return the outcome of a run that is published, after completing what follows ``_SUCCESS``; else None."""
+        """Return the outcome of a run that is published, after completing what follows the commit; else None.
+
+        The commit is known to who has the claim; to others, the run is published from ``_SUCCESS`` on.
+        """
         if self._output.stat(f"{self._prefix}/_SUCCESS") is None:
-            return None
+            if self._checkpoints is None or self._checkpoints.manifest_sha256 is None:
+                return None
+            self._write_success(self._checkpoints.manifest_sha256)
         manifest = self.read("manifest.json")
         if manifest is None:
             raise errors.DataError(
@@ -156,7 +178,12 @@ class Run:
         return self._complete(manifest)
 
     def finish(self, gate: Gate, provenance: Document) -> Outcome:
-        """Write manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints."""
+        """Write manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+        """
+        assert self._checkpoints is not None, "who publishes a run has claimed it"
         if config := self._output.read(f"{self._prefix}/config.json"):  # of the run's first start
             self._record("config.json", config[1], hashlib.sha256(config[0]).hexdigest())
         manifest = {
@@ -167,13 +194,48 @@ class Run:
             "files": dict(sorted(self._files.items())),
         }
         data = encode(manifest)
-        self._output.write(f"{self._prefix}/manifest.json", data)
-        success = encode({"manifest_sha256": hashlib.sha256(data).hexdigest()})
+        sha256 = hashlib.sha256(data).hexdigest()
+        self._write("manifest.json", data)
+        self._checkpoints.commit(sha256)
+        self._write_success(sha256)
+        return self._complete(manifest)
+
+    def _compare(self, who: Identity, origin: Origin) -> Document:
+        """Return the identity in config.json, unless `who` is another; raise what `identify` does then."""
+        recorded: Document = (self.read("config.json") or {}).get("identity", {})
+        if not (differences := "; ".join(who.differences(recorded))):
+            return recorded
+        if origin == "job":
+            since, remedy = f"since this Job began its run {self.uri}", "start a new Job: it will be a run of its own"
+            if who.data in (None, recorded.get("data")):
+                raise errors.SettingsError(f"the settings have changed {since}: {differences}", remedy=remedy)
+            raise errors.DataError(f"the input or the settings have changed {since}: {differences}", remedy=remedy)
+        raise errors.SettingsError(
+            f"run.id {self.id!r} is taken by a run with other settings or data ({self.uri}): {differences}",
+            remedy="choose another run.id, or leave it empty; or use the settings and data of that run",
+        )
+
+    def _write(self, name: str, data: bytes | Path) -> storage.ObjectInfo:
+        """Write a file over the generation that is known of it; over another one only while the run is ours."""
+        assert self._checkpoints is not None, "who writes to a run has claimed it"
+        path = f"{self._prefix}/{name}"
+        while True:
+            try:
+                written = self._output.write(path, data, if_generation_match=self._generations.get(name, 0))
+            except storage.PreconditionFailed:
+                found = self._output.stat(path)
+                self._checkpoints.flush()  # note: after the look, or else that could be of a successor's file
+                self._generations[name] = found.generation if found else 0
+            else:
+                self._generations[name] = written.generation
+                return written
+
+    def _write_success(self, manifest_sha256: str) -> None:
+        success = encode({"manifest_sha256": manifest_sha256})
         try:
             self._output.write(f"{self._prefix}/_SUCCESS", success, if_generation_match=0)
         except storage.PreconditionFailed:
             log.get().warning("run.already_published", run_uri=self.uri)
-        return self._complete(manifest)
 
     def _record(self, name: str, info: storage.ObjectInfo, sha256: str) -> None:
         self._files[name] = {"size": info.size, "sha256": sha256, "crc32c": f"{info.crc32c:08x}"}
@@ -206,7 +268,8 @@ class Run:
 def open_run(output: Store, loaded: Loaded, who: Identity) -> Run:
     """Return the run that these settings and data are, recorded under the output.
 
-    A Job's first Pod pins its run under ``jobs/``, so that its later Pods keep to it.
+    A Job's first Pod pins its run under ``jobs/``, so that its later Pods keep to it. It does so once the run is known
+    to be of these settings and data: later Pods need not list the data again.
 
     Raises:
         errors.SettingsError: an explicit run.id is taken by another run.
@@ -215,25 +278,30 @@ def open_run(output: Store, loaded: Loaded, who: Identity) -> Run:
     """
     settings = loaded.settings
     run_id = settings.run.id or identity.run_name(who, settings.input.uri)
-    origin: Origin = "run.id" if settings.run.id else "data and settings"
-    if settings.run.job_uid:
-        try:
-            output.write(_pin(settings), encode({"run_id": run_id}), if_generation_match=0)
-        except storage.PreconditionFailed:
-            pinned = pinned_run(output, settings)
-            run_id, origin = (pinned.id, "job") if pinned else (run_id, origin)
     run = Run(output, run_id)
-    run.identify(loaded, who, origin)
+    run.identify(loaded, who, "run.id" if settings.run.id else "data and settings")
+    if not settings.run.job_uid:
+        return run
+    try:
+        output.write(_pin(settings), encode({"run_id": run_id}), if_generation_match=0)
+    except storage.PreconditionFailed:  # another Pod of the Job was quicker
+        run = _read_pin(output, settings) or run
+        run.identify(loaded, who, "job")
     return run
 
 
 def pinned_run(output: Store, settings: Settings) -> Run | None:
-    """Return the run that an earlier Pod of this Job works on, None where there is none.
+    """Return the run that an earlier Pod of this Job works on, None where there is none, or somebody removed it.
 
     Raises:
         errors.SettingsError: run.id names another one.
     """
-    found = output.read(_pin(settings)) if settings.run.job_uid else None
+    run = _read_pin(output, settings) if settings.run.job_uid else None
+    return run if run and run.read("config.json") else None
+
+
+def _read_pin(output: Store, settings: Settings) -> Run | None:
+    found = output.read(_pin(settings))
     if found is None:
         return None
     run_id = str(json.loads(found[0])["run_id"])

@@ -189,7 +189,8 @@ class Training:
         for variable in self._optimizer.variables if state.optimizer else ():
             variable.assign(state.optimizer[variable.path])
         self._step = _compile(classifier, examples, self._optimizer, state.micro_batch)
-        self._good = self.capture()
+        if state.step == 0:
+            self._start_epoch(self.capture())
         self._has_stepped = False
 
     def capture(self) -> TrainingState:
@@ -200,27 +201,23 @@ class Training:
 
     def epoch(self) -> None:
         """Train to the end of the epoch under way, measure, and note the result."""
-        state, examples = self._state, self._examples
+        state = self._state
         started = time.monotonic()
         try:
             images, waited = self._train()
+            trained = time.monotonic() - started
+            val_loss, val_accuracy = self._validate()
         except errors.NotFiniteError as error:
             if state.learning_rate_scale < 1:
                 raise
             self._progress.event("training.not_finite", severity="warning", message=error.message)
             self._go_back()
             return
-        trained = time.monotonic() - started
-        rows = examples.validation
-        logits = predict(
-            examples, rows, self._settings.batch_size, lambda: self._after_step(self.capture, always=False)
-        )
-        val_loss, val_accuracy = measure(self._classifier, logits, examples.labels[rows])
         result = EpochResult(
             stage=state.stage,
             epoch=len(state.history) + 1,
-            loss=state.loss_sum / len(examples.train),
-            accuracy=state.correct / len(examples.train),
+            loss=state.loss_sum / len(self._examples.train),
+            accuracy=state.correct / len(self._examples.train),
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             seconds=time.monotonic() - started,
@@ -232,8 +229,13 @@ class Training:
             if state.best is None or val_loss < state.best.val_loss:
                 state.best, state.best_weights = result, self._classifier.state()
         self._progress.event("epoch.finished", **dataclasses.asdict(result), epochs=self._settings.epochs)
-        self._good = self.capture()
-        self._after_step(lambda: self._good, always=True)
+        captured = self.capture()
+        self._start_epoch(captured)
+        self._after_step(lambda: captured, always=True)
+
+    def _start_epoch(self, captured: TrainingState) -> None:
+        """Keep the state at the start of an epoch."""
+        self._state.start_weights, self._state.start_optimizer = captured.weights, captured.optimizer
 
     def _train(self) -> tuple[int, float]:
         """Take the steps of the epoch that are not taken yet; return their images and the seconds waited for data."""
@@ -256,12 +258,7 @@ class Training:
                 loss_sum, correct = self._take_step(arguments)
                 seconds = time.monotonic() - started
                 if not math.isfinite(loss_sum):
-                    rate = settings.learning_rate * state.learning_rate_scale
-                    raise errors.NotFiniteError(
-                        f"the loss is {loss_sum} in {state.stage}, epoch {state.epoch + 1}, step {state.step + 1}, "
-                        f"with learning rate {rate:g}",
-                        remedy=f"lower {state.stage}.learning_rate, which is {settings.learning_rate:g}",
-                    )
+                    raise self._not_finite(f"the loss is {loss_sum}", f", step {state.step + 1}")
                 state.loss_sum += loss_sum
                 state.correct += correct
                 state.step += 1
@@ -273,6 +270,32 @@ class Training:
                 phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
                 self._after_step(self.capture, always=False)
         return total - done, waited
+
+    def _validate(self) -> tuple[float, float]:
+        """Return the loss and the accuracy on the validation side."""
+        state, examples, rows = self._state, self._examples, self._examples.validation
+        with self._progress.phase(
+            f"{state.stage} {state.epoch + 1}/{self._settings.epochs} validation", len(rows), "images"
+        ) as phase:
+
+            def after_batch(images: int) -> None:
+                phase.advance(images)
+                self._after_step(self.capture, always=False)
+
+            logits = predict(examples, rows, state.micro_batch or self._settings.batch_size, after_batch)
+        loss, accuracy = measure(self._classifier, logits, examples.labels[rows])
+        if not math.isfinite(loss):
+            self._changing.acquire()  # note: as in `_train`
+            raise self._not_finite(f"the validation loss is {loss}")
+        return loss, accuracy
+
+    def _not_finite(self, found: str, where: str = "") -> errors.NotFiniteError:
+        state, given = self._state, self._settings.learning_rate
+        return errors.NotFiniteError(
+            f"{found} in {state.stage}, epoch {state.epoch + 1}{where}, "
+            f"with learning rate {given * state.learning_rate_scale:g}",
+            remedy=f"lower {state.stage}.learning_rate, which is {given:g}",
+        )
 
     def _take_step(self, arguments: tuple[Array, Array, Array]) -> tuple[float, int]:
         """Take one step; where it does not fit into the device's memory, in halves, and halves of these.
@@ -298,12 +321,12 @@ class Training:
                 self._step = _compile(self._classifier, self._examples, self._optimizer, size // 2)
 
     def _go_back(self) -> None:
-        """Return to the last good state, with half of the learning rate from there on."""
-        good, state = self._good, self._state
-        self._classifier.load_state(good.weights)
+        """Return to the start of the epoch, with half of the learning rate from there on."""
+        state = self._state
+        self._classifier.load_state(state.start_weights)
         for variable in self._optimizer.variables:
-            variable.assign(good.optimizer[variable.path])
-        state.epoch, state.step, state.loss_sum, state.correct = good.epoch, good.step, good.loss_sum, good.correct
+            variable.assign(state.start_optimizer[variable.path])
+        state.step, state.loss_sum, state.correct = 0, 0.0, 0
         state.learning_rate_scale /= 2
         self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
         self._changing.release()
@@ -325,13 +348,20 @@ def order(seed: int, stage: StageName, epoch: int, images: int) -> Array:
     return np.random.Generator(np.random.Philox(key)).permutation(images)
 
 
-def predict(examples: Examples, rows: Array, batch_size: int, after_batch: Callable[[], None] = lambda: None) -> Array:
-    """Return the logits, float32 [n, outputs], of the rows, int [n], in the same order."""
+def predict(examples: Examples, rows: Array, batch_size: int, after_batch: Callable[[int], object] = int) -> Array:
+    """Return the logits, float32 [n, outputs], of the rows, int [n], in the same order.
+
+    Args:
+        examples: whose inputs and logits.
+        rows: of the manifest.
+        batch_size: images at once.
+        after_batch: gets the number of images after each batch.
+    """
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
     logits = []
     for inputs, _ in prefetch(examples.inputs, batches):
         logits.append(examples.predict(inputs).numpy())
-        after_batch()
+        after_batch(len(inputs))
     return np.concatenate(logits)
 
 

@@ -62,6 +62,10 @@ class TrainingState:
     """Of the model: the variable's path -> its value."""
     optimizer: Arrays = field(default_factory=dict)
     """Likewise, of the stage's optimizer."""
+    start_weights: Arrays = field(default_factory=dict)
+    """Of the model at the start of the epoch under way: there training returns to after a loss that is not finite."""
+    start_optimizer: Arrays = field(default_factory=dict)
+    """Likewise, of the optimizer."""
 
     def enter(self, stage: StageName) -> None:
         """Begin a stage, unless it is the one under way."""
@@ -94,4 +98,7 @@ class TrainingState:
 
     def arrays(self) -> dict[str, Arrays]:
         """Return the groups of arrays, which are saved apart: those that did not change need not be saved again."""
-        return {"weights": self.weights, "optimizer": self.optimizer, "best_weights": self.best_weights}
+        groups = {"weights": self.weights, "optimizer": self.optimizer, "best_weights": self.best_weights}
+        if self.step:  # else the state is itself that at the start of its epoch
+            groups |= {"start_weights": self.start_weights, "start_optimizer": self.start_optimizer}
+        return groups

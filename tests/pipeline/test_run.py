@@ -9,14 +9,20 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import google_crc32c
 import numpy as np
 import pytest
 import tensorflow as tf
 from runs import SMALL, At, arrays_sha256, draw, only_run, run, strict_json, tree
+from structlog.testing import capture_logs
 
 from job import errors, storage
+from job.storage.local import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 LAYOUT = {
     "_SUCCESS",
@@ -164,10 +170,23 @@ def test_latest_stays_with_a_later_run(published: Path, pictures: Path, tmp_path
     assert later == (output / "latest.json").read_text()
 
 
-def test_same_bits(published: Path, pictures: Path, tmp_path: Path) -> None:
+def test_same_bits(published: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run on the same data ends in the same bits, whatever the order in which the downloads end."""
-    copy = shutil.copytree(pictures, tmp_path / "pictures")
-    run("--input.uri", copy, "--output.uri", tmp_path / "out", "--cache.max_bytes", "200000")  # no room for pixels
+    copy, read_many, orders = shutil.copytree(pictures, tmp_path / "pictures"), LocalStore.read_many, []
+
+    def read_backwards(
+        store: LocalStore, objects: Sequence[storage.ObjectInfo]
+    ) -> Iterator[tuple[int, bytes | storage.LostObject]]:
+        read = list(read_many(store, objects))[::-1]
+        orders.append([index for index, _ in read])
+        yield from read
+
+    monkeypatch.setattr(LocalStore, "read_many", read_backwards)
+    with capture_logs() as logs:
+        run("--input.uri", copy, "--output.uri", tmp_path / "out", "--cache.max_bytes", "200000")
+    [opened] = [line for line in logs if line["event"] == "cache.opened"]
+    assert not opened["pixels_kept"], "else they are not decoded again each epoch"
+    assert any(order != sorted(order) for order in orders)
     first, second = (only_run(output) for output in (published, tmp_path / "out"))
 
     assert first.name.split("-")[-1] == second.name.split("-")[-1]

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from job import checkpoint, errors, storage
+from job.manifest import Manifest
 from job.state import EpochResult, TrainingState
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RESULT = EpochResult(
     stage="fine_tuning",
@@ -28,10 +29,20 @@ RESULT = EpochResult(
 )
 
 
-def open_checkpoints(folder: Path, owner: str = "job", takeover: float = 60.0) -> checkpoint.Checkpoints:
+IDENTITY = {"settings": "5e77", "data": "da7a"}
+
+
+def open_checkpoints(
+    folder: Path,
+    owner: str = "job",
+    *,
+    takeover: float = 60.0,
+    interval: float = 1000.0,
+    identity: dict[str, str] = IDENTITY,
+) -> checkpoint.Checkpoints:
     """Return checkpoints below a folder."""
     output = storage.open_store(str(folder))
-    return checkpoint.Checkpoints(output, "c", owner=owner, interval=1000.0, takeover=takeover)
+    return checkpoint.Checkpoints(output, "c", identity=identity, owner=owner, interval=interval, takeover=takeover)
 
 
 def state(step: int) -> TrainingState:
@@ -39,7 +50,8 @@ def state(step: int) -> TrainingState:
     weights = {"fc1/kernel": np.full((2, 3), step, np.float32), "fc1/bias": np.float32([np.nan, -0.0])}
     optimizer = {"adam/iteration": np.int64(step)}
     moved = TrainingState(stage="fine_tuning", epoch=2, step=step, loss_sum=0.1 + step, history=[RESULT], best=RESULT)
-    moved.best_weights = {"fc1/kernel": np.zeros((2, 3), np.float32)}
+    moved.best_weights = moved.start_weights = {"fc1/kernel": np.zeros((2, 3), np.float32)}
+    moved.start_optimizer = {"adam/iteration": np.int64(0)}
     return moved.captured(weights, optimizer)
 
 
@@ -85,7 +97,7 @@ def test_only_what_is_needed_is_kept(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "c/index.json").read_text())
 
     assert [4, 3] == [entry["state"]["step"] for entry in index["checkpoints"]]
-    assert 2 + 2 + 1 == len(objects)  # weights and optimizer of each, and one of the best weights
+    assert 2 + 2 + 1 + 1 == len(objects)  # weights and optimizer of each; the best weights, the epoch's first optimizer
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
@@ -110,12 +122,124 @@ def test_index_that_cannot_be_read(tmp_path: Path, index: bytes) -> None:
     assert load(tmp_path)[0] is None
 
 
-def test_damaged_data(tmp_path: Path) -> None:
-    """What was listed is listed again where it cannot be read."""
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c/data.npz").write_bytes(b"nonsense")
+def data(*names: str, usable: bool = True) -> checkpoint.Data:
+    """Return data of images of these names, each an image of its own class."""
+    count = len(names)
+    columns = {column: np.arange(count, dtype=np.int64) for column in ("size", "crc32c", "generation")}
+    columns |= {column: np.zeros(count, np.int32) for column in ("root", "split")}
+    listed = Manifest(
+        roots=("gs://b",),
+        labels=names,
+        names=list(names),
+        label=np.arange(count, dtype=np.int32),
+        gzip=np.zeros(count, bool),
+        **columns,
+    )
+    return checkpoint.Data(listed=listed, usable=np.full(count, usable), quarantined=[])
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Return the index."""
+    return json.loads((folder / "c/index.json").read_text())
+
+
+def load_data(folder: Path) -> checkpoint.Data | None:
+    """Return the data that the next start finds."""
+    with open_checkpoints(folder) as checkpoints:
+        return checkpoints.load_data()
+
+
+def test_data(tmp_path: Path) -> None:
+    """What was listed and found usable comes back, also after states were saved; data saved later take its place."""
     with open_checkpoints(tmp_path) as checkpoints:
-        assert checkpoints.load_data() is None
+        checkpoints.save_data(data("a", "b", "c"))
+        checkpoints.save_data(data("a", "b", usable=False))
+    save(tmp_path, 1, 2, 3)
+    loaded = load_data(tmp_path)
+
+    assert loaded is not None
+    assert data("a", "b").listed.digest() == loaded.listed.digest()
+    assert [False, False] == loaded.usable.tolist()
+    assert 1 + 6 == len(list((tmp_path / "c").glob("*.npz")))  # those before are gone; two states have six objects
+
+
+def test_data_of_a_superseded_process(tmp_path: Path) -> None:
+    """A process that was held up leaves its successor's data alone: they are those that the states are of."""
+    first = open_checkpoints(tmp_path)
+    with first, open_checkpoints(tmp_path) as second:
+        second.save_data(data("a", "b"))
+        second.after_step(lambda: state(1), always=True)
+        second.flush()
+        with pytest.raises(errors.StoppedError, match="another process has taken this run over"):
+            first.save_data(data("a", "b", usable=False))
+    loaded = load_data(tmp_path)
+
+    assert loaded is not None
+    assert [True, True] == loaded.usable.tolist()
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"nonsense", "PK", "flipped", "replaced"])
+def test_damaged_data(tmp_path: Path, damage: bytes | str | None) -> None:
+    """What was listed is listed again where it is missing, or not as it was saved."""
+    for folder, names in ((tmp_path / "other", ("c", "d")), (tmp_path, ("a", "b"))):
+        with open_checkpoints(folder) as checkpoints:
+            checkpoints.save_data(data(*names))
+    path = tmp_path / read_index(tmp_path)["data"]["name"]
+    whole, other = path.read_bytes(), next((tmp_path / "other/c").glob("*.npz")).read_bytes()
+    flipped = whole[:500] + bytes([whole[500] ^ 1]) + whole[501:]
+    damaged = {"PK": whole[:100], "flipped": flipped, "replaced": other}.get(damage, damage)
+    path.unlink() if damaged is None else path.write_bytes(damaged)
+
+    with capture_logs() as lines:
+        assert load_data(tmp_path) is None
+    assert ["checkpoint.damaged"] == [line["event"] for line in lines]
+
+
+@pytest.mark.parametrize("damage", ["encrypted", "no data"])
+def test_data_that_no_archive_holds(tmp_path: Path, damage: str) -> None:
+    """An object with the right checksum that cannot be unpacked, however it says so, counts as damaged."""
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save_data(data("a", "b"))
+    index = read_index(tmp_path)
+    path = tmp_path / index["data"]["name"]
+    if damage == "encrypted":  # zipfile raises a RuntimeError
+        archive = bytearray(path.read_bytes())
+        archive[archive.index(b"PK\x01\x02") + 8] |= 1
+    else:  # numpy raises an EOFError
+        archive = b""
+    path.write_bytes(archive)
+    index["data"] |= {"size": len(archive), "crc32c": storage.crc32c(bytes(archive))}
+    (tmp_path / "c/index.json").write_text(json.dumps(index))
+
+    assert load_data(tmp_path) is None
+
+
+@pytest.mark.parametrize("key", ["settings", "data"])
+def test_checkpoints_of_another_run(tmp_path: Path, key: str) -> None:
+    """Neither states nor data that were saved under other settings, or of other data, are loaded; the log says so."""
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save_data(data("a", "b"))
+    save(tmp_path, 1, 2)
+    index = read_index(tmp_path)
+    with capture_logs() as lines, open_checkpoints(tmp_path, identity=IDENTITY | {key: "other"}) as checkpoints:
+        found = checkpoints.load(), checkpoints.load_data()
+
+    assert [IDENTITY] * 3 == [saved["identity"] for saved in (*index["checkpoints"], index["data"])]
+    assert (None, None) == found
+    assert ["checkpoint.of_another_run"] * 3 == [line["event"] for line in lines]
+
+
+def test_commit(tmp_path: Path) -> None:
+    """What a run is published with is known to whoever takes it over; who was superseded cannot say it any more."""
+    first = open_checkpoints(tmp_path)
+    with first, open_checkpoints(tmp_path) as second:
+        assert second.manifest_sha256 is None
+        second.commit("5ec0")
+        with pytest.raises(errors.StoppedError):
+            first.commit("f125")
+    save(tmp_path, 1)  # the index is written again
+    with open_checkpoints(tmp_path) as third:
+        assert "5ec0" == third.manifest_sha256
 
 
 def test_same_owner_takes_over(tmp_path: Path) -> None:
@@ -137,6 +261,33 @@ def test_other_owner_waits(tmp_path: Path) -> None:
     renewing = open_checkpoints(tmp_path, "a", takeover=0.4)  # four times as often
     with renewing, pytest.raises(errors.SettingsError, match="a works on this run"):
         open_checkpoints(tmp_path, "b", takeover=3.0).__enter__()
+
+
+def test_claim_is_renewed_by_the_same_state(tmp_path: Path) -> None:
+    """Where the same state is saved again and again, as in a long validation, the claim is renewed all the same."""
+    renewals = set()
+    with open_checkpoints(tmp_path, takeover=1.0, interval=0.01) as checkpoints:
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            checkpoints.after_step(lambda: state(1), always=False)
+            renewals.add(read_index(tmp_path)["claim"]["renewed_at"])
+            time.sleep(0.02)
+    assert len(renewals) > 4, renewals
+
+
+def test_another_pid_namespace(tmp_path: Path) -> None:
+    """A claim from another container is held, although its host has our name and none of our processes has its PID."""
+    with open_checkpoints(tmp_path, ""):
+        index = read_index(tmp_path)
+    process = index["claim"]["process"]
+    assert Path("/proc/self/ns/pid").stat().st_ino == process["pid_namespace"]
+    ended = process | {"started": "long ago"}
+    for namespace, expected in ((process["pid_namespace"], []), (1, ["claim.waiting"])):
+        index["claim"] |= {"process": ended | {"pid_namespace": namespace}, "released": False}
+        (tmp_path / "c/index.json").write_text(json.dumps(index))
+        with capture_logs() as lines, open_checkpoints(tmp_path, "", takeover=0.2):
+            pass
+        assert expected == [line["event"] for line in lines]
 
 
 def test_released_by_a_failure(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +23,45 @@ CPUS = len(os.sched_getaffinity(0))
 def with_capability(*capabilities: tuple[int, int]) -> list[gpu.Gpu]:
     """Return GPUs of these compute capabilities."""
     return [gpu.Gpu(name="NVIDIA", compute_capability=one, memory_bytes=2**34) for one in capabilities]
+
+
+SEEN = """
+import json, os, sys
+from job import config, device
+device.prepare()
+machine = device.configure(config.load(sys.argv[1:]).settings)
+import tensorflow as tf
+from tensorflow.python.framework import config as framework
+threads = tf.config.threading
+print(json.dumps({
+    "inter_op": threads.get_inter_op_parallelism_threads(),
+    "intra_op": [threads.get_intra_op_parallelism_threads(), machine.threads],
+    "onednn": [os.environ["TF_ENABLE_ONEDNN_OPTS"], machine.onednn],
+    "deterministic": framework.is_op_determinism_enabled(),
+}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        ((), {}, {"inter_op": 1, "intra_op": [device.cpu_quota()] * 2, "onednn": ["1", True], "deterministic": True}),
+        (
+            ("--run.reproducible", "false", "--device.threads", "1"),
+            {"TF_ENABLE_ONEDNN_OPTS": "0"},
+            {"inter_op": 1, "intra_op": [1, 1], "onednn": ["0", False], "deterministic": False},
+        ),
+    ],
+)
+def test_what_tensorflow_is_told(
+    arguments: tuple[str, ...], environment: dict[str, str], expected: dict[str, object]
+) -> None:
+    """One inter-op thread, an intra-op thread for each CPU, oneDNN and determinism, unless told otherwise."""
+    unset = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    command = [sys.executable, "-c", SEEN, *arguments]
+    seen = subprocess.run(command, env=unset | environment, capture_output=True, text=True, check=True, timeout=60)
+
+    assert expected == json.loads(seen.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize(

@@ -73,12 +73,40 @@ def test_fold_equals_plain(use_bias: bool) -> None:
 
 
 @pytest.mark.usefixtures("float64")
-def test_fold_mobilenet() -> None:
-    """All 52 BatchNormalization layers of MobileNetV2 fold away, and the outputs stay within 1e-9."""
-    model = keras.applications.MobileNetV2(input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None)
+@pytest.mark.parametrize(
+    ("size", "padding", "options", "is_folded"),
+    [
+        (15, 1, {"strides": 2}, True),
+        (16, 1, {"strides": 2}, False),  # of "same", the first zero of each axis would be left out
+        (16, ((0, 1), (0, 1)), {"strides": 2}, True),
+        (16, 1, {}, True),
+        (16, 2, {}, False),
+        (16, 2, {"dilation_rate": 2}, True),
+    ],
+)
+def test_fold_padding(size: int, padding: object, options: dict[str, int], is_folded: bool) -> None:
+    """Zeros before a convolution are folded exactly where padding="same" puts the same ones."""
+    pixels = keras.Input((size, size, 3))
+    x = keras.layers.ZeroPadding2D(padding)(pixels)
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, **options)(x))
+    model = keras.Model(pixels, x)
     randomize(model)
     folded = folding.fold(model)
-    pixels = tf.constant(np.random.default_rng(0).uniform(-1, 1, (2, 32, 32, 3)))
+    inputs = np.random.default_rng(0).normal(size=(2, size, size, 3))
+
+    assert is_folded != any(isinstance(layer, keras.layers.ZeroPadding2D) for layer in folded.layers)
+    np.testing.assert_allclose(folded(inputs), model(inputs, training=False), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("size", [32, 33, 47])
+def test_fold_mobilenet(size: int) -> None:
+    """All 52 BatchNormalization layers of MobileNetV2 fold away, and the outputs stay within 1e-9."""
+    shape = (size, size, 3)
+    model = keras.applications.MobileNetV2(input_shape=shape, alpha=0.35, include_top=False, weights=None)
+    randomize(model)
+    folded = folding.fold(model)
+    pixels = tf.constant(np.random.default_rng(0).uniform(-1, 1, (2, *shape)))
 
     assert 52 == sum(isinstance(layer, folding.FoldedConvolution) for layer in folded.layers)
     assert not any(map(_is_normalization, folded.layers))

@@ -55,6 +55,20 @@ def events(logs: list[Any]) -> dict[str, Any]:
 # --- folders ---
 
 
+@pytest.mark.parametrize("form", ["folders", "csv"])
+def test_every_object_is_a_sign_of_life(tmp_path: Path, form: str) -> None:
+    """Whoever watches hears of each object that is found, so that a long listing is not taken for a stall."""
+    place = put(tmp_path / "animals", ANIMALS)
+    if form == "csv":
+        place = tmp_path / "animals.csv"
+        rows = [f"animals/{name},{name.partition('/')[0]}" for name in ANIMALS]
+        place.write_text("\n".join(["image_uri,label", *rows]))
+    found: list[int] = []
+    read(InputSettings(uri=str(place)), lambda: found.append(1))
+
+    assert len(ANIMALS) == len(found)
+
+
 def test_folders(tmp_path: Path) -> None:
     """A folder is a class; every image is described as its store describes it."""
     put(tmp_path, [*ANIMALS, "dogs/puppies/1.png"])

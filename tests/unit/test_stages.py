@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 from job import config, errors, invariants, model, stages
-from job.progress import Event, Listener, Progress
+from job.progress import Event, Listener, Phase, Progress
 from job.state import STAGES, StageName, TrainingState
 
 if TYPE_CHECKING:
@@ -124,6 +125,35 @@ def test_two_stages_make_one_history(classifier: model.Classifier) -> None:
     assert state.history[-1].loss < state.history[0].loss
 
 
+def test_validation_is_a_phase(classifier: model.Classifier) -> None:
+    """Validation tells how far it is, so that a long one is seen and not taken for a stall."""
+
+    class Phases(Listener):
+        seen: ClassVar[dict[str, tuple[int, int | None]]] = {}
+
+        def on_advance(self, phase: Phase) -> None:
+            self.seen[phase.name] = (phase.done, phase.total)
+
+    data, state, progress = examples(classifier, "feature_extraction"), TrainingState(), Progress([Phases()])
+    stages.run("feature_extraction", settings(epochs=1), classifier, data, state, progress=progress, after_step=ignore)
+
+    assert {"feature_extraction 1/1": (8, 8), "feature_extraction 1/1 validation": (4, 4)} == Phases.seen
+
+
+def test_input_wait_is_measured(classifier: model.Classifier) -> None:
+    """The share of an epoch that was spent waiting for data is noted: nearly all of it where they come slowly."""
+    data = examples(classifier, "feature_extraction")
+    slow = stages.Examples(**{**vars(data), "inputs": lambda rows: time.sleep(0.5) or data.inputs(rows)})
+    waits = []
+    for source in (data, slow):
+        state = TrainingState()
+        stages.run("feature_extraction", settings(), classifier, source, state, progress=Progress(), after_step=ignore)
+        waits.append(state.history[-1].input_wait)
+
+    assert 0 <= waits[0] < waits[1] <= 1
+    assert waits[1] > 0.9
+
+
 def test_largest_seed(classifier: model.Classifier) -> None:
     """Every seed that the settings allow can be trained with, in both stages."""
     for stage in STAGES:
@@ -199,28 +229,83 @@ def test_not_finite(classifier: model.Classifier) -> None:
     assert 7 == caught.value.exit_code
 
 
-def test_not_finite_once(classifier: model.Classifier) -> None:
-    """After one loss that is not finite, training goes back to the last good state with half the learning rate."""
-    steps = 0
+class Breaker:
+    """Saves nothing; makes the weights of the head NaN once, after so many steps and batches of validation."""
 
-    def break_the_second_epoch(_: Callable[[], TrainingState], *, always: bool) -> None:
-        nonlocal steps
-        steps += not always
-        if steps == 6:  # after the three steps and two batches of validation of the first epoch
-            steps += 1
-            classifier.output.bias.assign([np.nan])
+    def __init__(self, classifier: model.Classifier, after: int) -> None:
+        self.captured: list[TrainingState] = []
+        self._classifier = classifier
+        self._left = after
 
+    def __call__(self, capture: Callable[[], TrainingState], *, always: bool) -> None:
+        """Count a step."""
+        self._left -= not always
+        if self._left == 0:
+            self._left = -1
+            self._classifier.output.bias.assign([np.nan])
+        elif self._left > 0:
+            self.captured.append(capture())
+
+
+@pytest.mark.parametrize(("after", "epoch", "found"), [(6, 1, "the loss"), (3, 0, "the validation loss")])
+def test_not_finite_once(classifier: model.Classifier, after: int, epoch: int, found: str) -> None:
+    """After one loss that is not finite, training goes back to the epoch's start with half the learning rate."""
     state, data, recorder = TrainingState(), examples(classifier, "feature_extraction"), Recorder()
+    # note: an epoch is three steps and two batches of validation
+    broken = Breaker(classifier, after)
     progress = Progress([recorder])
-    stages.run(
-        "feature_extraction", settings(), classifier, data, state, progress=progress, after_step=break_the_second_epoch
-    )
+    stages.run("feature_extraction", settings(), classifier, data, state, progress=progress, after_step=broken)
 
     assert [1, 2] == [result.epoch for result in state.history]
     assert 0.5 == state.learning_rate_scale
     assert all(np.isfinite(value).all() for value in classifier.state().values())
-    [event] = [event for event in recorder.events if event.name == "training.went_back"]
-    assert (1, 0, pytest.approx(5e-4)) == tuple(event.facts[name] for name in ("epoch", "step", "learning_rate"))
+    events = {event.name: event.facts for event in recorder.events}
+    assert f"{found} is nan" in events["training.not_finite"]["message"]
+    went_back = events["training.went_back"]
+    assert (epoch, 0, pytest.approx(5e-4)) == tuple(went_back[name] for name in ("epoch", "step", "learning_rate"))
+
+
+def test_not_finite_in_validation(classifier: model.Classifier) -> None:
+    """A validation loss that is not finite for the second time ends the run as a training loss does."""
+
+    def always_broken(_: Callable[[], TrainingState], *, always: bool) -> None:
+        assert not always, "no such epoch is ever finished"
+        classifier.output.bias.assign([np.nan])
+
+    data, state = examples(classifier, "feature_extraction"), TrainingState()
+    with pytest.raises(errors.NotFiniteError, match="the validation loss is nan in feature_extraction, epoch 1, with"):
+        stages.run(
+            "feature_extraction",
+            settings(batch_size=8),  # one step an epoch
+            classifier,
+            data,
+            state,
+            progress=Progress(),
+            after_step=always_broken,
+        )
+
+
+def test_going_back_after_a_resume(classifier: model.Classifier) -> None:
+    """A run that was resumed in the middle of an epoch goes back as far as an undisturbed one: the same bits."""
+    tf.config.experimental.enable_op_determinism()
+    before, data, results = classifier.state(), examples(classifier, "feature_extraction"), []
+
+    def train(state: TrainingState, broken: Breaker) -> None:
+        stages.run("feature_extraction", settings(), classifier, data, state, progress=Progress(), after_step=broken)
+        results.append((classifier.state(), [epoch.loss for epoch in state.history]))
+
+    undisturbed = Breaker(classifier, after=2)
+    train(TrainingState(), undisturbed)
+    [stopped] = undisturbed.captured
+    assert 1 == stopped.step
+    classifier.load_state(before)
+    resumed = TrainingState.restored(stopped.document(), stopped.arrays())
+    classifier.load_state(resumed.weights)
+    train(resumed, Breaker(classifier, after=1))
+
+    (expected, losses), (weights, seen) = results
+    assert losses == seen
+    assert all(value.tobytes() == expected[path].tobytes() for path, value in weights.items())
 
 
 @pytest.mark.parametrize("stage", STAGES)

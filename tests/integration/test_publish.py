@@ -1,0 +1,314 @@
+"""A run's files are one process's, whoever wakes up late; a Job keeps to one run and one set of settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pytest
+
+from job import checkpoint, config, errors, identity, manifest, publish, storage
+from job.state import TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from job.checkpoint import Checkpoints
+    from job.publish import Run
+    from job.storage import Store
+
+GATE = publish.Gate(passed=True, accuracy=0.9, min_accuracy=0.5)
+FILES = ("data/split.jsonl", "model/model.keras", "metrics/metrics.json")
+
+
+class Held:
+    """A store whose process is held up at some of its requests, until something else is done.
+
+    Args:
+        output: the store.
+        at: how the object's name ends.
+        meanwhile: what is done then, once.
+        request: before which request it is held up.
+    """
+
+    def __init__(
+        self,
+        output: Store,
+        at: str,
+        meanwhile: Callable[[], object],
+        request: Literal["write", "stat"] = "write",
+    ) -> None:
+        self._output = output
+        self._at = at
+        self._meanwhile: Callable[[], object] | None = meanwhile
+        self._request = request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._output, name)
+
+    def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> storage.ObjectInfo:
+        """Write, after what is done meanwhile."""
+        self._hold("write", name)
+        return self._output.write(name, data, if_generation_match=if_generation_match)
+
+    def stat(self, name: str) -> storage.ObjectInfo | None:
+        """Look, after what is done meanwhile."""
+        self._hold("stat", name)
+        return self._output.stat(name)
+
+    def _hold(self, request: str, name: str) -> None:
+        if self._meanwhile and request == self._request and name.endswith(self._at):
+            meanwhile, self._meanwhile = self._meanwhile, None
+            meanwhile()
+
+
+@pytest.fixture(params=["local", "bucket"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """Return an empty output."""
+    if request.param == "local":
+        return storage.open_store(str(tmp_path / "out"))
+    return storage.open_store(f"gs://{request.getfixturevalue('bucket')}")
+
+
+def load(*arguments: str) -> config.Loaded:
+    """Return settings of a Job's Pod."""
+    return config.load(["--output.uri", "/out", "--run.job_uid", "uid-1", *arguments], {})
+
+
+def listed(*names: str) -> manifest.Manifest:
+    """Return a manifest of images of these names."""
+    zeros = {column: np.zeros(len(names), np.int32) for column in ("root", "label", "split", "size", "crc32c")}
+    zeros |= {"generation": np.zeros(len(names), np.int64), "gzip": np.zeros(len(names), bool)}
+    return manifest.Manifest(roots=("gs://b",), labels=("a",), names=list(names), **zeros)
+
+
+def open_run(output: Store, *arguments: str, names: tuple[str, ...] = ("1.jpg", "2.jpg")) -> Run:
+    """Return the run that a Pod opens which lists images of these names."""
+    loaded = load(*arguments)
+    return publish.open_run(output, loaded, identity.identify(loaded.settings, listed(*names)))
+
+
+def do(run: Run, what: str) -> None:
+    """Publish a run whose files hold `what`."""
+    for name in FILES:
+        run.write(name, f"{what} {name}".encode())
+    run.finish(GATE, provenance={"by": what})
+
+
+def whole_run(output: Store, what: str) -> None:
+    """Be the Job's next Pod: take the run over and publish it, or find it published."""
+    run = publish.pinned_run(output, load().settings)
+    assert run is not None
+    with run.checkpoints(load().settings):
+        if run.published() is None:
+            run.write_status(what.encode())
+            do(run, what)
+            run.write_status(f"{what} succeeded".encode())
+
+
+def read(output: Store, run: Run, name: str) -> bytes:
+    """Return one of the run's files."""
+    found = output.read(f"runs/{run.id}/{name}")
+    assert found is not None
+    return found[0]
+
+
+def check(output: Store, run: Run) -> str:
+    """Assert that every file of a published run is the one in manifest.json, and return whose it is."""
+    document = read(output, run, "manifest.json")
+    published = json.loads(document)
+    success = json.loads(read(output, run, "_SUCCESS"))
+    assert {"manifest_sha256": hashlib.sha256(document).hexdigest()} == success
+    for name, file in published["files"].items():
+        assert file["sha256"] == hashlib.sha256(read(output, run, name)).hexdigest(), name
+    assert {*FILES, "config.json"} == set(published["files"])
+    whose: str = published["provenance"]["by"]
+    return whose
+
+
+@pytest.mark.parametrize("at", [*FILES, "/manifest.json"])
+def test_held_up_while_publishing(output: Store, at: str) -> None:
+    """A Pod that is held up in any of its writes, until the Job's next one has published, changes none of its files."""
+    run = open_run(Held(output, at, lambda: whole_run(output, "second")))
+    with (
+        pytest.raises(errors.StoppedError, match="another process has taken this run over"),
+        run.checkpoints(load().settings),
+    ):
+        do(run, "first")
+    run.write_status(b"first stopped")
+
+    assert "second" == check(output, run)
+    assert b"second succeeded" == read(output, run, "status.json")
+
+
+@pytest.mark.parametrize("request_", ["write", "stat"])
+def test_held_up_over_another_generation(output: Store, request_: Literal["write", "stat"]) -> None:
+    """A Pod that meets another generation, and is held up before it learns which, does not write over a successor's."""
+
+    def meanwhile() -> None:
+        whole_run(output, "second")
+
+    run = open_run(Held(output, FILES[-1], meanwhile, request_))
+    with run.checkpoints(load().settings):
+        output.write(f"runs/{run.id}/{FILES[-1]}", b"of the Pod before, which was late")
+        with pytest.raises(errors.StoppedError):
+            do(run, "first")
+
+    assert "second" == check(output, run)
+
+
+def test_next_pod_knows_the_files(output: Store) -> None:
+    """What the Pod before left behind is written over at the first try, without asking again whose the run is."""
+    run = open_run(output)
+    with run.checkpoints(load().settings):
+        run.write(FILES[0], b"first")
+    index = f"runs/{run.id}/checkpoints/index.json"
+    run = open_run(output)
+    with run.checkpoints(load().settings):
+        before = output.stat(index)
+        run.write(FILES[0], b"second")
+        assert before == output.stat(index)
+    assert b"second" == read(output, run, FILES[0])
+
+
+def test_files_of_the_pod_before(output: Store) -> None:
+    """What a Pod left behind, and what it still writes while its successor begins, the successor writes over."""
+    before = open_run(output)
+    before_checkpoints = before.checkpoints(load().settings)
+    with before_checkpoints:
+        before.write(FILES[0], b"first")
+        before.write_status(b"first")
+        run = publish.pinned_run(output, load().settings)
+        assert run is not None
+        with run.checkpoints(load().settings):
+            before.write(FILES[1], b"first")
+            before.write_status(b"first is late")
+            run.write_status(b"second")
+            before.write_status(b"first stopped")
+            do(run, "second")
+
+    assert "second" == check(output, run)
+    assert b"second" == read(output, run, "status.json")
+
+
+@pytest.mark.parametrize("ending", ["killed", "held up"])
+def test_between_commit_and_success(output: Store, ending: str) -> None:
+    """Once all files are written the next Pod writes none of them again: it completes the run, and so may the first."""
+
+    def meanwhile() -> None:
+        whole_run(output, "second")
+        if ending == "killed":
+            raise KeyboardInterrupt
+
+    run = open_run(Held(output, "/_SUCCESS", meanwhile))
+    with run.checkpoints(load().settings):
+        if ending == "held up":
+            do(run, "first")
+        else:
+            with pytest.raises(KeyboardInterrupt):
+                do(run, "first")
+
+    assert "first" == check(output, run)
+    assert run.id == json.loads(output.read("latest.json")[0])["run_id"]
+    assert not list(output.list(f"runs/{run.id}/checkpoints"))
+
+
+def test_checkpoints_are_removed(output: Store) -> None:
+    """A published run has no checkpoints any more: neither states nor data."""
+    run = open_run(output)
+    with run.checkpoints(load().settings) as checkpoints:
+        checkpoints.save_data(checkpoint.Data(listed=listed("1.jpg"), usable=np.ones(1, bool), quarantined=[]))
+        save(checkpoints)
+        saved = len(list(output.list(f"runs/{run.id}/checkpoints")))
+        do(run, "first")
+
+    assert saved > 2
+    assert not list(output.list(f"runs/{run.id}/checkpoints"))
+
+
+def save(checkpoints: Checkpoints) -> None:
+    """Save a state."""
+    checkpoints.after_step(lambda: TrainingState().captured({"w": np.zeros(1)}, {}), always=True)
+    checkpoints.flush()
+
+
+def test_checkpoints_carry_hashes(output: Store) -> None:
+    """Each checkpoint has the hashes of the run's settings and data; it is not loaded where config.json has others."""
+    run = open_run(output)
+    config_name, index_name = (f"runs/{run.id}/{name}" for name in ("config.json", "checkpoints/index.json"))
+    with run.checkpoints(load().settings) as checkpoints:
+        save(checkpoints)
+    [entry] = json.loads(output.read(index_name)[0])["checkpoints"]
+    with run.checkpoints(load().settings) as checkpoints:
+        assert checkpoints.load() is not None
+    recorded = json.loads(output.read(config_name)[0])
+    recorded["identity"]["data"] = "other"
+    output.write(config_name, json.dumps(recorded).encode())
+    with run.checkpoints(load().settings) as checkpoints:
+        assert checkpoints.load() is None
+
+    who = identity.identify(load().settings, listed("1.jpg", "2.jpg"))
+    other = identity.identify(load("--run.seed", "8").settings, listed("1.jpg", "2.jpg"))
+    assert who.hashes() == entry["identity"]
+    assert who.hashes()["data"] == listed("1.jpg", "2.jpg").digest() == other.hashes()["data"]
+    assert who.hashes()["settings"] != other.hashes()["settings"]
+
+
+def test_job_is_pinned_to_what_was_compared(output: Store) -> None:
+    """Killed at any moment before its run is known to be its own, a Job is pinned to none."""
+    open_run(output, "--run.id", "r")
+    other_job = ("--run.id", "r", "--run.job_uid", "uid-2")
+    with pytest.raises(errors.SettingsError, match="the data are others"):
+        open_run(output, *other_job, names=("3.jpg",))
+    assert output.read("jobs/uid-2.json") is None
+
+    def be_killed() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        open_run(Held(output, "jobs/uid-2.json", be_killed), *other_job)
+    assert publish.pinned_run(output, load(*other_job).settings) is None
+    open_run(output, *other_job)
+    assert "r" == publish.pinned_run(output, load(*other_job).settings).id
+
+
+def test_job_is_pinned_by_one_pod(output: Store) -> None:
+    """Where two Pods of a Job begin at once, and list other data, the slower one ends: its Job works on other data."""
+    with pytest.raises(errors.DataError, match="have changed since this Job began"):
+        open_run(Held(output, "jobs/uid-1.json", lambda: open_run(output)), names=("3.jpg",))
+    run = open_run(Held(output, "jobs/uid-1.json", lambda: open_run(output)))
+    assert run.id == publish.pinned_run(output, load().settings).id
+
+
+def test_pinned_run_that_was_removed(output: Store) -> None:
+    """A Job whose run somebody removed begins it again."""
+    run = open_run(output)
+    output.delete(f"runs/{run.id}/config.json")
+    assert publish.pinned_run(output, load().settings) is None
+    assert run.id == open_run(output).id
+
+
+def test_settings_of_the_job_changed(output: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A Job's later Pod with other settings, weights or recipe is told what differs; nothing is listed for that."""
+    weights = tmp_path / "w.h5"
+    weights.write_bytes(b"1")
+    begun = ("--model.weights", str(weights))
+    run = open_run(output, *begun)
+    index = f"runs/{run.id}/checkpoints/index.json"
+    with pytest.raises(errors.SettingsError) as caught:
+        run.checkpoints(load(*begun, "--run.seed", "8").settings)
+    assert "the settings have changed since this Job began its run" in caught.value.message
+    assert caught.value.message.endswith("run.seed is 8, and was 7")
+    assert caught.value.remedy == "start a new Job: it will be a run of its own"
+    run.checkpoints(load(*begun, "--checkpoint.interval", "8").settings)
+    weights.write_bytes(b"2")
+    with pytest.raises(errors.SettingsError, match=r"model\.weights is '1:[0-9a-f]{8}', and was '1:"):
+        run.checkpoints(load(*begun).settings)
+    weights.write_bytes(b"1")
+    monkeypatch.setattr(identity, "RECIPE", 1000)
+    with pytest.raises(errors.SettingsError, match="the recipe's version is 1000"):
+        run.checkpoints(load(*begun).settings)
+    assert output.read(index) is None  # nobody's claim was taken for it
