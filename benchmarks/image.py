@@ -52,16 +52,17 @@ def main() -> None:
     if shutil.which(DOCKER) is None or subprocess.run([DOCKER, "version"], capture_output=True, check=False).returncode:
         print("no Docker engine answers: nothing is measured", file=sys.stderr)
         return
-    sizes = [weigh("image", "finetune:cpu", "tensorflow")]
+    header = ["", "", "beside"]
     if with_gpu:
-        sizes.append(weigh("image-gpu", "finetune:gpu", "'tensorflow[and-cuda]'"))
+        record("The image for a GPU", header, [weigh("image-gpu", "finetune:gpu", "'tensorflow[and-cuda]'")])
+    size = weigh("image", "finetune:cpu", "tensorflow")
     moments = [start() for _ in range(ROUNDS)]
     rebuilds = rebuild()
     record(
         "The image",
-        ["", "", "beside"],
+        header,
         [
-            *sizes,
+            size,
             *([f"docker run to: {name}", f"{Spread.of(run[name] for run in moments)} s", ""] for name in MOMENTS),
             ["build after a change of the sources", f"{Spread.of(rebuilds)} s", ""],
         ],

@@ -324,7 +324,7 @@ def reach_export(start: Start, _: Path) -> None:
 def reach_verification(start: Start, cache: Path) -> None:
     """Wait until the exported model is scored."""
     start.wait_for("model.chosen")
-    wait_until(lambda: list(cache.glob("*/*/images.npz")))
+    wait_until(lambda: list(cache.glob("*/model/labels.txt")))  # the last file of the export
 
 
 def reach_upload(start: Start, _: Path) -> None:
