@@ -150,7 +150,7 @@ class Cache:
             has_room = self._encoded.put(row, data, self._room - self._beside_encoded)
         if not has_room:
             needed = self._beside_encoded + self._encoded.size + len(data)
-            raise self._too_large(needed, self._room, " so far (gzip-encoded ones take more unpacked than was listed)")
+            raise self._too_large(needed, self._room, so_far=True)
 
     def encoded(self, row: int) -> bytes | None:
         """Return an image's encoded bytes; None where they are not there, or not as they were written."""
@@ -211,11 +211,13 @@ class Cache:
                 ) from error
             raise _unwritable(self._dir, error) from error
 
-    def _too_large(self, needed: int, room: int, why: str = "") -> errors.DataError:
+    def _too_large(self, needed: int, room: int, *, so_far: bool = False) -> errors.DataError:
+        why = " so far (gzip-encoded ones take more unpacked than was listed)" if so_far else ""
+        least = f"well above {needed:,}: not all images are unpacked yet" if so_far else f"at least {needed:,}"
         return errors.DataError(
             f"the images and what is made of them take {needed:,} bytes{why}, and the cache may hold {room:,} "
             f"({self._dir} has {_free(self._dir):,} bytes free)",
-            remedy=f"set cache.dir to a volume with room, or cache.max_bytes to at least {needed:,}",
+            remedy=f"set cache.dir to a volume with room, or cache.max_bytes to {least}",
         )
 
 

@@ -216,7 +216,8 @@ class Checkpoints:
             manifest_sha256: of the manifest.json that names these files.
 
         Raises:
-            errors.StoppedError, errors.UnavailableError: as `flush` does; nothing is noted then.
+            errors.StoppedError: as `flush` does; nothing is noted then.
+            errors.UnavailableError: as `flush` does; the note may come to the store with the release of the claim.
         """
         self._wait()
         self.manifest_sha256 = manifest_sha256

@@ -92,10 +92,22 @@ class Run:
         self._record(name, written, sha256)
 
     def write_lines(self, name: str, lines: Iterable[str]) -> None:
-        """Publish lines of text, without holding them all in memory."""
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
-            file.flush()
+        """Publish lines of text, without holding them all in memory.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+            errors.UnavailableError: the folder for temporary files is full.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(tempfile.NamedTemporaryFile("w", encoding="utf-8", newline=""))
+                file.writelines(lines)
+                file.flush()
+            except OSError as error:
+                raise errors.UnavailableError(
+                    f"{name} cannot be written to {tempfile.gettempdir()}: {error.strerror}",
+                    remedy="see whether that volume has room and is sound; the next start goes on here",
+                ) from error
             self.write(name, Path(file.name))
 
     def write_documents(self, name: str, documents: Iterable[Document]) -> None:
@@ -166,9 +178,11 @@ class Run:
         The commit is known to who has the claim; to others, the run is published from ``_SUCCESS`` on.
         """
         if self._output.stat(f"{self._prefix}/_SUCCESS") is None:
-            if self._checkpoints is None or self._checkpoints.manifest_sha256 is None:
-                return None
-            self._write_success(self._checkpoints.manifest_sha256)
+            committed = self._checkpoints and self._checkpoints.manifest_sha256
+            found = self._output.read(f"{self._prefix}/manifest.json") if committed else None
+            if not committed or found is None or hashlib.sha256(found[0]).hexdigest() != committed:
+                return None  # what was committed is not there any more, if anything was: it is made again
+            self._write_success(committed)
         manifest = self.read("manifest.json")
         if manifest is None:
             raise errors.DataError(

@@ -151,10 +151,10 @@ class GoogleStore:
     def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> ObjectInfo:
         """Store bytes or a file under a name; see Store."""
         size, checksum = _measure(data)
-        condition = if_generation_match
+        condition, lost_sessions = if_generation_match, 0
 
         def attempt(tries: int) -> ObjectInfo:
-            nonlocal condition
+            nonlocal condition, lost_sessions
             blob = self._bucket.blob(self._root + name)
             try:
                 _upload(blob, data, condition)
@@ -166,7 +166,8 @@ class GoogleStore:
                 return stored
             except exceptions.GoogleAPICallError as error:
                 # The session of a resumable upload may get lost (404 or 410), which a new one mends.
-                if error.code not in SESSION_LOST or size <= MULTIPART_BYTES or tries >= SESSION_TRIES:
+                lost_sessions += 1
+                if error.code not in SESSION_LOST or size <= MULTIPART_BYTES or lost_sessions >= SESSION_TRIES:
                     raise
                 raise ConnectionAbortedError(f"the upload has to begin anew: {error.message}") from error
             info = _info(name, blob)

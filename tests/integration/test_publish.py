@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +14,7 @@ from job import checkpoint, config, errors, identity, manifest, publish, storage
 from job.state import TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from job.checkpoint import Checkpoints
@@ -214,6 +215,39 @@ def test_between_commit_and_success(output: Store, ending: str) -> None:
     assert "first" == check(output, run)
     assert run.id == json.loads(output.read("latest.json")[0])["run_id"]
     assert not list(output.list(f"runs/{run.id}/checkpoints"))
+
+
+def test_committed_manifest_that_is_gone(output: Store) -> None:
+    """A commit whose manifest.json somebody removed, or replaced, is none: the run is made again."""
+    loaded = load()
+    for replaced in (None, b"{}"):
+        run = open_run(output)
+        with run.checkpoints(loaded.settings) as checkpoints:
+            run.write("manifest.json", b"whole")
+            checkpoints.commit(hashlib.sha256(b"whole").hexdigest())
+            name = f"runs/{run.id}/manifest.json"
+            if replaced is None:
+                output.delete(name)
+            else:
+                output.write(name, replaced)
+            assert run.published() is None
+        assert output.stat(f"runs/{run.id}/_SUCCESS") is None
+    whole_run(output, "next")
+    assert "next" == check(output, run)
+
+
+def test_no_room_for_lines(output: Store) -> None:
+    """A full disk while a table is written ends the run with exit 20, naming the file."""
+
+    def lines() -> Iterator[str]:
+        yield "uri\n"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = open_run(output)
+    with run.checkpoints(load().settings), pytest.raises(errors.UnavailableError, match=r"predictions\.csv") as caught:
+        run.write_lines("metrics/predictions.csv", lines())
+    assert 20 == caught.value.exit_code
+    assert output.stat(f"runs/{run.id}/metrics/predictions.csv") is None
 
 
 def test_checkpoints_are_removed(output: Store) -> None:

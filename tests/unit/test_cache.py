@@ -251,6 +251,7 @@ def test_more_bytes_than_were_listed(tmp_path: Path) -> None:
             kept.put_encoded(2, bytes(7))
         assert (60, None) == (len(kept.encoded(0) or b""), kept.encoded(2))
     assert "unpacked" in caught.value.message
+    assert f"well above {budget + 7:,}" in caught.value.remedy
     with open_cache(tmp_path, encoded_bytes=100, max_bytes=budget - 1) as kept:
         assert kept.pixels is None
         kept.put_encoded(0, bytes(100 + PIXEL_BYTES - 1))
