@@ -115,11 +115,16 @@ class Manifest:
 
 def pack(manifest: Manifest) -> dict[str, NDArray[Any]]:
     """Return the manifest as plain arrays, from which `unpack` makes the same again."""
-    names = [name.encode("utf-8", "surrogateescape") for name in manifest.names]
+    # note: one by one, since a list of them all would be more than all else that a run holds of each image
+    name_bytes, lengths = bytearray(), np.empty(len(manifest), np.uint32)
+    for row, name in enumerate(manifest.names):
+        encoded = name.encode("utf-8", "surrogateescape")
+        name_bytes += encoded
+        lengths[row] = len(encoded)
     texts = {"roots": manifest.roots, "labels": manifest.labels}
     return {
-        "name_bytes": np.frombuffer(b"".join(names), np.uint8),
-        "name_lengths": np.array([len(name) for name in names], np.uint32),
+        "name_bytes": np.frombuffer(name_bytes, np.uint8),
+        "name_lengths": lengths,
         "texts": np.frombuffer(json.dumps(texts).encode(), np.uint8),
         **{column: getattr(manifest, column) for column in _COLUMNS},
     }
@@ -127,13 +132,15 @@ def pack(manifest: Manifest) -> dict[str, NDArray[Any]]:
 
 def unpack(arrays: dict[str, NDArray[Any]]) -> Manifest:
     """Return the manifest that was packed."""
-    data, ends = arrays["name_bytes"].tobytes(), np.cumsum(arrays["name_lengths"], dtype=np.int64).tolist()
-    names = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    data, names, start = arrays["name_bytes"].tobytes(), [], 0
+    for length in arrays["name_lengths"].tolist():
+        names.append(data[start : start + length].decode("utf-8", "surrogateescape"))
+        start += length
     texts = json.loads(arrays["texts"].tobytes())
     return Manifest(
         roots=tuple(texts["roots"]),
         labels=tuple(texts["labels"]),
-        names=[name.decode("utf-8", "surrogateescape") for name in names],
+        names=names,
         **{column: arrays[column] for column in _COLUMNS},
     )
 
