@@ -108,6 +108,11 @@ class Scorer:
         if self._child.poll() is None:
             self._child.kill()
         self._child.wait()
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # of what it was not given any more
+            self._child.stdin.close()
+        self._child.stdout.close()
         self._errors.close()
 
     def probabilities(self, saved_model: Path, encoded: Iterable[bytes]) -> Array:

@@ -166,8 +166,10 @@ class GoogleStore:
                 return stored
             except exceptions.GoogleAPICallError as error:
                 # The session of a resumable upload may get lost (404 or 410), which a new one mends.
+                if error.code not in SESSION_LOST or size <= MULTIPART_BYTES:
+                    raise
                 lost_sessions += 1
-                if error.code not in SESSION_LOST or size <= MULTIPART_BYTES or lost_sessions >= SESSION_TRIES:
+                if lost_sessions >= SESSION_TRIES:
                     raise
                 raise ConnectionAbortedError(f"the upload has to begin anew: {error.message}") from error
             info = _info(name, blob)

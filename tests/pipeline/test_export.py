@@ -13,6 +13,7 @@ from PIL import Image
 from job import config, decode, errors, export, images, model
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -69,8 +70,17 @@ def test_a_model_that_cannot_be_loaded_is_noticed(
         export.verify(scorer, tmp_path / "model", encoded, probabilities, tolerance=1e-3)
 
 
-def test_scorer_leaves_no_process_behind() -> None:
-    """A scorer that is never asked ends with its context."""
+def test_scorer_leaves_no_process_behind(tmp_path: Path) -> None:
+    """A scorer that is never asked, or that is left while it is told the images, ends with its context."""
     with export.Scorer() as scorer:
         assert scorer._child.poll() is None
     assert scorer._child.poll() is not None
+
+    def images() -> Iterator[bytes]:
+        yield b"not all of them"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), export.Scorer() as scorer:
+        scorer.probabilities(tmp_path, images())
+    assert scorer._child.poll() is not None
+    assert (True, True) == (scorer._child.stdin.closed, scorer._child.stdout.closed)
