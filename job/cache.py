@@ -82,7 +82,7 @@ class Cache:
         settings: CacheSettings,
         *,
         run_id: str,
-        made_from: Mapping[Part, object],
+        made_from: Mapping[Part, Mapping[str, object]],
         images: int,
         encoded_bytes: int,
         image_size: int,
@@ -165,6 +165,14 @@ class Cache:
         wanted = np.arange(rows.start, rows.stop)
         return all(bool(part.read(wanted)[1].all()) for part in (self.features, self.pixels) if part is not None)
 
+    def forget_features(self, part: int) -> None:
+        """Forget all features, since they are computed again in parts of `part` images."""
+        with self._explained():
+            self.features.forget()
+            made_from = json.loads((self.folder / "made_from.json").read_bytes())
+            made_from["features"]["part"] = part
+            (self.folder / "made_from.json").write_text(json.dumps(made_from))
+
     def __enter__(self) -> Self:
         return self
 
@@ -182,7 +190,7 @@ class Cache:
         if self._lock_file is not None:
             os.close(self._lock_file)
 
-    def _forget_what_differs(self, made_from: Mapping[Part, object]) -> None:
+    def _forget_what_differs(self, made_from: Mapping[Part, Mapping[str, object]]) -> None:
         """Remove what an earlier start left, but for those parts that are wanted and made from the same."""
         path = self.folder / "made_from.json"
         try:
@@ -289,6 +297,15 @@ class Rows:
             if whole[n]:
                 values[n] = np.frombuffer(data, self._dtype).reshape(self._shape)
         return values, whole
+
+    def written(self, rows: slice) -> bool:
+        """Whether these consecutive rows were all written. Nothing is read: they may be damaged."""
+        return bool(self._checksums[rows].all())
+
+    def forget(self) -> None:
+        """Forget what was written."""
+        self._checksums[:] = 0
+        _write(self._checksum_file, self._checksums.tobytes(), 0)
 
     def close(self) -> None:
         """Close the files."""

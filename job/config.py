@@ -224,8 +224,8 @@ class DeviceSettings(_Group):
     """CPU threads of one operation. Null: as many as the container's CPU quota gives."""
 
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", json_schema_extra=_RESULT)
-    """What the backbone computes in; the head is float32 always. `auto`: bfloat16 on GPUs that have it (compute
-    capability 8.0), else float16 on those made for it (7.0), else float32, as on the CPU."""
+    """Precision of the backbone in stage 2's training step; everything else, validation included, is float32. `auto`:
+    bfloat16 on GPUs that have it (compute capability 8.0), else float16 (7.0), else float32, as on the CPU."""
 
     # Neither of these changes more than the last bits of the result, as another GPU would.
     xla: bool | None = None

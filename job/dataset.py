@@ -132,6 +132,18 @@ class Dataset:
             pixels[n] = self._decode_again(int(rows[n]))
         return pixels
 
+    def ranges(self) -> list[slice]:
+        """Return the ranges of rows with a usable image in them, after the pass."""
+        starts = np.unique(np.flatnonzero(self.usable) // RANGE * RANGE).tolist()
+        return [slice(start, min(start + RANGE, len(self.manifest))) for start in starts]
+
+    def range_pixels(self, rows: slice) -> Array:
+        """Return the pixels of a range as `ingest` yields them: uint8 [RANGE, image_size, image_size, 3]."""
+        usable = rows.start + np.flatnonzero(self.usable[rows])
+        pixels = np.zeros((RANGE, self.image_size, self.image_size, 3), np.uint8)
+        pixels[usable - rows.start] = self.pixels(usable)
+        return pixels
+
     def close(self) -> None:
         """End the decoding threads."""
         self._pool.shutdown(cancel_futures=True)

@@ -14,12 +14,13 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from job import config, errors, gpu, log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import tensorflow as tf
 
@@ -47,7 +48,7 @@ class Device:
     tensorflow: str
     """Its version."""
     precision: Precision = "float32"
-    """What the backbone computes in; the head is float32 always."""
+    """What the backbone computes in during a training step of stage 2; everything else is float32."""
     xla: bool = False
     """The training step is compiled with XLA."""
     memory_growth: bool = False
@@ -56,6 +57,33 @@ class Device:
     driver: str | None = None
     cuda: str | None = None
     cudnn: str | None = None
+
+    def numerics(self) -> dict[str, object]:
+        """Return what the last bits of a float32 computation depend on."""
+        names = ("name", "cpu", "threads", "onednn", "tensorflow", "cuda", "cudnn")
+        return {name: getattr(self, name) for name in names}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a later start of this run must know of this one: what it keeps where its device can.
+
+        The number of threads, the precision and XLA are kept; `cpu` and `gpu` (the GPU's name, or None) cannot be.
+        """
+        gpu_name = self.name if self.kind == "gpu" else None
+        return {
+            "threads": self.threads,
+            "precision": self.precision,
+            "xla": self.xla,
+            "cpu": self.cpu,
+            "gpu": gpu_name,
+        }
+
+    def changes(self, before: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return what differs from the facts of an earlier start: ``{"before": {…}, "now": {…}}``, or nothing."""
+        now = self.facts()
+        changed = [name for name in now if name in before and before[name] != now[name]]
+        if not changed:
+            return {}
+        return {"before": {name: before[name] for name in changed}, "now": {name: now[name] for name in changed}}
 
 
 def prepare() -> None:
@@ -70,12 +98,13 @@ def prepare() -> None:
     config.set_environment_default("KERAS_BACKEND", "tensorflow")
 
 
-def configure(settings: Settings, *, threads: int | None = None) -> Device:
+def configure(settings: Settings, *, before: Mapping[str, Any] = MappingProxyType({})) -> Device:
     """Import TensorFlow, set its threads and determinism, and say what the run computes on.
 
     Args:
         settings: all of them.
-        threads: those of an earlier start of this run: the bits depend on them.
+        before: the `Device.facts` of an earlier start of this run. Its threads are kept, and its precision and XLA where
+            this device can: the bits depend on them.
 
     Raises:
         errors.DeviceError: ``device.require_gpu`` is set and no GPU can be used; the message says why.
@@ -86,12 +115,15 @@ def configure(settings: Settings, *, threads: int | None = None) -> Device:
     with _quiet_stderr():
         import tensorflow as tf
 
-    threads = threads or settings.device.threads or cpu_quota()
+    threads = before.get("threads") or settings.device.threads or cpu_quota()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # With more than one inter-op thread, two identical runs on the CPU end in different weights, op determinism or not.
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if settings.run.reproducible:
         tf.config.experimental.enable_op_determinism()
+    # TensorFloat-32 changes probabilities by up to 0.01: float32 means float32, on a GPU too. Before the first operation,
+    # since functions that are traced keep what they were traced with.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     machine = Device(
         kind="cpu",
         name=cpu_name(),
@@ -99,13 +131,13 @@ def configure(settings: Settings, *, threads: int | None = None) -> Device:
         threads=threads,
         onednn=config.get_environment("TF_ENABLE_ONEDNN_OPTS") == "1",
         tensorflow=tf.__version__,
-        precision=precision(settings.device, found.gpus if found else ()),
+        precision=precision(settings.device, found.gpus if found else (), before.get("precision")),
         xla=bool(settings.device.xla),
     )
     if found is None:
         tf.config.set_visible_devices([], "GPU")  # one that cannot be used fails later, and says less
         return machine
-    return _configure_gpus(machine, found, settings.device)
+    return _configure_gpus(machine, found, settings.device, before)
 
 
 def have_temporary_folder(cache_dir: str) -> None:
@@ -151,16 +183,42 @@ def find_gpus(*, required: bool, root: Path = Path("/")) -> gpu.Found | None:
         return None
 
 
-def precision(settings: DeviceSettings, gpus: Sequence[gpu.Gpu]) -> Precision:
-    """Return what the backbone computes in: what is asked for, else what every one of the GPUs was made for.
+def precision(settings: DeviceSettings, gpus: Sequence[gpu.Gpu], before: Precision | None = None) -> Precision:
+    """Return what a training step of stage 2 computes in.
+
+    Args:
+        settings: what is asked for; ``auto``: the earlier start's where these GPUs can, else the first of `precisions`.
+        gpus: what is computed on; empty: the CPU.
+        before: what an earlier start of this run computed in.
+    """
+    if settings.mixed_precision != "auto":
+        return settings.mixed_precision
+    offered = precisions(gpus)
+    return before if before in offered else offered[0]
+
+
+def precisions(gpus: Sequence[gpu.Gpu]) -> tuple[Precision, ...]:
+    """Return what every one of the GPUs was made for, the preferred one first; float32 alone on the CPU.
 
     Tensor cores have float16 from compute capability 7.0 on, and bfloat16, which needs no loss scaling, from 8.0 on
     (CUDA C++ Programming Guide, "Compute Capabilities").
     """
-    if settings.mixed_precision != "auto":
-        return settings.mixed_precision
     least = min((one.compute_capability for one in gpus), default=(0, 0))
-    return "bfloat16" if least >= (8, 0) else "float16" if least >= (7, 0) else "float32"
+    if least >= (8, 0):
+        return "bfloat16", "float16", "float32"
+    return ("float16", "float32") if least >= (7, 0) else ("float32",)
+
+
+def wants_xla(settings: DeviceSettings, before: Mapping[str, Any]) -> bool:
+    """Return whether a GPU's training step is compiled with XLA, unless XLA turns out not to work there.
+
+    Args:
+        settings: what is asked for; null: as an earlier start did on a GPU, else yes.
+        before: the `Device.facts` of an earlier start of this run.
+    """
+    if settings.xla is not None:
+        return settings.xla
+    return bool(before["xla"]) if before.get("gpu") else True
 
 
 def convolve(device: str, dtype: Precision, *, xla: bool) -> None:
@@ -197,7 +255,9 @@ def convolve(device: str, dtype: Precision, *, xla: bool) -> None:
         )
 
 
-def _configure_gpus(machine: Device, found: gpu.Found, settings: DeviceSettings) -> Device:
+def _configure_gpus(
+    machine: Device, found: gpu.Found, settings: DeviceSettings, before: Mapping[str, Any]
+) -> Device:
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU")
@@ -210,7 +270,7 @@ def _configure_gpus(machine: Device, found: gpu.Found, settings: DeviceSettings)
     for one in devices:
         tf.config.experimental.set_memory_growth(one, memory_growth)
     names = [f"GPU:{number}" for number in range(len(devices))]
-    xla = settings.xla is not False
+    xla = wants_xla(settings, before)
     for name in names:
         convolve(name, machine.precision, xla=False)
         try:

@@ -54,7 +54,7 @@ BATCH = 32
 
 
 def score(
-    classifier: Classifier, examples: Examples, rows_of: dict[str, Array], progress: Progress
+    classifier: Classifier, examples: Examples, rows_of: dict[str, Array], state: TrainingState, progress: Progress
 ) -> dict[str, Scores]:
     """Score the held-out images: the validation side, and the test side where it has any.
 
@@ -62,15 +62,17 @@ def score(
         classifier: with the weights that are published.
         examples: with pixels as inputs.
         rows_of: the split's name -> rows, int [n].
-        progress: who wants to know.
+        state: its `predict_batch` bounds the images scored at once.
+        progress: receives the events.
     """
     scores = {}
     for side in ("validation", "test"):
         if len(rows := rows_of[side]):
             with progress.phase(f"evaluate {side}", len(rows), "images") as phase:
-                logits = stages.predict(examples, rows, BATCH, phase.advance)
+                logits = stages.predict(examples, rows, BATCH, state, progress, phase.advance)
             loss, accuracy = stages.measure(classifier, logits, examples.labels[rows])
-            probabilities = classifier.probabilities(tf.constant(logits)).numpy()
+            with tf.device("CPU:0"):  # a GPU may not hold the logits of all images
+                probabilities = classifier.probabilities(tf.constant(logits)).numpy()
             scores[side] = Scores(split=side, rows=rows, probabilities=probabilities, loss=loss, accuracy=accuracy)
     return scores
 

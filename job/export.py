@@ -28,16 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from job.device import Device
     from job.model import Classifier
 
 Array = np.ndarray[Any, Any]
 
-TOLERANCES = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
-"""How far a probability of the exported model, float32 on the CPU, may lie from the run's, by what that computed in."""
-
-GPU_TOLERANCE = 1e-2
-"""The least on a GPU, whose convolutions of float32 are done in TensorFloat-32."""
+TOLERANCE = 1e-3
+"""How far a probability of the exported model, computed on the CPU, may differ from the run's own: both are float32."""
 
 
 class ServedModel(tf.Module):  # type: ignore[misc] # TensorFlow has no types
@@ -137,13 +133,8 @@ class Scorer:
         return np.asarray(np.load(io.BytesIO(answers), allow_pickle=False))
 
 
-def tolerance(machine: Device) -> float:
-    """Return how far the exported model's probabilities may lie from those computed on `machine`."""
-    return max(TOLERANCES[machine.precision], GPU_TOLERANCE if machine.kind == "gpu" else 0.0)
-
-
 def verify(
-    scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: Array, *, tolerance: float
+    scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: Array, *, tolerance: float = TOLERANCE
 ) -> dict[str, Any]:
     """Compare the exported SavedModel's answers for encoded images with the run's own.
 

@@ -1,4 +1,4 @@
-"""Features: what the frozen base model makes of each image.
+"""Features: the frozen base model's output for each image.
 
 In stage 1 the base model is frozen and its BatchNormalization in inference mode, so that its output for an image never
 changes: one forward pass over the data serves any number of epochs, with the same mathematics as the plain recipe.
@@ -11,29 +11,75 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from job import memory
+from job.dataset import RANGE
 
-    from job.cache import Rows
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from job.cache import Cache
+    from job.dataset import Dataset
     from job.model import Classifier
+    from job.progress import Progress
+    from job.state import TrainingState
 
 Array = np.ndarray[Any, Any]
 
 
-def extract(classifier: Classifier, batches: Iterator[tuple[slice, Array]], into: Rows) -> None:
-    """Compute the features of every batch of pixels.
+def extract(
+    classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState, progress: Progress
+) -> None:
+    """Do the pass over the data, and write the features of every usable image to the cache.
+
+    The last bits of a feature depend on how many images are computed at once. Where these do not fit into the device's
+    memory, all features are computed in smaller parts, including those that were finished before.
 
     Args:
         classifier: with its pretrained weights, folded.
-        batches: the rows, and uint8 pixels [batch, size, size, 3], every batch of the same length; where there are
-            fewer rows than that, what follows them is ignored.
-        into: float32 [images, feature_size]: each row is written.
+        images: the data, before the pass.
+        cache: its `features`, float32 [images, feature_size], are written.
+        state: its `feature_batch` is the number of images computed at once; lowered where they do not fit.
+        progress: receives the events.
+
+    Raises:
+        errors.DeviceMemoryError: not even one image at a time fits into the device's memory.
     """
-    # note: one shape for all batches, so that the bits of a feature do not depend on how many images there are
-    size = classifier.image_size
-    forward = None
-    for rows, pixels in batches:
-        if forward is None:
-            signature = tf.TensorSpec((len(pixels), size, size, 3), tf.uint8)
-            forward = tf.function(classifier.features, input_signature=[signature], autograph=False)
-        into[rows] = forward(pixels).numpy()[: rows.stop - rows.start]
+    forward = _compile(classifier, state.feature_batch or RANGE)
+
+    def halved(part: int) -> None:
+        nonlocal forward
+        state.feature_batch, forward = part, _compile(classifier, part)
+        cache.forget_features(part)
+        progress.event("features.batch_halved", severity="warning", feature_batch=part)
+
+    def in_parts(pixels: Array, part: int) -> Array:
+        return np.concatenate([forward(pixels[n : n + part]).numpy() for n in range(0, len(pixels), part)])
+
+    def write(rows: slice, pixels: Array) -> None:
+        features = memory.halve_until_it_fits(
+            lambda part: in_parts(pixels, part),
+            state.feature_batch or RANGE,
+            work="the feature pass",
+            halved=halved,
+        )
+        cache.features[rows] = features[: rows.stop - rows.start]
+
+    for rows, pixels in images.ingest(progress):
+        write(rows, pixels)
+    while forgotten := [rows for rows in images.ranges() if not cache.features.written(rows)]:
+        with progress.phase("features again", len(forgotten), "ranges") as phase:
+            for rows in forgotten:
+                write(rows, images.range_pixels(rows))
+                phase.advance()
+
+
+def _compile(classifier: Classifier, part: int) -> Callable[[Array], tf.Tensor]:
+    """Return the forward pass of exactly `part` images: uint8 [part, size, size, 3] -> float32 [part, feature_size].
+
+    One shape for all parts, so that the bits of a feature do not depend on how many images there are.
+    """
+    signature = tf.TensorSpec((part, classifier.image_size, classifier.image_size, 3), tf.uint8)
+    compiled: Callable[[Array], tf.Tensor] = tf.function(
+        classifier.features, input_signature=[signature], autograph=False
+    )
+    return compiled

@@ -30,7 +30,7 @@ class Classifier:
         base_model: float32 [n, size, size, 3] in [-1, 1] -> float32 [n, height, width, channels].
         labels: the class names, in the order of the probabilities.
         pretrained: the base model's weights are not random.
-        precision: what the base model computes in.
+        training_precision: the precision that the base model computes in during a training step.
         xla: the training step is compiled with XLA.
     """
 
@@ -43,9 +43,10 @@ class Classifier:
         self.output = model.get_layer("output")
         self.dropout = float(sum(layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)))
         self.pretrained = True
-        self.precision: Precision = "float32"
+        self.training_precision: Precision = "float32"
         self.xla = False
         self._folded: keras.Model | None = None
+        self._folded_for_training: keras.Model | None = None
 
     @property
     def image_size(self) -> int:
@@ -57,21 +58,32 @@ class Classifier:
         """Channels of the base model's output: the length of a feature vector."""
         return int(self.base_model.output_shape[-1])
 
-    def fold(self, *, precision: Precision = "float32", xla: bool = False) -> None:
-        """Make what `features` computes with: once, after the weights are loaded.
+    def fold(self, *, training_precision: Precision = "float32", xla: bool = False) -> None:
+        """Create the folded base models that `features` and `training_logits` compute with.
+
+        Call it once, after the weights are loaded and before the first function is traced: a traced function keeps the
+        model that it was traced with.
+
+        Half precision serves the training step alone, since it changes probabilities by up to 0.2: what is measured,
+        gated and published must be the same float32 model (docs/adr/0005-half-precision-in-the-step-alone.md). Variables
+        and the head are always float32.
 
         Args:
-            precision: what the base model computes in. Variables, features and the head are float32 always, and so is
-                the Keras model that is published.
+            training_precision: the precision that the base model computes in during a training step.
             xla: the training step is compiled with XLA.
         """
-        self.precision, self.xla = precision, xla
-        self._folded = folding.fold(self.base_model, None if precision == "float32" else f"mixed_{precision}")
+        self.training_precision, self.xla = training_precision, xla
+        self._folded = self._folded_for_training = folding.fold(self.base_model)
+        if training_precision != "float32":
+            self._folded_for_training = folding.fold(self.base_model, f"mixed_{training_precision}")
 
     def features(self, pixels: tf.Tensor) -> tf.Tensor:
         """Return the pooled features, float32 [n, feature_size], of uint8 pixels [n, size, size, 3]."""
-        assert self._folded is not None, "fold() comes first"
-        maps = self._folded(self.rescaling(pixels), training=False)
+        return self._pooled(self._folded, pixels)
+
+    def _pooled(self, folded: keras.Model | None, pixels: tf.Tensor) -> tf.Tensor:
+        assert folded is not None, "fold() comes first"
+        maps = folded(self.rescaling(pixels), training=False)
         return keras.ops.mean(tf.cast(maps, tf.float32), axis=(1, 2))
 
     def head_logits(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -85,9 +97,13 @@ class Classifier:
             features = tf.nn.experimental.stateless_dropout(features, self.dropout, seed=dropout_seed)
         return keras.ops.matmul(self.fc1(features), self.output.kernel) + self.output.bias
 
-    def logits(self, pixels: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Return the logits of uint8 pixels [n, size, size, 3]."""
-        return self.head_logits(self.features(pixels), dropout_seed)
+    def logits(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Return the logits of uint8 pixels [n, size, size, 3], computed in float32: the model that is published."""
+        return self.head_logits(self.features(pixels))
+
+    def training_logits(self, pixels: tf.Tensor, dropout_seed: tf.Tensor) -> tf.Tensor:
+        """Return the logits, float32, of uint8 pixels [n, size, size, 3], computed in the training precision."""
+        return self.head_logits(self._pooled(self._folded_for_training, pixels), dropout_seed)
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Return each image's cross-entropy, float32 [n], of the logits and of labels int32 [n]."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job import __version__, device, identity, imports, log, manifest, publish, signals, split, storage
+from job import __version__, device, identity, imports, log, manifest, memory, publish, signals, split, storage
 from job.checkpoint import Data
 from job.labels import SPLIT_NAMES
 from job.state import STAGES, TrainingState
@@ -79,6 +79,7 @@ def list_images(settings: Settings, progress: Progress) -> Data:
     return Data(listed=listed, usable=np.ones(len(listed), bool), quarantined=quarantined)
 
 
+@memory.exhaustion_explained()
 def train(  # noqa: PLR0915 (the story in one place is the point)
     loaded: Loaded, this: Run, checkpoints: Checkpoints, listing: Data | None, timing: Timing, progress: Progress
 ) -> Outcome:
@@ -106,11 +107,11 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
     # TensorFlow takes seconds to import: only now, when it is certain that there is work.
     with timing.part("import"), imports.uncollected():
         device.prepare()
-        machine = device.configure(settings, threads=checkpoints.facts.get("threads"))
+        machine = device.configure(settings, before=checkpoints.facts)
         from job import cache, dataset, evaluate, export, features, model, stages, weights
     progress.event("device.configured", **dataclasses.asdict(machine))
-    if checkpoints.facts.get("cpu", machine.cpu) != machine.cpu:
-        log.get().warning("device.changed", before=checkpoints.facts["cpu"], now=machine.cpu, note="other last bits")
+    if changes := machine.changes(checkpoints.facts):
+        progress.event("device.changed", severity="warning", **changes, note="the result may differ in its last bits")
 
     with timing.part("model"):
         classifier = model.create(settings.model, data.listed.labels, seed=settings.run.seed)
@@ -118,13 +119,13 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         classifier.pretrained = origin.source != "random"
         if state.weights:
             classifier.load_state(state.weights)
-        classifier.fold(precision=machine.precision, xla=machine.xla)
+        classifier.fold(training_precision=machine.precision, xla=machine.xla)
 
     needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
     # What is kept on the cache volume is used again by a later start, where it was made from the same.
     content = {"data": data.listed.digest(), "finetune": __version__}
     pixels_of = content | {"image_size": classifier.image_size, "tensorflow": machine.tensorflow}
-    features_of = pixels_of | {"weights": origin.digest, "device": dataclasses.asdict(machine)}
+    features_of = pixels_of | {"weights": origin.digest, "part": state.feature_batch, "device": machine.numerics()}
     with (
         cache.Cache(
             settings.cache,
@@ -147,11 +148,10 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
     ):
         # One pass over the data: download, check, decode, features.
         with timing.part("ingest"):
-            batches = images.ingest(progress)
             if needs_features:
-                features.extract(classifier, batches, kept.features)
+                features.extract(classifier, images, kept, state, progress)
             else:
-                collections.deque(batches, maxlen=0)
+                collections.deque(images.ingest(progress), maxlen=0)
         rows = np.flatnonzero(images.usable)
         usable = data.listed.take(rows)
         quarantined = data.quarantined + images.quarantined
@@ -170,7 +170,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
             checkpoints.save_data(Data(listed=data.listed, usable=images.usable, quarantined=quarantined))
 
         # The two stages: one function, two settings.
-        checkpoints.facts = {"threads": machine.threads, "cpu": machine.cpu}
+        checkpoints.facts = machine.facts()
         rows_of = {name: rows[sides == code] for code, name in SPLIT_NAMES.items()}
         examples = stages.examples(classifier, images, kept.features, rows_of, seed=settings.run.seed)
         for stage in STAGES[STAGES.index(state.stage) :]:
@@ -191,12 +191,12 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         exported = kept.folder / "model"
         with export.Scorer() as scorer:
             with timing.part("evaluate"):
-                scores = evaluate.score(classifier, examples["fine_tuning"], rows_of, progress)
+                scores = evaluate.score(classifier, examples["fine_tuning"], rows_of, state, progress)
             with timing.part("export"):
                 export.save(classifier, exported)
             with timing.part("verify"):
                 held_out = evaluate.held_out(scores, images, settings.export.verify_images)
-                verification = export.verify(scorer, exported, *held_out, tolerance=export.tolerance(machine))
+                verification = export.verify(scorer, exported, *held_out)
         progress.event("model.verified", **verification)
 
         # Publish: files first, then what makes them count.

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from job import errors, signals
+from job import errors, memory, signals
 from job.invariants import StageInvariants
 from job.state import STAGES, EpochResult, TrainingState
 
@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from job.cache import Rows
     from job.config import StageSettings
     from job.dataset import Dataset
+    from job.device import Precision
     from job.model import Classifier
     from job.progress import Progress
-    from job.state import StageName
+    from job.state import Arrays, StageName
 
 Array = np.ndarray[Any, Any]
+LOSS_SCALE = "loss_scale"
+"""Name of the optimizer that scales the loss, and the prefix of its variables."""
 Step: TypeAlias = "Callable[[Array, Array, Array], tuple[tf.Tensor, tf.Tensor]]"
 """A compiled training step: inputs, labels, dropout seed -> the batch's summed loss, and how many were right."""
 
@@ -45,9 +48,12 @@ class Examples:
     """What a stage learns from and is measured with, by rows of the manifest.
 
     Attributes:
-        inputs: rows -> [n, ...], what `logits` takes.
+        inputs: rows -> [n, ...], what `logits` and `training_logits` take.
         spec: their shape, its first dimension None, and dtype.
-        logits: inputs and the dropout seed (or None) -> logits; differentiable in the stage's variables.
+        logits: inputs -> logits, in float32: what is measured and published.
+        training_logits: inputs and the dropout seed -> logits, in the training precision; differentiable in the stage's
+            variables.
+        precision: what `training_logits` computes in.
         labels: int32 [images].
         seed: of the order in which they are read, and of dropout.
         train: the rows to learn from.
@@ -56,7 +62,9 @@ class Examples:
 
     inputs: Callable[[Array], Array]
     spec: tf.TensorSpec
-    logits: Callable[[tf.Tensor, tf.Tensor | None], tf.Tensor]
+    logits: Callable[[tf.Tensor], tf.Tensor]
+    training_logits: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    precision: Precision
     labels: Array
     seed: int
     train: Array
@@ -64,12 +72,8 @@ class Examples:
 
     @functools.cached_property
     def predict(self) -> Callable[[Array], tf.Tensor]:
-        """A compiled function: inputs -> logits, nothing dropped."""
-
-        def forward(inputs: tf.Tensor) -> tf.Tensor:
-            return self.logits(inputs, None)
-
-        compiled: Callable[[Array], tf.Tensor] = tf.function(forward, input_signature=[self.spec], autograph=False)
+        """`logits`, compiled."""
+        compiled: Callable[[Array], tf.Tensor] = tf.function(self.logits, input_signature=[self.spec], autograph=False)
         return compiled
 
 
@@ -97,12 +101,16 @@ def examples(
             inputs=features.__getitem__,
             spec=tf.TensorSpec((None, classifier.feature_size), tf.float32),
             logits=classifier.head_logits,
+            training_logits=classifier.head_logits,
+            precision="float32",
             **shared,
         ),
         "fine_tuning": Examples(
             inputs=images.pixels,
             spec=tf.TensorSpec((None, size, size, 3), tf.uint8),
             logits=classifier.logits,
+            training_logits=classifier.training_logits,
+            precision=classifier.training_precision,
             **shared,
         ),
     }
@@ -182,12 +190,11 @@ class Training:
         self._progress = progress
         self._after_step = after_step
         self._changing = threading.Lock()  # held while the state is not whole: in the middle of a step
-        self._optimizer = keras.optimizers.Adam(settings.learning_rate * state.learning_rate_scale, name="adam")
-        if classifier.precision == "float16":  # whose small gradients would be zero
-            self._optimizer = keras.optimizers.LossScaleOptimizer(self._optimizer, name="loss_scale")
+        self._optimizer = _create_optimizer(settings.learning_rate * state.learning_rate_scale, examples.precision)
         self._optimizer.build(classifier.model.trainable_variables)
-        for variable in self._optimizer.variables if state.optimizer else ():
-            variable.assign(state.optimizer[variable.path])
+        self._initial = self._optimizer_values()
+        if state.optimizer:
+            self._restore_optimizer(state.optimizer)
         self._step = _compile(classifier, examples, self._optimizer, state.micro_batch)
         if state.step == 0:
             self._start_epoch(self.capture())
@@ -196,8 +203,7 @@ class Training:
     def capture(self) -> TrainingState:
         """Return a copy of the state with the values of all variables. Another thread waits for the end of a step."""
         with self._changing:
-            optimizer = {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
-            return self._state.captured(self._classifier.state(), optimizer)
+            return self._state.captured(self._classifier.state(), self._optimizer_values())
 
     def epoch(self) -> None:
         """Train to the end of the epoch under way, measure, and note the result."""
@@ -232,6 +238,18 @@ class Training:
         captured = self.capture()
         self._start_epoch(captured)
         self._after_step(lambda: captured, always=True)
+
+    def _optimizer_values(self) -> Arrays:
+        return {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
+
+    def _restore_optimizer(self, values: Arrays) -> None:
+        """Set the optimizer's variables. Those of another precision's loss scaling are ignored, and missing ones new.
+
+        Adam's own are float32 in every precision, so that training resumes from them on another kind of GPU.
+        """
+        for variable in self._optimizer.variables:
+            is_scaling = variable.path.startswith(f"{LOSS_SCALE}/")
+            variable.assign(values.get(variable.path, self._initial[variable.path]) if is_scaling else values[variable.path])
 
     def _start_epoch(self, captured: TrainingState) -> None:
         """Keep the state at the start of an epoch."""
@@ -282,7 +300,8 @@ class Training:
                 phase.advance(images)
                 self._after_step(self.capture, always=False)
 
-            logits = predict(examples, rows, state.micro_batch or self._settings.batch_size, after_batch)
+            batch_size = state.micro_batch or self._settings.batch_size
+            logits = predict(examples, rows, batch_size, state, self._progress, after_batch)
         loss, accuracy = measure(self._classifier, logits, examples.labels[rows])
         if not math.isfinite(loss):
             self._changing.acquire()  # note: as in `_train`
@@ -305,27 +324,24 @@ class Training:
         Raises:
             errors.DeviceMemoryError: not even one image fits.
         """
-        while True:
-            try:
-                loss, correct = self._step(*arguments)
-                return float(loss), int(correct)  # note: this is a CPU-GPU sync point
-            except tf.errors.ResourceExhaustedError as error:
-                size = self._state.micro_batch or self._settings.batch_size
-                if size == 1:
-                    raise errors.DeviceMemoryError(
-                        f"one image at a time does not fit into the device's memory in {self._state.stage}",
-                        remedy="use a GPU with more memory, or lower model.image_size",
-                    ) from error
-                self._state.micro_batch = size // 2
-                self._progress.event("training.micro_batch_halved", severity="warning", micro_batch=size // 2)
-                self._step = _compile(self._classifier, self._examples, self._optimizer, size // 2)
+
+        def take(_: int) -> tuple[float, int]:
+            loss, correct = self._step(*arguments)
+            return float(loss), int(correct)  # note: this is a CPU-GPU sync point
+
+        def halved(images: int) -> None:
+            self._state.micro_batch = images
+            self._progress.event("training.micro_batch_halved", severity="warning", micro_batch=images)
+            self._step = _compile(self._classifier, self._examples, self._optimizer, images)
+
+        images = self._state.micro_batch or self._settings.batch_size
+        return memory.halve_until_it_fits(take, images, work=self._state.stage, halved=halved)
 
     def _go_back(self) -> None:
         """Return to the start of the epoch, with half of the learning rate from there on."""
         state = self._state
         self._classifier.load_state(state.start_weights)
-        for variable in self._optimizer.variables:
-            variable.assign(state.start_optimizer[variable.path])
+        self._restore_optimizer(state.start_optimizer)
         state.step, state.loss_sum, state.correct = 0, 0.0, 0
         state.learning_rate_scale /= 2
         self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
@@ -348,27 +364,51 @@ def order(seed: int, stage: StageName, epoch: int, images: int) -> Array:
     return np.random.Generator(np.random.Philox(key)).permutation(images)
 
 
-def predict(examples: Examples, rows: Array, batch_size: int, after_batch: Callable[[int], object] = int) -> Array:
+def predict(
+    examples: Examples,
+    rows: Array,
+    batch_size: int,
+    state: TrainingState,
+    progress: Progress,
+    after_batch: Callable[[int], object],
+) -> Array:
     """Return the logits, float32 [n, outputs], of the rows, int [n], in the same order.
 
     Args:
         examples: whose inputs and logits.
         rows: of the manifest.
         batch_size: images at once.
+        state: its `predict_batch` is the most images at once; lowered where they do not fit into the device's memory.
+        progress: receives the events.
         after_batch: gets the number of images after each batch.
+
+    Raises:
+        errors.DeviceMemoryError: not even one image at a time fits into the device's memory.
     """
+    batch_size = min(batch_size, state.predict_batch or batch_size)
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+    def halved(images: int) -> None:
+        state.predict_batch = images
+        progress.event("prediction.batch_halved", severity="warning", predict_batch=images)
+
+    def in_parts(inputs: Array, part: int) -> Array:
+        return np.concatenate([examples.predict(inputs[n : n + part]).numpy() for n in range(0, len(inputs), part)])
+
     logits = []
     for inputs, _ in prefetch(examples.inputs, batches):
-        logits.append(examples.predict(inputs).numpy())
+        part = min(batch_size, state.predict_batch or batch_size)
+        compute = functools.partial(in_parts, inputs)
+        logits.append(memory.halve_until_it_fits(compute, part, work="validation and evaluation", halved=halved))
         after_batch(len(inputs))
     return np.concatenate(logits)
 
 
 def measure(classifier: Classifier, logits: Array, labels: Array) -> tuple[float, float]:
     """Return the mean cross-entropy and the accuracy of logits, float32 [n, outputs], against labels, int32 [n]."""
-    losses = classifier.losses(tf.constant(logits), tf.constant(labels)).numpy()
-    correct = classifier.predictions(tf.constant(logits)).numpy() == labels
+    with tf.device("CPU:0"):  # a GPU may not hold the logits of all images
+        losses = classifier.losses(tf.constant(logits), tf.constant(labels)).numpy()
+        correct = classifier.predictions(tf.constant(logits)).numpy() == labels
     return float(losses.mean(dtype=np.float64)), float(correct.mean())
 
 
@@ -386,6 +426,12 @@ def prefetch(load: Callable[[Array], Array], batches: Sequence[Array]) -> Iterat
             if rows is not None:
                 ahead.append(pool.submit(load, rows))
             yield inputs, time.monotonic() - started
+
+
+def _create_optimizer(learning_rate: float, precision: Precision) -> keras.optimizers.Optimizer:
+    """Return Adam; with loss scaling for float16, in which small gradients would be zero."""
+    adam = keras.optimizers.Adam(learning_rate, name="adam")
+    return keras.optimizers.LossScaleOptimizer(adam, name=LOSS_SCALE) if precision == "float16" else adam
 
 
 def _compile(
@@ -409,7 +455,7 @@ def _compile(
         inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            logits = examples.logits(inputs, dropout_seed)
+            logits = examples.training_logits(inputs, dropout_seed)
             losses = classifier.losses(logits, labels)
             loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
         right = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
@@ -424,7 +470,13 @@ def _compile(
 
     def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         moves, loss_sum, correct = part_of(inputs, labels, dropout_seed, tf.shape(labels)[0])
-        optimizer.apply(moves, variables)
+        # Nothing of the optimizer may move before every gradient is there: where the backward pass runs out of memory,
+        # the step is taken again. Without this, Adam's iteration count was incremented by the failed call.
+        # note: identities, since a control dependency on the call itself holds for its side effects alone once grappler
+        # has inlined it
+        moves = [tf.identity(move) for move in moves]
+        with tf.control_dependencies(moves):
+            optimizer.apply(moves, variables)
         return loss_sum, correct
 
     if micro_batch is None:

@@ -53,7 +53,12 @@ class TrainingState:
     learning_rate_scale: float = 1.0
     """Halved after a loss that was not finite."""
     micro_batch: int | None = None
-    """Images whose gradients are computed at once, where a batch of them does not fit into the device's memory."""
+    """Images whose gradients are computed at once; None: those of a whole batch. Halved where they do not fit into the
+    device's memory, as are the following two."""
+    predict_batch: int | None = None
+    """Images scored at once in validation and evaluation; None: as many as each of them asks for."""
+    feature_batch: int | None = None
+    """Images whose features are computed at once; None: those of a whole range. The features' last bits depend on it."""
     history: list[EpochResult] = field(default_factory=list)
     best: EpochResult | None = None
     """The epoch with the lowest validation loss so far, over both stages."""
@@ -84,7 +89,8 @@ class TrainingState:
 
     def document(self) -> dict[str, Any]:
         """Return all but the arrays, as plain JSON; floats come back bit for bit."""
-        names = ("stage", "epoch", "step", "loss_sum", "correct", "learning_rate_scale", "micro_batch")
+        names = ("stage", "epoch", "step", "loss_sum", "correct", "learning_rate_scale")
+        names += ("micro_batch", "predict_batch", "feature_batch")
         best = dataclasses.asdict(self.best) if self.best else None
         history = [dataclasses.asdict(result) for result in self.history]
         return {**{name: getattr(self, name) for name in names}, "best": best, "history": history}

@@ -40,7 +40,7 @@ def opened(
     """Open the data, with a cache that outlives a start that fails."""
     sizes = {"images": len(listed), "encoded_bytes": int(listed.size.sum()), "image_size": 8, "feature_size": 0}
     settings = config.CacheSettings(dir=str(tmp_path / "cache"), **changes)
-    parts = {"encoded": 1, "features": 1, "pixels": 1}
+    parts: dict = {"encoded": {}, "features": {}, "pixels": {}}
     with (
         cache.Cache(settings, run_id="run-1", made_from=parts, **sizes) as kept,
         dataset.Dataset(listed, kept, image_size=8, max_pixels=10**6, threads=2) as images,

@@ -38,6 +38,7 @@ print(json.dumps({
     "intra_op": [threads.get_intra_op_parallelism_threads(), machine.threads],
     "onednn": [os.environ["TF_ENABLE_ONEDNN_OPTS"], machine.onednn],
     "deterministic": framework.is_op_determinism_enabled(),
+    "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
 }))
 """
 
@@ -45,18 +46,28 @@ print(json.dumps({
 @pytest.mark.parametrize(
     ("arguments", "environment", "expected"),
     [
-        ((), {}, {"inter_op": 1, "intra_op": [device.cpu_quota()] * 2, "onednn": ["1", True], "deterministic": True}),
+        (
+            (),
+            {},
+            {
+                "inter_op": 1,
+                "intra_op": [device.cpu_quota()] * 2,
+                "onednn": ["1", True],
+                "deterministic": True,
+                "tf32": False,
+            },
+        ),
         (
             ("--run.reproducible", "false", "--device.threads", "1"),
             {"TF_ENABLE_ONEDNN_OPTS": "0"},
-            {"inter_op": 1, "intra_op": [1, 1], "onednn": ["0", False], "deterministic": False},
+            {"inter_op": 1, "intra_op": [1, 1], "onednn": ["0", False], "deterministic": False, "tf32": False},
         ),
     ],
 )
 def test_what_tensorflow_is_told(
     arguments: tuple[str, ...], environment: dict[str, str], expected: dict[str, object]
 ) -> None:
-    """One inter-op thread, an intra-op thread for each CPU, oneDNN and determinism, unless told otherwise."""
+    """One inter-op thread, an intra-op thread for each CPU, oneDNN, determinism, and float32 that is float32."""
     unset = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
     command = [sys.executable, "-c", SEEN, *arguments]
     seen = subprocess.run(command, env=unset | environment, capture_output=True, text=True, check=True, timeout=60)
@@ -108,12 +119,69 @@ def test_automatic_precision(capabilities: list[tuple[int, int]], expected: str)
 
 
 @pytest.mark.parametrize("wanted", ["float32", "float16", "bfloat16"])
-def test_precision_by_name(wanted: device.Precision) -> None:
-    """What is asked for is used, whatever the GPU."""
+@pytest.mark.parametrize("before", [None, "float32", "float16", "bfloat16"])
+def test_precision_by_name(wanted: device.Precision, before: device.Precision | None) -> None:
+    """What is asked for is used, whatever the GPU and whatever an earlier start computed in."""
     settings = DeviceSettings(mixed_precision=wanted)
 
-    assert wanted == device.precision(settings, with_capability((8, 9)))
-    assert wanted == device.precision(settings, [])
+    assert wanted == device.precision(settings, with_capability((8, 9)), before)
+    assert wanted == device.precision(settings, [], before)
+
+
+@pytest.mark.parametrize(
+    ("before", "capabilities", "expected"),
+    [
+        ("float32", [], "float32"),
+        ("float32", [(7, 5)], "float32"),
+        ("float32", [(8, 0)], "float32"),
+        ("float16", [], "float32"),
+        ("float16", [(7, 5)], "float16"),
+        ("float16", [(8, 0)], "float16"),
+        ("bfloat16", [], "float32"),
+        ("bfloat16", [(7, 5)], "float16"),
+        ("bfloat16", [(8, 0)], "bfloat16"),
+    ],
+)
+def test_precision_of_a_resumed_run(
+    before: device.Precision, capabilities: list[tuple[int, int]], expected: str
+) -> None:
+    """A resumed run keeps its precision where the device was made for it."""
+    assert expected == device.precision(DeviceSettings(), with_capability(*capabilities), before)
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "expected"),
+    [
+        (None, {}, True),
+        (None, {"gpu": None, "xla": False}, True),
+        (None, {"gpu": "NVIDIA L4", "xla": False}, False),
+        (None, {"gpu": "NVIDIA L4", "xla": True}, True),
+        (False, {"gpu": "NVIDIA L4", "xla": True}, False),
+        (True, {"gpu": "NVIDIA L4", "xla": False}, True),
+    ],
+)
+def test_xla_of_a_resumed_run(asked: bool | None, before: dict[str, object], expected: bool) -> None:
+    """XLA stays as it was on a GPU before, unless the setting says otherwise; what a CPU did says nothing."""
+    assert expected == device.wants_xla(DeviceSettings(xla=asked), before)
+
+
+def test_xla_is_not_kept_on_the_cpu() -> None:
+    """A run that was compiled with XLA on a GPU resumes without it on the CPU, with its number of threads."""
+    before = {"gpu": "NVIDIA L4", "xla": True, "precision": "bfloat16", "threads": 1, "cpu": "another"}
+    code = f"""
+import json
+from job import config, device
+device.prepare()
+machine = device.configure(config.load([]).settings, before={before!r})
+print(json.dumps([machine.facts(), machine.changes({before!r}), machine.changes(machine.facts())]))
+"""
+    seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    facts, changes, no_changes = json.loads(seen.stdout.splitlines()[-1])
+
+    now = {"precision": "float32", "xla": False, "cpu": device.cpu_name(), "gpu": None}
+    assert {"threads": 1, **now} == facts
+    assert {"before": {name: before[name] for name in now}, "now": now} == changes
+    assert {} == no_changes
 
 
 def test_without_a_gpu_it_is_the_cpu(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 import keras
 import numpy as np
@@ -13,13 +14,17 @@ import pytest
 import tensorflow as tf
 
 from job import config, errors, invariants, model, stages
+from job.device import Precision
 from job.progress import Event, Listener, Phase, Progress
 from job.state import STAGES, StageName, TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from job.state import Arrays
+
 LABELS = np.array([0, 1] * 6, np.int32)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class Recorder(Listener):
@@ -80,6 +85,10 @@ def run(
 
 def ignore(_: Callable[[], TrainingState], *, always: bool) -> None:
     """Save nothing."""
+
+
+def ignore_images(_: int) -> None:
+    """Count nothing."""
 
 
 def test_order_is_a_permutation_of_its_own_for_each_epoch() -> None:
@@ -189,7 +198,7 @@ def test_keep_best_and_last(classifier: model.Classifier) -> None:
     assert all(np.array_equal(last[path], value) for path, value in classifier.state().items())
     assert best == stages.keep("best", classifier, state)
     data = examples(classifier, "fine_tuning")
-    logits = stages.predict(data, data.validation, 4)
+    logits = stages.predict(data, data.validation, 4, state, Progress(), ignore_images)
     loss, accuracy = stages.measure(classifier, logits, LABELS[data.validation])
     assert (best.val_loss, best.val_accuracy) == (pytest.approx(loss, rel=1e-4), accuracy)
 
@@ -378,20 +387,188 @@ def test_out_of_memory(classifier: model.Classifier, monkeypatch: pytest.MonkeyP
     assert 8 == caught.value.exit_code
 
 
+def small_device(data: stages.Examples, *, trains: int, predicts: int) -> stages.Examples:
+    """Return examples for a device that runs out of memory with more images: in the backward pass, and in a forward."""
+
+    @tf.custom_gradient
+    def allocate_backward(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.identity(logits), lambda gradient: allocate(gradient, trains)
+
+    def allocate(values: tf.Tensor, images: int) -> tf.Tensor:
+        length = tf.where(tf.shape(values)[0] > images, tf.int64.max // 2**16, 1)  # note: a petabyte
+        return values * tf.reduce_max(tf.fill([length], 1.0))
+
+    return dataclasses.replace(
+        data,
+        logits=lambda inputs: allocate(data.logits(inputs), predicts),
+        training_logits=lambda inputs, seed: allocate_backward(data.training_logits(inputs, seed)),
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_out_of_memory_in_the_backward_pass(classifier: model.Classifier, stage: StageName) -> None:
+    """A step that runs out of memory moves nothing, Adam's count of steps included: in parts it is the clean step."""
+    tf.config.experimental.enable_op_determinism()
+    data, before, results = examples(classifier, stage), classifier.state(), []
+    for source, state in (
+        (data, TrainingState(micro_batch=2)),
+        (small_device(data, trains=2, predicts=8), TrainingState()),
+    ):
+        classifier.load_state(before)
+        captured = []
+        stages.run(
+            stage,
+            settings(epochs=1, batch_size=4),
+            classifier,
+            source,
+            state,
+            progress=Progress(),
+            after_step=lambda capture, **_: captured.append(capture()),  # noqa: B023 (called within the loop)
+        )
+        results.append(captured)
+
+    clean, retried = results
+    assert 1 == retried[0].optimizer["adam/iteration"]
+    assert 2 == retried[0].micro_batch
+    for expected, seen in zip(clean, retried, strict=True):
+        assert same_arrays(expected.weights, seen.weights)
+        assert same_arrays(expected.optimizer, seen.optimizer)
+        assert (expected.loss_sum, expected.correct) == (seen.loss_sum, seen.correct)
+
+
+def same_arrays(expected: Arrays, seen: Arrays) -> bool:
+    """Whether two groups of arrays have the same names and bits."""
+    return {path: value.tobytes() for path, value in expected.items()} == {
+        path: value.tobytes() for path, value in seen.items()
+    }
+
+
+def test_out_of_memory_in_validation(classifier: model.Classifier) -> None:
+    """Validation that does not fit is done in smaller parts, which is kept in the state; if one does not fit, exit 8."""
+    data, recorder = examples(classifier, "fine_tuning"), Recorder()
+
+    def train(predicts: int) -> TrainingState:
+        state = TrainingState()
+        source, progress = small_device(data, trains=8, predicts=predicts), Progress([recorder])
+        stages.run("fine_tuning", settings(), classifier, source, state, progress=progress, after_step=ignore)
+        return TrainingState.restored(state.document(), {})
+
+    state = train(predicts=1)
+    assert (1, None) == (state.predict_batch, state.micro_batch)
+    assert 2 == len(state.history)
+    assert [1] == [
+        event.facts["predict_batch"] for event in recorder.events if event.name == "prediction.batch_halved"
+    ]
+    with pytest.raises(errors.DeviceMemoryError, match="one image at a time .* in validation and evaluation") as caught:
+        train(predicts=0)
+    assert 8 == caught.value.exit_code
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_mixed_precision(classifier: model.Classifier, precision: str) -> None:
-    """In half precision the same is learnt about as well; variables, head and the published model stay float32."""
+def test_half_precision(classifier: model.Classifier, precision: Precision) -> None:
+    """Half precision is for the training step alone, and learns about the same; all that is measured is float32."""
     before = classifier.state()
     expected = run(classifier, "fine_tuning", epochs=3).history
     classifier.load_state(before)
-    classifier.fold(precision=precision)
-    state = run(classifier, "fine_tuning", epochs=3)
+    classifier.fold(training_precision=precision)
+    data, state = examples(classifier, "fine_tuning"), run(classifier, "fine_tuning", epochs=3)
+    inputs = data.inputs(np.arange(8))
 
     assert [result.loss for result in state.history] == pytest.approx([r.loss for r in expected], rel=0.05)
+    assert state.history[-1].loss < state.history[0].loss
     assert {"float32"} == {str(value.dtype) for value in classifier.state().values()}
     assert {"float32"} == {layer.compute_dtype for layer in classifier.base_model.layers}
-    assert {precision, "float32"} == {layer.compute_dtype for layer in classifier._folded.layers} | {"float32"}
-    assert state.history[-1].loss < state.history[0].loss
+    # The training step computes something else than what is measured, and that is float32 to the last bits.
+    measured, trained = data.predict(inputs).numpy(), data.training_logits(inputs, tf.zeros(2, tf.int32)).numpy()
+    assert np.abs(measured - trained).max() > 1e-5
+    plain = tf.keras.Model(classifier.model.input, classifier.model.get_layer("fc1").input)(inputs)
+    np.testing.assert_allclose(classifier.features(tf.constant(inputs)), plain, rtol=1e-4, atol=1e-5)
+    loss, accuracy = stages.measure(classifier, data.predict(data.inputs(data.validation)).numpy(), LABELS[8:])
+    assert (state.history[-1].val_loss, state.history[-1].val_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_stage_1_is_float32(classifier: model.Classifier, precision: Precision) -> None:
+    """The head is trained in float32 whatever the training precision: the same bits, and no scaled loss."""
+    tf.config.experimental.enable_op_determinism()
+    before, results = classifier.state(), []
+    for training_precision in ("float32", precision):
+        classifier.load_state(before)
+        classifier.fold(training_precision=training_precision)
+        run(classifier, "feature_extraction")
+        results.append(classifier.state())
+
+    assert same_arrays(*results)
+
+
+@pytest.mark.parametrize(("began", "resumed"), itertools.product(PRECISIONS, PRECISIONS))
+@pytest.mark.parametrize("stage", STAGES)
+def test_resume_in_another_precision(
+    classifier: model.Classifier, stage: StageName, began: Precision, resumed: Precision
+) -> None:
+    """A run stopped within an epoch resumes in any precision: Adam's moments and count of steps stay as they were."""
+    captured: list[TrainingState] = []
+    classifier.fold(training_precision=began)
+    before, data = classifier.state(), examples(classifier, stage)
+    stages.run(
+        stage,
+        settings(),
+        classifier,
+        data,
+        TrainingState(),
+        progress=Progress(),
+        after_step=lambda capture, **_: captured.append(capture()),
+    )
+    stopped = captured[1]
+    assert (0, 2) == (stopped.epoch, stopped.step)
+
+    classifier.load_state(before)
+    classifier.fold(training_precision=resumed)
+    state = TrainingState.restored(stopped.document(), stopped.arrays())
+    classifier.load_state(state.weights)
+    training = stages.Training(settings(), classifier, examples(classifier, stage), state, Progress(), ignore)
+    restored = training.capture().optimizer
+    adam = {path for path in restored if path.startswith("adam/")}
+    assert 1 + 1 + 2 * len(classifier.model.trainable_variables) == len(adam)  # count, rate, two moments
+    assert same_arrays(
+        {path: stopped.optimizer[path] for path in adam}, {path: restored[path] for path in adam}
+    )
+    if restored.keys() == stopped.optimizer.keys():
+        assert same_arrays(stopped.optimizer, restored)
+    while state.epoch < 2:
+        training.epoch()
+    assert 2 == len(state.history)
+    assert np.isfinite([result.val_loss for result in state.history]).all()
+
+
+@pytest.mark.parametrize(("began", "resumed"), itertools.product(PRECISIONS, PRECISIONS))
+def test_going_back_in_another_precision(
+    classifier: model.Classifier, began: Precision, resumed: Precision
+) -> None:
+    """A loss that is not finite, after a resume in another precision, goes back to the epoch's start all the same."""
+    captured: list[TrainingState] = []
+    classifier.fold(training_precision=began)
+    data = examples(classifier, "fine_tuning")
+    stages.run(
+        "fine_tuning",
+        settings(),
+        classifier,
+        data,
+        TrainingState(),
+        progress=Progress(),
+        after_step=lambda capture, **_: captured.append(capture()),
+    )
+    stopped = captured[7]
+    assert (1, 1) == (stopped.epoch, stopped.step)
+
+    classifier.fold(training_precision=resumed)
+    state = TrainingState.restored(stopped.document(), stopped.arrays())
+    classifier.load_state(state.weights)
+    data, broken = examples(classifier, "fine_tuning"), Breaker(classifier, after=1)
+    stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), after_step=broken)
+
+    assert (2, 0.5) == (len(state.history), state.learning_rate_scale)
+    assert all(np.isfinite(value).all() for value in classifier.state().values())
 
 
 @pytest.mark.parametrize("micro_batch", [None, 3])
