@@ -106,7 +106,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
     # TensorFlow takes seconds to import: only now, when it is certain that there is work.
     with timing.part("import"), imports.uncollected():
         device.prepare()
-        machine = device.configure(settings, threads=checkpoints.facts.get("threads"))
+        machine = device.configure(settings, threads=checkpoints.facts.get("threads"), notify=progress.event)
         from job import cache, dataset, evaluate, export, features, model, stages, weights
     progress.event("device.configured", **dataclasses.asdict(machine))
     if checkpoints.facts.get("cpu", machine.cpu) != machine.cpu:
