@@ -22,8 +22,6 @@ from job import config, device_check, errors, gpu, log
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import tensorflow as tf
-
     from job.config import DeviceSettings, Settings
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -249,7 +247,7 @@ def _configure_gpu(machine: Device, found: gpu.Found, settings: DeviceSettings) 
         machine,
         kind="gpu",
         name=found.gpus[0].name,
-        xla=check("GPU:0", machine.precision, settings.xla),
+        xla=check("GPU:0", machine.precision, xla=settings.xla),
         memory_growth=memory_growth,
         gpus=found.gpus,
         driver=found.driver,
@@ -258,7 +256,7 @@ def _configure_gpu(machine: Device, found: gpu.Found, settings: DeviceSettings) 
     )
 
 
-def check(device: str, dtype: Precision, xla: bool | None) -> bool:
+def check(device: str, dtype: Precision, *, xla: bool | None) -> bool:
     """Check that the device computes what training runs on it, and return whether it does so with XLA.
 
     The forward pass is never compiled with XLA; the training step, in `dtype`, is compiled as `xla` says. Without XLA

@@ -129,7 +129,7 @@ def _run(case: Case, device: str, dtype: str, *, xla: bool, gradients: bool) -> 
         with tf.device(device):
             outputs = case.function(xla=xla, gradients=gradients)(*operands)
         for name, output, expected in zip(_OUTPUTS, outputs, case.expected(), strict=False):
-            if not output.device.endswith(device):  # TensorFlow falls back to the CPU silently if there is no such device
+            if not output.device.endswith(device):  # TensorFlow silently uses the CPU if there is no such device
                 return f"it ran on {output.device}", remedy
             # note: not >, which is false for NaN
             wrong = ~(np.abs(tf.cast(output, tf.float64).numpy() - expected) <= _TOLERANCE)

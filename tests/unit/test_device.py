@@ -167,7 +167,7 @@ def test_required_gpu_that_is_missing() -> None:
 @pytest.mark.parametrize(("xla", "expected"), [(None, True), (True, True), (False, False)])
 def test_device_that_computes(xla: bool | None, expected: bool) -> None:
     """A device that computes is used with XLA unless XLA is switched off."""
-    assert expected == device.check("CPU:0", "float32", xla)
+    assert expected == device.check("CPU:0", "float32", xla=xla)
 
 
 def test_device_without_xla(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +182,7 @@ def test_device_without_xla(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     monkeypatch.setattr(device, "device_check", SimpleNamespace(check=check))
 
-    assert not device.check("CPU:0", "bfloat16", None)
+    assert not device.check("CPU:0", "bfloat16", xla=None)
     assert [
         ("float32", False, False),
         ("bfloat16", False, False),
@@ -246,7 +246,7 @@ def test_gpu_newer_than_the_kernels() -> None:
 
 def test_gpu_older_than_the_kernels(capsys: pytest.CaptureFixture[str]) -> None:
     """A GPU without kernels is exit code 4 where one is required, else a warning, and the run uses the CPU."""
-    with pytest.raises(DeviceError, match="compute capability 5.2"):
+    with pytest.raises(DeviceError, match=r"compute capability 5\.2"):
         device.select_gpu(found_gpus((5, 2)), ["sm_60"], required=True, notify=Events())
 
     assert device.select_gpu(found_gpus((5, 2)), ["sm_60"], required=False, notify=Events()) is None

@@ -56,12 +56,18 @@ def test_convolutions_are_executed(case: device_check.Case, dtype: str) -> None:
 
 
 @CASES
-@DTYPES
-def test_convolutions_are_executed_with_xla(case: device_check.Case, dtype: str) -> None:
-    """The program that XLA runs computes all three values from its parameters."""
-    text = case.function(xla=True).experimental_get_compiler_ir(*case.operands(dtype))(stage="optimized_hlo")
-    print(text)
-    assert 0
+@pytest.mark.parametrize("xla", [False, True])
+def test_one_program_computes_from_its_operands(case: device_check.Case, xla: bool) -> None:
+    """The program that is compiled once gives other values for other operands: none is computed by the compiler."""
+    function = case.function(xla=xla)
+    inputs, kernel, upstream = case.operands("float32")
+
+    result, for_input, for_kernel = (value.numpy() for value in function(inputs, kernel, upstream))
+    doubled = [value.numpy() for value in function(2 * inputs, kernel, upstream)]
+
+    assert 1 == function.experimental_get_tracing_count()
+    for expected, value in zip((2 * result, for_input, 2 * for_kernel), doubled, strict=True):
+        np.testing.assert_array_equal(expected, value)
 
 
 @CASES
@@ -102,13 +108,12 @@ class Wrong(device_check.Case):
         return tuple(array + (number == self.value) for number, array in enumerate(super().expected()))
 
 
-@pytest.mark.parametrize(
-    ("value", "name"), enumerate(["result", "gradient for the input", "gradient for the kernel"])
-)
+@pytest.mark.parametrize(("value", "name"), enumerate(["result", "gradient for the input", "gradient for the kernel"]))
 def test_wrong_value(monkeypatch: pytest.MonkeyPatch, value: int, name: str) -> None:
     """A device whose result or gradients are wrong is exit code 4, and the message says which."""
     monkeypatch.setattr(Wrong, "value", value)
-    monkeypatch.setattr(device_check, "cases", lambda _=device_check.cases(): (_[0], Wrong(*_[1])))
+    convolution, depthwise = device_check.cases()
+    monkeypatch.setattr(device_check, "cases", lambda: (convolution, Wrong(*depthwise)))
 
     with pytest.raises(DeviceError, match=f"a depthwise convolution in float32 .*100% of its {name} is wrong"):
         device_check.check("CPU:0", "float32", xla=False)

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 import time
-from typing import Any
-
-import pytest
+from typing import TYPE_CHECKING, Any
 
 from job import stall
 from job.progress import Progress
 from job.stall import StallWatch
+
+if TYPE_CHECKING:
+    import pytest
 
 HANG = """
 import threading, time
