@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import math
 import os
 import platform
@@ -15,19 +16,24 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from job import config, errors, gpu, log
+from job import config, device_check, errors, gpu, log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-    import tensorflow as tf
 
     from job.config import DeviceSettings, Settings
 
 Precision = Literal["float32", "bfloat16", "float16"]
 """What can be computed in."""
+
+
+class Notify(Protocol):
+    """Receives an event, as `Progress.event` does."""
+
+    def __call__(self, name: str, /, *, severity: log.Level = "info", **facts: object) -> None:
+        """Receive an event: its name, how much it matters, and its facts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,7 @@ class Device:
     memory_growth: bool = False
     """The GPU's memory is taken as it is needed."""
     gpus: tuple[gpu.Gpu, ...] = ()
+    """The GPU that is used; empty on the CPU."""
     driver: str | None = None
     cuda: str | None = None
     cudnn: str | None = None
@@ -98,23 +105,38 @@ def prepare() -> None:
     config.set_environment_default("KERAS_BACKEND", "tensorflow")
 
 
-def configure(settings: Settings, *, before: Mapping[str, Any] = MappingProxyType({})) -> Device:
+def log_event(name: str, /, *, severity: log.Level = "info", **facts: object) -> None:
+    """Write an event to the log, where there is no stream of events."""
+    log.get().bind(**facts).log(getattr(logging, severity.upper()), name)
+
+
+def configure(
+    settings: Settings, *, before: Mapping[str, Any] = MappingProxyType({}), notify: Notify = log_event
+) -> Device:
     """Import TensorFlow, set its threads and determinism, and say what the run computes on.
 
     Args:
         settings: all of them.
         before: the `Device.facts` of an earlier start of this run. Its threads are kept, and its precision and XLA where
             this device can: the bits depend on them.
+        notify: receives the events; the log by default.
 
     Raises:
         errors.DeviceError: ``device.require_gpu`` is set and no GPU can be used; the message says why.
         errors.SettingsError: there is no folder for temporary files.
     """
     have_temporary_folder(settings.cache.dir)
+    if settings.cache.dir:
+        # Where the driver keeps the kernels that it compiles. Its default, ~/.nv, seldom outlives a container.
+        # note: before the driver is loaded
+        config.set_environment_default("CUDA_CACHE_PATH", str(Path(settings.cache.dir).absolute() / "cuda-kernels"))
     found = find_gpus(required=settings.device.require_gpu)
     with _quiet_stderr():
         import tensorflow as tf
 
+    if found:
+        built_for = tf.sysconfig.get_build_info().get("cuda_compute_capabilities")
+        found = select_gpu(found, built_for, required=settings.device.require_gpu, notify=notify)
     threads = before.get("threads") or settings.device.threads or cpu_quota()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # With more than one inter-op thread, two identical runs on the CPU end in different weights, op determinism or not.
@@ -137,7 +159,7 @@ def configure(settings: Settings, *, before: Mapping[str, Any] = MappingProxyTyp
     if found is None:
         tf.config.set_visible_devices([], "GPU")  # one that cannot be used fails later, and says less
         return machine
-    return _configure_gpus(machine, found, settings.device, before)
+    return _configure_gpu(machine, found, settings.device, before)
 
 
 def have_temporary_folder(cache_dir: str) -> None:
@@ -179,8 +201,55 @@ def find_gpus(*, required: bool, root: Path = Path("/")) -> gpu.Found | None:
     except errors.DeviceError as error:
         if required:
             raise
-        log.get().warning("device.gpu_ignored", why=error.message, note="the run goes on, on the CPU")
+        _ignore_gpu(error)
         return None
+
+
+def _ignore_gpu(error: errors.DeviceError) -> None:
+    log.get().warning("device.gpu_ignored", why=error.message, note="the run goes on, on the CPU")
+
+
+def select_gpu(
+    found: gpu.Found, built_for: Sequence[str] | None, *, required: bool, notify: Notify
+) -> gpu.Found | None:
+    """Return `found` with the one GPU that the run uses, the first; None: the CPU.
+
+    Args:
+        found: all visible GPUs.
+        built_for: the architectures that TensorFlow has kernels for; None: not known.
+        required: fail instead of using the CPU.
+        notify: receives ``device.gpus_unused`` and ``device.kernels_compiled_at_first_use``.
+
+    Raises:
+        errors.DeviceError: a GPU is required, and TensorFlow has no kernels for this one.
+    """
+    used, *unused = found.gpus
+    try:
+        compiled_at_first_use = gpu.compiled_at_first_use(used, built_for)
+    except errors.DeviceError as error:
+        if required:
+            raise
+        _ignore_gpu(error)
+        return None
+    if unused:
+        notify(
+            "device.gpus_unused",
+            severity="warning",
+            count=len(unused),
+            used=used.name,
+            note="training uses the first visible GPU only: request one GPU until several are supported",
+        )
+    if compiled_at_first_use:
+        notify(
+            "device.kernels_compiled_at_first_use",
+            severity="warning",
+            gpu=used.name,
+            compute_capability=used.compute_capability,
+            built_for=built_for,
+            note="TensorFlow has no compiled kernels for this GPU, so the driver compiles each one when it is first "
+            "used. This can take 30 minutes or longer",
+        )
+    return dataclasses.replace(found, gpus=(used,))
 
 
 def precision(settings: DeviceSettings, gpus: Sequence[gpu.Gpu], before: Precision | None = None) -> Precision:
@@ -209,89 +278,72 @@ def precisions(gpus: Sequence[gpu.Gpu]) -> tuple[Precision, ...]:
     return ("float16", "float32") if least >= (7, 0) else ("float32",)
 
 
-def wants_xla(settings: DeviceSettings, before: Mapping[str, Any]) -> bool:
-    """Return whether a GPU's training step is compiled with XLA, unless XLA turns out not to work there.
+def asked_xla(settings: DeviceSettings, before: Mapping[str, Any]) -> bool | None:
+    """Return whether a GPU's training step is to be compiled with XLA; None: if XLA works there.
 
     Args:
-        settings: what is asked for; null: as an earlier start did on a GPU, else yes.
+        settings: what is asked for; null: no if an earlier start did without it on a GPU, since the bits depend on it.
         before: the `Device.facts` of an earlier start of this run.
     """
-    if settings.xla is not None:
-        return settings.xla
-    return bool(before["xla"]) if before.get("gpu") else True
+    if settings.xla is None and before.get("gpu") and not before.get("xla"):
+        return False
+    return settings.xla
 
 
-def convolve(device: str, dtype: Precision, *, xla: bool) -> None:
-    """Run one convolution, to see that the device computes at all.
-
-    Args:
-        device: TensorFlow's name of it, "GPU:0".
-        dtype: of its numbers.
-        xla: compiled with XLA, which needs more of CUDA than TensorFlow does.
-
-    Raises:
-        errors.DeviceError: it failed, or its result is wrong.
-    """
-    import tensorflow as tf
-
-    def convolution() -> tf.Tensor:
-        return tf.nn.conv2d(tf.ones((1, 8, 8, 3), dtype), tf.ones((3, 3, 3, 4), dtype), strides=1, padding="VALID")
-
-    seen = ""
-    try:
-        with tf.device(device):
-            result = tf.function(convolution, jit_compile=xla)()
-        if not result.device.endswith(device):  # TensorFlow takes the CPU in silence where there is no such device
-            seen = f"it ran on {result.device}"
-        elif (wrong := tf.cast(result, tf.float32).numpy() != 27).any():  # 3 x 3 pixels of 3 channels, all of them 1
-            seen = f"{wrong.mean():.0%} of its result is wrong"
-    except tf.errors.OpError as error:
-        seen = error.message.strip().partition("\n")[0]
-    if seen:
-        raise errors.DeviceError(
-            f"a convolution on {device}{' with XLA' if xla else ''} failed: {seen}",
-            remedy="see what nvidia-smi says on the node, or run on another one"
-            + (", or set device.xla=false" if xla else ""),
-        )
-
-
-def _configure_gpus(
-    machine: Device, found: gpu.Found, settings: DeviceSettings, before: Mapping[str, Any]
-) -> Device:
+def _configure_gpu(machine: Device, found: gpu.Found, settings: DeviceSettings, before: Mapping[str, Any]) -> Device:
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices("GPU")
     if not devices:
         raise errors.DeviceError(
-            f"the driver offers {len(found.gpus)} GPUs ({found.gpus[0].name}), and TensorFlow takes none of them",
-            remedy="set TF_CPP_MIN_LOG_LEVEL=0 to see what TensorFlow says about them",
+            f"the driver offers {found.gpus[0].name}, and TensorFlow does not take it",
+            remedy="set TF_CPP_MIN_LOG_LEVEL=0 to see what TensorFlow says about it",
         )
+    # Only the first is used: TensorFlow would initialize the others too, and take memory on each.
+    tf.config.set_visible_devices(devices[:1], "GPU")
     memory_growth = settings.memory_growth is not False
-    for one in devices:
-        tf.config.experimental.set_memory_growth(one, memory_growth)
-    names = [f"GPU:{number}" for number in range(len(devices))]
-    xla = wants_xla(settings, before)
-    for name in names:
-        convolve(name, machine.precision, xla=False)
-        try:
-            if xla:
-                convolve(name, machine.precision, xla=True)
-        except errors.DeviceError as error:
-            if settings.xla:
-                raise
-            log.get().warning("device.xla_ignored", why=error.message)
-            xla = False
+    tf.config.experimental.set_memory_growth(devices[0], memory_growth)
     return dataclasses.replace(
         machine,
         kind="gpu",
         name=found.gpus[0].name,
-        xla=xla,
+        xla=check("GPU:0", machine.precision, xla=asked_xla(settings, before)),
         memory_growth=memory_growth,
         gpus=found.gpus,
         driver=found.driver,
         cuda=found.cuda,
         cudnn=found.cudnn,
     )
+
+
+def check(device: str, dtype: Precision, *, xla: bool | None) -> bool:
+    """Check that the device computes what training runs on it, and return whether it does so with XLA.
+
+    The forward pass is never compiled with XLA; the training step, in `dtype`, is compiled as `xla` says. Without XLA
+    and with op determinism, TensorFlow may have no kernel for the gradient of a depthwise convolution, so gradients are
+    checked only in the way that they are computed.
+
+    Args:
+        device: TensorFlow's name for it, "GPU:0".
+        dtype: what the training step computes in.
+        xla: whether the training step is compiled with XLA; None: if XLA works on the device.
+
+    Raises:
+        errors.DeviceError: a computation failed or returned a wrong result.
+    """
+    for forward in dict.fromkeys(("float32", dtype)):
+        device_check.check(device, forward, xla=False, gradients=False)
+    if xla is not False:
+        try:
+            device_check.check(device, dtype, xla=True)
+        except errors.DeviceError as error:
+            if xla:
+                raise
+            log.get().warning("device.xla_ignored", why=error.message)
+        else:
+            return True
+    device_check.check(device, dtype, xla=False)
+    return False
 
 
 @contextlib.contextmanager

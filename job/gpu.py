@@ -14,10 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from job import config
 from job.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Load = Callable[[str], Any]
 """Opens a shared library by its name or path. Raises OSError."""
@@ -32,6 +35,11 @@ _GIVE_GPU = "give the container a GPU: nvidia.com/gpu in the chart, --gpus all w
 _INSTALL_DRIVER = "see that the node has NVIDIA's driver and container toolkit, which mounts the driver's libraries"
 _REBUILD = "use an image that is built with ACCELERATOR=gpu"
 _OTHER_NODE = "see what nvidia-smi says on the node, or run on another one"
+
+_ARCHITECTURE = re.compile(r"(?:(sm|compute)_)?(\d+)\.?(\d)([af]?)")
+"""sm_89: machine code for 8.9 and later of the same major version. compute_90, or 9.0 in older builds: that, and PTX,
+which the driver can compile for any later version. The suffix a: for exactly this version; f: for its family.
+(CUDA C++ Programming Guide, "Application Compatibility"; TensorFlow's cuda_configure.bzl for what compute_90 builds.)"""
 
 _COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
@@ -103,6 +111,43 @@ def look(root: Path = Path("/"), *, packages: Path | None = None, load: Load = c
     )
 
 
+def compiled_at_first_use(gpu: Gpu, built_for: Sequence[str] | None) -> bool:
+    """Return whether TensorFlow has kernels for `gpu` only in a form (PTX) that the driver compiles at first use.
+
+    Args:
+        gpu: the one to use.
+        built_for: the architectures in TensorFlow's build information, as NVIDIA's compilers name them; None, or with
+            a name that is not understood: if no other one matches, nothing is known, and the answer is no.
+
+    Raises:
+        DeviceError: TensorFlow has no kernels for it in any form.
+    """
+    capability = gpu.compute_capability
+    compiled = ptx = False
+    unknown = not built_for
+    for name in built_for or ():
+        found = _ARCHITECTURE.fullmatch(name)
+        if not found:
+            unknown = True
+            continue
+        kind, major, minor, variant = found.groups()
+        architecture = (int(major), int(minor))
+        same_major = capability[0] == architecture[0]
+        compiled |= capability == architecture or (capability > architecture and same_major and variant != "a")
+        ptx |= capability > architecture and kind != "sm" and not variant
+    if not (compiled or ptx or unknown):
+        raise _error(
+            [
+                _Finding(
+                    f"{gpu.name} has compute capability {_dotted(capability)}, and this TensorFlow has kernels "
+                    f"only for {', '.join(built_for or ())}",
+                    "use a GPU that TensorFlow has kernels for",
+                )
+            ]
+        )
+    return ptx and not compiled
+
+
 def device_files(root: Path = Path("/")) -> list[Path]:
     """Return the GPUs' files in ``/dev``: ``nvidia0`` and so on; ``dxg`` under Windows."""
     return sorted([*root.glob("dev/nvidia[0-9]*"), *root.glob("dev/dxg")])
@@ -170,7 +215,18 @@ def _gpus(cuda: Any) -> tuple[Gpu, ...]:
     _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
     if not count.value:
         raise _error([_Finding("the driver offers none", _GIVE_GPU)])
-    return tuple(_gpu(cuda, number) for number in range(count.value))
+    gpus = tuple(_gpu(cuda, number) for number in range(count.value))
+    _try_first(cuda, gpus[0].name)
+    return gpus
+
+
+def _try_first(cuda: Any, name: str) -> None:
+    """Use the first GPU, which is the only one that a run uses."""
+    # A GPU that another process has for itself alone, or has filled, is there all the same: only this tells.
+    device, context, of = ctypes.c_int(), ctypes.c_void_p(), f" of GPU 0 ({name})"
+    _call(cuda, "cuDeviceGet", ctypes.byref(device), 0)
+    _call(cuda, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device, of=of)
+    _call(cuda, "cuDevicePrimaryCtxRelease_v2", device, of=of)
 
 
 def _gpu(cuda: Any, number: int) -> Gpu:
@@ -181,10 +237,6 @@ def _gpu(cuda: Any, number: int) -> Gpu:
     capability = [ctypes.c_int(), ctypes.c_int()]
     for value, attribute in zip(capability, _COMPUTE_CAPABILITY, strict=True):
         _call(cuda, "cuDeviceGetAttribute", ctypes.byref(value), attribute, device)
-    # A GPU that another process has for itself alone, or has filled, is there all the same: only this tells.
-    context, of = ctypes.c_void_p(), f" of GPU {number} ({name.value.decode()})"
-    _call(cuda, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device, of=of)
-    _call(cuda, "cuDevicePrimaryCtxRelease_v2", device, of=of)
     return Gpu(
         name=name.value.decode(),
         compute_capability=(capability[0].value, capability[1].value),

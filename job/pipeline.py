@@ -107,7 +107,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
     # TensorFlow takes seconds to import: only now, when it is certain that there is work.
     with timing.part("import"), imports.uncollected():
         device.prepare()
-        machine = device.configure(settings, before=checkpoints.facts)
+        machine = device.configure(settings, before=checkpoints.facts, notify=progress.event)
         from job import cache, dataset, evaluate, export, features, model, stages, weights
     progress.event("device.configured", **dataclasses.asdict(machine))
     if changes := machine.changes(checkpoints.facts):

@@ -5,6 +5,8 @@ status.json (``status.py``). A listener that fails is dropped with a warning and
 
 Events are dotted and past tense, with facts as keywords. Any name will do; some are understood:
 
+    device.kernels_compiled_at_first_use
+                     the first use of each computation can take many minutes
     stage.started    stage, epochs; epochs_done where the stage goes on after an interruption
     stage.first_step stage, step, seconds: this start's first, compilation counted; from here on the device is busy
     epoch.finished   the canonical line: stage, epoch (from 1), loss, accuracy, val_loss, val_accuracy, seconds,

@@ -23,9 +23,16 @@ if TYPE_CHECKING:
 
 SAVE_SECONDS, WORDS_SECONDS = 10.0, 3.0
 
+COMPILING_SECONDS = 3600.0
+"""The least silence that ends a run while the driver compiles TensorFlow's kernels; TensorFlow itself announces "30
+minutes or longer" for that."""
+
 
 class StallWatch(Listener):
     """Watches from a thread of its own. After too long a silence it logs all stacks, saves, and ends the process.
+
+    After ``device.kernels_compiled_at_first_use`` the limit is at least `COMPILING_SECONDS`, until the first finished
+    epoch of stage 2: training and validation have used all their kernels by then.
 
     Args:
         seconds: of silence.
@@ -46,13 +53,18 @@ class StallWatch(Listener):
         self._save = save
         self._last_words = last_words
         self._end = end
+        self._limit = seconds
         self._heard = time.monotonic()
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="stall", daemon=True).start()
 
-    def on_event(self, event: Event) -> None:  # noqa: ARG002 (whatever it is, it is a sign of life)
-        """Hear a sign of life."""
+    def on_event(self, event: Event) -> None:
+        """Take any event as a sign of life, and adjust the limit to what it announces."""
         self._heard = time.monotonic()
+        if event.name == "device.kernels_compiled_at_first_use":
+            self._limit = max(self._seconds, COMPILING_SECONDS)
+        elif event.name == "epoch.finished" and event.facts.get("stage") == "fine_tuning":
+            self._limit = self._seconds
 
     def on_advance(self, phase: Phase) -> None:  # noqa: ARG002
         """Hear a sign of life."""
@@ -64,15 +76,16 @@ class StallWatch(Listener):
 
     def _watch(self) -> None:
         while not self._closed.wait(self._seconds / 20):
-            if time.monotonic() - self._heard >= self._seconds:
+            if time.monotonic() - self._heard >= self._limit:
                 self._give_up()
                 return
 
     def _give_up(self) -> None:
         signals.attempt(lambda: log.get().error("run.stalled", stacks=_stacks()), WORDS_SECONDS)
         kept = "the state is saved" if self._save(SAVE_SECONDS) else "what was saved before is kept"
+        compiling = "" if self._limit == self._seconds else ", longer while kernels are compiled for this GPU"
         error = StallError(
-            f"no progress for {self._seconds / 60:g} minutes (device.stall_minutes); {kept}",
+            f"no progress for {self._limit / 60:g} minutes (device.stall_minutes{compiling}); {kept}",
             remedy="the stacks of all threads are in the log above; start it again: it goes on. If single steps take "
             "that long, raise device.stall_minutes",
         )

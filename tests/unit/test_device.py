@@ -6,11 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from job import device, gpu
+from job import device, device_check, gpu
 from job.config import DeviceSettings, Settings
 from job.errors import DeviceError
 
@@ -37,6 +38,7 @@ print(json.dumps({
     "inter_op": threads.get_inter_op_parallelism_threads(),
     "intra_op": [threads.get_intra_op_parallelism_threads(), machine.threads],
     "onednn": [os.environ["TF_ENABLE_ONEDNN_OPTS"], machine.onednn],
+    "cuda_cache": os.environ.get("CUDA_CACHE_PATH"),
     "deterministic": framework.is_op_determinism_enabled(),
     "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
 }))
@@ -53,22 +55,34 @@ print(json.dumps({
                 "inter_op": 1,
                 "intra_op": [device.cpu_quota()] * 2,
                 "onednn": ["1", True],
+                "cuda_cache": None,
                 "deterministic": True,
                 "tf32": False,
             },
         ),
         (
-            ("--run.reproducible", "false", "--device.threads", "1"),
+            ("--run.reproducible", "false", "--device.threads", "1", "--cache.dir", "/volume"),
             {"TF_ENABLE_ONEDNN_OPTS": "0"},
-            {"inter_op": 1, "intra_op": [1, 1], "onednn": ["0", False], "deterministic": False, "tf32": False},
+            {
+                "inter_op": 1,
+                "intra_op": [1, 1],
+                "onednn": ["0", False],
+                "cuda_cache": "/volume/cuda-kernels",
+                "deterministic": False,
+                "tf32": False,
+            },
         ),
     ],
 )
 def test_what_tensorflow_is_told(
     arguments: tuple[str, ...], environment: dict[str, str], expected: dict[str, object]
 ) -> None:
-    """One inter-op thread, an intra-op thread for each CPU, oneDNN, determinism, and float32 that is float32."""
-    unset = {name: value for name, value in os.environ.items() if name != "TF_ENABLE_ONEDNN_OPTS"}
+    """One inter-op thread, an intra-op thread for each CPU, oneDNN, determinism, and float32 that is float32.
+
+    The driver's compiled kernels go to the cache volume, if there is one.
+    """
+    known = ("TF_ENABLE_ONEDNN_OPTS", "CUDA_CACHE_PATH")
+    unset = {name: value for name, value in os.environ.items() if name not in known}
     command = [sys.executable, "-c", SEEN, *arguments]
     seen = subprocess.run(command, env=unset | environment, capture_output=True, text=True, check=True, timeout=60)
 
@@ -152,17 +166,17 @@ def test_precision_of_a_resumed_run(
 @pytest.mark.parametrize(
     ("asked", "before", "expected"),
     [
-        (None, {}, True),
-        (None, {"gpu": None, "xla": False}, True),
+        (None, {}, None),
+        (None, {"gpu": None, "xla": False}, None),
         (None, {"gpu": "NVIDIA L4", "xla": False}, False),
-        (None, {"gpu": "NVIDIA L4", "xla": True}, True),
+        (None, {"gpu": "NVIDIA L4", "xla": True}, None),
         (False, {"gpu": "NVIDIA L4", "xla": True}, False),
         (True, {"gpu": "NVIDIA L4", "xla": False}, True),
     ],
 )
-def test_xla_of_a_resumed_run(asked: bool | None, before: dict[str, object], expected: bool) -> None:
-    """XLA stays as it was on a GPU before, unless the setting says otherwise; what a CPU did says nothing."""
-    assert expected == device.wants_xla(DeviceSettings(xla=asked), before)
+def test_xla_of_a_resumed_run(asked: bool | None, before: dict[str, object], expected: bool | None) -> None:
+    """XLA stays as it was on a GPU, unless the setting says otherwise; it is tried (None) after a start on the CPU."""
+    assert expected == device.asked_xla(DeviceSettings(xla=asked), before)
 
 
 def test_xla_is_not_kept_on_the_cpu() -> None:
@@ -210,16 +224,99 @@ def test_required_gpu_that_is_missing() -> None:
     assert "/dev/nvidia*" in raised.value.message
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("xla", [False, True])
-def test_convolution_of_a_device_that_computes(dtype: device.Precision, xla: bool) -> None:
-    """A device that computes, compiled or not, passes in silence."""
-    device.convolve("CPU:0", dtype, xla=xla)
+@pytest.mark.parametrize(("xla", "expected"), [(None, True), (True, True), (False, False)])
+def test_device_that_computes(xla: bool | None, expected: bool) -> None:
+    """A device that computes is used with XLA unless XLA is switched off."""
+    assert expected == device.check("CPU:0", "float32", xla=xla)
 
 
-def test_convolution_of_a_device_that_does_not_exist() -> None:
-    """A device for which TensorFlow takes the CPU instead, as it does in silence, is exit code 4."""
-    with pytest.raises(DeviceError, match=r"a convolution on GPU:7 failed: .*CPU:0") as raised:
-        device.convolve("GPU:7", "float32", xla=False)
+def test_device_without_xla(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where XLA fails and is not asked for, a warning says why, and the gradients are checked without XLA instead."""
+    checked = []
 
-    assert 4 == raised.value.exit_code
+    def check(name: str, dtype: str, *, xla: bool, gradients: bool = True) -> None:
+        checked.append((dtype, xla, gradients))
+        if xla:
+            raise DeviceError("a convolution with XLA failed", remedy="")
+        device_check.check(name, dtype, xla=xla, gradients=gradients)
+
+    monkeypatch.setattr(device, "device_check", SimpleNamespace(check=check))
+
+    assert not device.check("CPU:0", "bfloat16", xla=None)
+    assert [
+        ("float32", False, False),
+        ("bfloat16", False, False),
+        ("bfloat16", True, True),
+        ("bfloat16", False, True),
+    ] == checked
+    assert "device.xla_ignored" in "".join(capsys.readouterr())
+
+    with pytest.raises(DeviceError):
+        device.check("CPU:0", "bfloat16", xla=True)
+
+
+def found_gpus(*capabilities: tuple[int, int]) -> gpu.Found:
+    """Return these GPUs as they are found on a machine."""
+    gpus = tuple(with_capability(*capabilities))
+    return gpu.Found(gpus=gpus, driver="580.65.06", driver_cuda="13.0", cuda="12.9.79", cudnn="9.28.0.42")
+
+
+class Events:
+    """Collects events: name -> facts."""
+
+    def __init__(self) -> None:
+        self.facts: dict[str, dict[str, object]] = {}
+
+    def __call__(self, name: str, /, *, severity: str = "info", **facts: object) -> None:
+        """Receive an event."""
+        self.facts[name] = {"severity": severity} | facts
+
+
+def test_first_of_several_gpus_is_used() -> None:
+    """Of several GPUs the first is used and reported, and one warning names it and counts the others."""
+    events = Events()
+
+    selected = device.select_gpu(found_gpus((8, 9), (7, 0), (7, 0)), None, required=True, notify=events)
+
+    assert selected == found_gpus((8, 9))
+    assert "bfloat16" == device.precision(DeviceSettings(), selected.gpus)
+    assert ["device.gpus_unused"] == list(events.facts)
+    facts = events.facts["device.gpus_unused"]
+    assert ("warning", 2, "NVIDIA") == (facts["severity"], facts["count"], facts["used"])
+
+
+def test_one_gpu_that_tensorflow_is_built_for() -> None:
+    """One GPU that there are compiled kernels for is no event."""
+    events = Events()
+
+    assert found_gpus((8, 9)) == device.select_gpu(found_gpus((8, 9)), ["sm_80"], required=True, notify=events)
+    assert {} == events.facts
+
+
+def test_gpu_newer_than_the_kernels() -> None:
+    """A GPU that kernels have to be compiled for is used, and an event says so before its first use."""
+    events = Events()
+
+    selected = device.select_gpu(found_gpus((12, 0)), ["sm_80", "compute_90"], required=True, notify=events)
+
+    assert found_gpus((12, 0)) == selected
+    facts = events.facts["device.kernels_compiled_at_first_use"]
+    assert ("warning", (12, 0)) == (facts["severity"], facts["compute_capability"])
+
+
+def test_gpu_older_than_the_kernels(capsys: pytest.CaptureFixture[str]) -> None:
+    """A GPU without kernels is exit code 4 where one is required, else a warning, and the run uses the CPU."""
+    with pytest.raises(DeviceError, match=r"compute capability 5\.2"):
+        device.select_gpu(found_gpus((5, 2)), ["sm_60"], required=True, notify=Events())
+
+    assert device.select_gpu(found_gpus((5, 2)), ["sm_60"], required=False, notify=Events()) is None
+    said = "".join(capsys.readouterr())
+    assert "device.gpu_ignored" in said
+    assert "compute capability 5.2" in said
+
+
+def test_event_without_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a stream of events, the log receives them."""
+    device.log_event("device.gpus_unused", severity="warning", count=1)
+
+    assert "device.gpus_unused" in "".join(capsys.readouterr())

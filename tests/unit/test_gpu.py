@@ -26,17 +26,18 @@ class Driver:
     Args:
         cuda: what it knows: 12080 is CUDA 12.8.
         gpus: how many it drives.
+        usable: how many of them, the first ones, can be allocated.
         results: function -> what it fails with.
     """
 
-    def __init__(self, cuda: int = 12080, gpus: int = 2, **results: int) -> None:
-        self.cuda, self.gpus, self.results = cuda, gpus, results
+    def __init__(self, cuda: int = 12080, gpus: int = 2, usable: int = 2, **results: int) -> None:
+        self.cuda, self.gpus, self.usable, self.results = cuda, gpus, usable, results
         self.contexts = 0
 
     def __getattr__(self, function: str) -> Any:
         return partial(self._call, function)
 
-    def _call(self, function: str, *arguments: Any) -> int:  # noqa: C901  # a case for each function
+    def _call(self, function: str, *arguments: Any) -> int:  # noqa: C901, PLR0912  # a case for each function
         if function in self.results:
             return self.results[function]
         match function, *arguments:
@@ -55,6 +56,8 @@ class Driver:
             case "cuDeviceGetAttribute", value, attribute, _:
                 value._obj.value = {75: 8, 76: 9}[attribute]
             case "cuDevicePrimaryCtxRetain", context, device:
+                if device.value >= self.usable:
+                    return OUT_OF_MEMORY
                 context._obj.value = device.value + 1
                 self.contexts += 1
             case "cuDevicePrimaryCtxRelease_v2", _:
@@ -216,12 +219,19 @@ def test_older_driver_of_the_same_major_version_will_do(machine: Machine) -> Non
 
 def test_gpu_of_somebody_else(machine: Machine) -> None:
     """A GPU that is there and cannot be allocated is named, with what the driver says."""
-    machine.driver = Driver(cuDevicePrimaryCtxRetain=OUT_OF_MEMORY)
+    machine.driver = Driver(usable=0)
 
     error = machine.failure()
 
     assert "GPU 0 (NVIDIA L0)" in error.message
     assert "out of memory" in error.message
+
+
+def test_second_gpu_of_somebody_else(machine: Machine) -> None:
+    """Only the first GPU is used, so one behind it that cannot be allocated is no failure."""
+    machine.driver = Driver(usable=1)
+
+    assert ["NVIDIA L0", "NVIDIA L1"] == [one.name for one in machine.look().gpus]
 
 
 def test_hidden_gpus(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,3 +260,59 @@ def test_kernel_that_tells_no_version(machine: Machine) -> None:
 
     assert found.driver is None
     assert 2 == len(found.gpus)
+
+
+BUILT_FOR = ("sm_60", "sm_70", "sm_80", "sm_89", "compute_90")
+
+
+def with_capability(major: int, minor: int) -> gpu.Gpu:
+    """Return a GPU of this compute capability."""
+    return gpu.Gpu(name="NVIDIA X1", compute_capability=(major, minor), memory_bytes=2**34)
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for", "expected"),
+    [
+        ((8, 0), BUILT_FOR, False),
+        ((8, 6), BUILT_FOR, False),  # runs the machine code for 8.0
+        ((9, 0), BUILT_FOR, False),  # compute_90 is machine code for 9.0 as well
+        ((10, 0), BUILT_FOR, True),
+        ((12, 0), BUILT_FOR, True),
+        ((7, 5), ("7.0", "8.0"), False),  # an older TensorFlow's spelling
+        ((9, 0), ("7.0", "8.0"), True),
+        ((9, 0), ("compute_80", "sm_90a"), False),
+        ((9, 1), ("compute_80", "sm_90a"), True),  # sm_90a is for 9.0 alone
+        ((12, 0), ("compute_80", "compute_90a"), True),
+        ((10, 3), ("compute_80", "sm_100f"), False),  # of one family
+        ((12, 1), ("sm_80", "sm_120"), False),
+    ],
+)
+def test_form_of_the_kernels(capability: tuple[int, int], built_for: tuple[str, ...], expected: bool) -> None:
+    """Kernels are compiled at first use where the build has PTX for the GPU, and no machine code that it runs."""
+    assert expected == gpu.compiled_at_first_use(with_capability(*capability), built_for)
+
+
+@pytest.mark.parametrize("built_for", [None, (), ("",), ("gfx90a",), ("sm_89", "later")])
+def test_build_that_says_nothing_about_the_gpu(built_for: tuple[str, ...] | None) -> None:
+    """Where the build information is missing or not understood, nothing is claimed."""
+    assert not gpu.compiled_at_first_use(with_capability(10, 0), built_for)
+
+
+@pytest.mark.parametrize(
+    ("capability", "built_for"),
+    [
+        ((5, 2), BUILT_FOR),
+        ((8, 0), ("sm_70", "sm_86")),  # of its major version, but too new
+        ((10, 0), ("sm_89", "sm_90a", "compute_90a")),
+        ((9, 0), ("sm_80",)),
+    ],
+)
+def test_gpu_without_kernels(capability: tuple[int, int], built_for: tuple[str, ...]) -> None:
+    """A GPU that no kernels are for is exit code 4; the message has its capability and what there are kernels for."""
+    with pytest.raises(DeviceError) as raised:
+        gpu.compiled_at_first_use(with_capability(*capability), built_for)
+
+    assert 4 == raised.value.exit_code
+    assert f"NVIDIA X1 has compute capability {capability[0]}.{capability[1]}" in raised.value.message
+    assert ", ".join(built_for) in raised.value.message
+    assert "device.require_gpu=false" in raised.value.remedy

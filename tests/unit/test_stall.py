@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from job import stall
 from job.progress import Progress
 from job.stall import StallWatch
+
+if TYPE_CHECKING:
+    import pytest
 
 HANG = """
 import threading, time
@@ -73,3 +78,49 @@ def test_signs_of_life() -> None:
     time.sleep(2.2)
 
     assert [] == ended
+
+
+def stalled_after(*events: tuple[str, dict[str, object]], seconds: float) -> list[str]:
+    """Watch for 0.2 s of silence, or 1 s while kernels are compiled; return the error if it ends within `seconds`."""
+    said: list[str] = []
+    ended = threading.Event()
+    watch = StallWatch(
+        0.2, save=lambda _: False, last_words=lambda error: said.append(error.message), end=lambda _: ended.set()
+    )
+    progress = Progress([watch])
+    for name, facts in events:
+        progress.event(name, **facts)
+    ended.wait(seconds)
+    progress.close()
+    return said
+
+
+COMPILED_AT_FIRST_USE = ("device.kernels_compiled_at_first_use", {"gpu": "NVIDIA X1"})
+
+
+def test_silence_while_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where kernels are compiled at first use, only a longer silence ends the process, and the message says so."""
+    monkeypatch.setattr(stall, "COMPILING_SECONDS", 1.2)
+
+    assert [] == stalled_after(COMPILED_AT_FIRST_USE, seconds=0.8)
+    [message] = stalled_after(COMPILED_AT_FIRST_USE, seconds=10)
+    assert "no progress for 0.02 minutes (device.stall_minutes, longer while kernels are compiled" in message
+
+
+def test_limit_after_the_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch of stage 1 keeps the longer limit, since stage 2 uses other kernels; one of stage 2 ends it."""
+    monkeypatch.setattr(stall, "COMPILING_SECONDS", 60.0)
+    stages = [("epoch.finished", {"stage": stage}) for stage in ("feature_extraction", "fine_tuning")]
+
+    assert [] == stalled_after(COMPILED_AT_FIRST_USE, stages[0], seconds=1.0)
+    [message] = stalled_after(COMPILED_AT_FIRST_USE, *stages, seconds=10)
+    assert "(device.stall_minutes);" in message
+
+
+def test_longer_limit_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels that are compiled at first use never shorten the limit."""
+    monkeypatch.setattr(stall, "COMPILING_SECONDS", 0.1)
+
+    [message] = stalled_after(COMPILED_AT_FIRST_USE, seconds=10)
+
+    assert "no progress for 0.00333333 minutes (device.stall_minutes);" in message
