@@ -7,9 +7,9 @@ INSTALLED := $(VENV)/.installed
 COMMA := ,
 
 # every file here proves a claim and refreshes its own section of benchmarks/RESULTS.md
-CLAIMS := $(filter-out harness plain_keras,$(basename $(notdir $(wildcard benchmarks/*.py))))
+CLAIMS := $(filter-out harness plain_keras gpu_check,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test unit lint format lock bench soak readme clean chart k8s cluster image image-gpu build-image
+.PHONY: help demo test unit lint format lock bench gpu-check soak readme clean chart k8s cluster image image-gpu build-image
 
 help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -47,6 +47,18 @@ lock: $(INSTALLED)  ## lock what pyproject.toml asks for
 
 bench: $(INSTALLED)  ## measure every claim (or CLAIMS="one other") and write benchmarks/RESULTS.md
 	for claim in $(CLAIMS); do $(BIN)/python benchmarks/$$claim.py || exit; done
+
+# note: an environment of its own, since the usual one has the TensorFlow for the CPU alone
+GPU_VENV := $(VENV)/gpu
+
+gpu-check: $(GPU_VENV)/.locked  ## measure the recipe on the first GPU here, in every precision (ARGS=--small: on the CPU)
+	$(GPU_VENV)/bin/python scripts/fetch_weights.py
+	PYTHONPATH=. $(GPU_VENV)/bin/python benchmarks/gpu_check.py $(ARGS)
+
+$(GPU_VENV)/.locked: requirements/gpu.txt
+	python="$$(sh scripts/find_python.sh $(PYTHON))" && "$$python" -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	touch $@
 
 chart: $(INSTALLED)  ## write what in helm/ follows from the job's settings and exit codes
 	$(BIN)/python scripts/generate_chart.py

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import platform
+import resource
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -117,8 +118,8 @@ def configure(
 
     Args:
         settings: all of them.
-        before: the `Device.facts` of an earlier start of this run. Its threads are kept, and its precision and XLA where
-            this device can: the bits depend on them.
+        before: the `Device.facts` of an earlier start of this run. Its threads are kept, and its precision and XLA
+            where this device can: the bits depend on them.
         notify: receives the events; the log by default.
 
     Raises:
@@ -143,8 +144,8 @@ def configure(
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if settings.run.reproducible:
         tf.config.experimental.enable_op_determinism()
-    # TensorFloat-32 changes probabilities by up to 0.01: float32 means float32, on a GPU too. Before the first operation,
-    # since functions that are traced keep what they were traced with.
+    # TensorFloat-32 changes probabilities by up to 0.01: float32 means float32, on a GPU too. It is switched off before
+    # the first operation, so that all that is computed is alike.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     machine = Device(
         kind="cpu",
@@ -276,6 +277,15 @@ def precisions(gpus: Sequence[gpu.Gpu]) -> tuple[Precision, ...]:
     if least >= (8, 0):
         return "bfloat16", "float16", "float32"
     return ("float16", "float32") if least >= (7, 0) else ("float32",)
+
+
+def memory_peaks(machine: Device) -> dict[str, int | None]:
+    """Return the most bytes that were in use at once so far: on the GPU (None on the CPU), and of the process."""
+    import tensorflow as tf
+
+    on_device = tf.config.experimental.get_memory_info("GPU:0")["peak"] if machine.kind == "gpu" else None
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"device_peak_bytes": on_device, "resident_peak_bytes": resident}
 
 
 def asked_xla(settings: DeviceSettings, before: Mapping[str, Any]) -> bool | None:

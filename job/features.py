@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 
-def extract(
-    classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState, progress: Progress
-) -> None:
+def extract(classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState, progress: Progress) -> None:
     """Do the pass over the data, and write the features of every usable image to the cache.
 
     The last bits of a feature depend on how many images are computed at once. Where these do not fit into the device's

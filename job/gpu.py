@@ -39,7 +39,7 @@ _OTHER_NODE = "see what nvidia-smi says on the node, or run on another one"
 _ARCHITECTURE = re.compile(r"(?:(sm|compute)_)?(\d+)\.?(\d)([af]?)")
 """sm_89: machine code for 8.9 and later of the same major version. compute_90, or 9.0 in older builds: that, and PTX,
 which the driver can compile for any later version. The suffix a: for exactly this version; f: for its family.
-(CUDA C++ Programming Guide, "Application Compatibility"; TensorFlow's cuda_configure.bzl for what compute_90 builds.)"""
+(CUDA C++ Programming Guide, "Application Compatibility"; TensorFlow's cuda_configure.bzl for what compute_90 builds)"""
 
 _COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 

@@ -65,8 +65,8 @@ class Classifier:
         model that it was traced with.
 
         Half precision serves the training step alone, since it changes probabilities by up to 0.2: what is measured,
-        gated and published must be the same float32 model (docs/adr/0005-half-precision-in-the-step-alone.md). Variables
-        and the head are always float32.
+        gated and published must be the same float32 model (docs/adr/0005-half-precision-in-the-step-alone.md).
+        Variables and the head are always float32.
 
         Args:
             training_precision: the precision that the base model computes in during a training step.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job import __version__, device, identity, imports, log, manifest, memory, publish, signals, split, storage
+from job import __version__, device, identity, imports, manifest, memory, publish, signals, split, storage
 from job.checkpoint import Data
 from job.labels import SPLIT_NAMES
 from job.state import STAGES, TrainingState
@@ -205,7 +205,14 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
             this.write_folder("model", exported)
             this.write_lines("metrics/history.csv", evaluate.history_csv(state.history))
             this.write_lines("metrics/predictions.csv", evaluate.predictions_csv(data.listed, scores))
-        metrics = evaluate.metrics(state, chosen, scores, verification=verification, timing=timing.document())
+        metrics = evaluate.metrics(
+            state,
+            chosen,
+            scores,
+            verification=verification,
+            timing=timing.document(),
+            memory=device.memory_peaks(machine),
+        )
         this.write("metrics/metrics.json", publish.encode(metrics))
     accuracy = scores["validation"].accuracy
     gate = publish.Gate(

@@ -249,7 +249,9 @@ class Training:
         """
         for variable in self._optimizer.variables:
             is_scaling = variable.path.startswith(f"{LOSS_SCALE}/")
-            variable.assign(values.get(variable.path, self._initial[variable.path]) if is_scaling else values[variable.path])
+            variable.assign(
+                values.get(variable.path, self._initial[variable.path]) if is_scaling else values[variable.path]
+            )
 
     def _start_epoch(self, captured: TrainingState) -> None:
         """Keep the state at the start of an epoch."""

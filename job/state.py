@@ -58,7 +58,7 @@ class TrainingState:
     predict_batch: int | None = None
     """Images scored at once in validation and evaluation; None: as many as each of them asks for."""
     feature_batch: int | None = None
-    """Images whose features are computed at once; None: those of a whole range. The features' last bits depend on it."""
+    """Images whose features are computed at once; None: those of a whole range. The last bits depend on it."""
     history: list[EpochResult] = field(default_factory=list)
     best: EpochResult | None = None
     """The epoch with the lowest validation loss so far, over both stages."""

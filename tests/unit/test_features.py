@@ -122,11 +122,9 @@ def test_features_of_other_parts_are_not_used(
     expected = computed(listed, classifier, tmp_path / "clean", TrainingState(feature_batch=8))
     computed(listed, classifier, tmp_path / "kept", TrainingState(), interrupt=True)
     with monkeypatch.context() as patch:
-        runs_out_of_memory(patch, classifier, lambda call: np.int64(8))
+        runs_out_of_memory(patch, classifier, lambda _: np.int64(8))
         state = TrainingState(feature_batch=8)
-        assert expected.tobytes() == computed(
-            listed, classifier, tmp_path / "kept", state, interrupt=True
-        ).tobytes()
+        assert expected.tobytes() == computed(listed, classifier, tmp_path / "kept", state, interrupt=True).tobytes()
 
     with opened(listed, classifier, tmp_path / "kept", 8) as (images, _):
         passed = [rows.start for rows, _ in images.ingest(Progress())]
@@ -137,8 +135,8 @@ def test_one_image_does_not_fit(
     listed: manifest.Manifest, classifier: model.Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A device whose memory does not hold one image ends the run with exit 8."""
-    runs_out_of_memory(monkeypatch, classifier, lambda call: np.int64(0))
-    with pytest.raises(errors.DeviceMemoryError, match="one image at a time .* in the feature pass") as caught:
+    runs_out_of_memory(monkeypatch, classifier, lambda _: np.int64(0))
+    with pytest.raises(errors.DeviceMemoryError, match=r"one image at a time .* in the feature pass") as caught:
         computed(listed, classifier, tmp_path / "cache", TrainingState())
     assert 8 == caught.value.exit_code
 

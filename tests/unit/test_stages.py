@@ -444,7 +444,7 @@ def same_arrays(expected: Arrays, seen: Arrays) -> bool:
 
 
 def test_out_of_memory_in_validation(classifier: model.Classifier) -> None:
-    """Validation that does not fit is done in smaller parts, which is kept in the state; if one does not fit, exit 8."""
+    """Validation that does not fit is done in smaller parts, and the state says so; if one does not fit, exit 8."""
     data, recorder = examples(classifier, "fine_tuning"), Recorder()
 
     def train(predicts: int) -> TrainingState:
@@ -456,10 +456,10 @@ def test_out_of_memory_in_validation(classifier: model.Classifier) -> None:
     state = train(predicts=1)
     assert (1, None) == (state.predict_batch, state.micro_batch)
     assert 2 == len(state.history)
-    assert [1] == [
-        event.facts["predict_batch"] for event in recorder.events if event.name == "prediction.batch_halved"
-    ]
-    with pytest.raises(errors.DeviceMemoryError, match="one image at a time .* in validation and evaluation") as caught:
+    assert [1] == [event.facts["predict_batch"] for event in recorder.events if event.name == "prediction.batch_halved"]
+    with pytest.raises(
+        errors.DeviceMemoryError, match=r"one image at a time .* in validation and evaluation"
+    ) as caught:
         train(predicts=0)
     assert 8 == caught.value.exit_code
 
@@ -530,9 +530,7 @@ def test_resume_in_another_precision(
     restored = training.capture().optimizer
     adam = {path for path in restored if path.startswith("adam/")}
     assert 1 + 1 + 2 * len(classifier.model.trainable_variables) == len(adam)  # count, rate, two moments
-    assert same_arrays(
-        {path: stopped.optimizer[path] for path in adam}, {path: restored[path] for path in adam}
-    )
+    assert same_arrays({path: stopped.optimizer[path] for path in adam}, {path: restored[path] for path in adam})
     if restored.keys() == stopped.optimizer.keys():
         assert same_arrays(stopped.optimizer, restored)
     while state.epoch < 2:
@@ -542,9 +540,7 @@ def test_resume_in_another_precision(
 
 
 @pytest.mark.parametrize(("began", "resumed"), itertools.product(PRECISIONS, PRECISIONS))
-def test_going_back_in_another_precision(
-    classifier: model.Classifier, began: Precision, resumed: Precision
-) -> None:
+def test_going_back_in_another_precision(classifier: model.Classifier, began: Precision, resumed: Precision) -> None:
     """A loss that is not finite, after a resume in another precision, goes back to the epoch's start all the same."""
     captured: list[TrainingState] = []
     classifier.fold(training_precision=began)
