@@ -140,6 +140,8 @@ def speed(
             inputs=pixels.__getitem__,
             spec=spec,
             logits=logits,
+            training_logits=logits,
+            precision="float32",
             labels=labels,
             seed=0,
             train=rows,

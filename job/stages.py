@@ -73,7 +73,11 @@ class Examples:
     @functools.cached_property
     def predict(self) -> Callable[[Array], tf.Tensor]:
         """`logits`, compiled."""
-        compiled: Callable[[Array], tf.Tensor] = tf.function(self.logits, input_signature=[self.spec], autograph=False)
+
+        def forward(inputs: tf.Tensor) -> tf.Tensor:
+            return self.logits(inputs)
+
+        compiled: Callable[[Array], tf.Tensor] = tf.function(forward, input_signature=[self.spec], autograph=False)
         return compiled
 
 

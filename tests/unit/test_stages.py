@@ -395,7 +395,7 @@ def small_device(data: stages.Examples, *, trains: int, predicts: int) -> stages
         return tf.identity(logits), lambda gradient: allocate(gradient, trains)
 
     def allocate(values: tf.Tensor, images: int) -> tf.Tensor:
-        length = tf.where(tf.shape(values)[0] > images, tf.int64.max // 2**16, 1)  # note: a petabyte
+        length = tf.where(tf.shape(values)[0] > images, tf.constant(2**47, tf.int64), 1)  # note: half a petabyte
         return values * tf.reduce_max(tf.fill([length], 1.0))
 
     return dataclasses.replace(
@@ -481,7 +481,7 @@ def test_half_precision(classifier: model.Classifier, precision: Precision) -> N
     # The training step computes something else than what is measured, and that is float32 to the last bits.
     measured, trained = data.predict(inputs).numpy(), data.training_logits(inputs, tf.zeros(2, tf.int32)).numpy()
     assert np.abs(measured - trained).max() > 1e-5
-    plain = tf.keras.Model(classifier.model.input, classifier.model.get_layer("fc1").input)(inputs)
+    plain = keras.Model(classifier.model.input, classifier.model.get_layer("fc1").input)(inputs)
     np.testing.assert_allclose(classifier.features(tf.constant(inputs)), plain, rtol=1e-4, atol=1e-5)
     loss, accuracy = stages.measure(classifier, data.predict(data.inputs(data.validation)).numpy(), LABELS[8:])
     assert (state.history[-1].val_loss, state.history[-1].val_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
@@ -539,7 +539,7 @@ def test_resume_in_another_precision(
     assert np.isfinite([result.val_loss for result in state.history]).all()
 
 
-@pytest.mark.parametrize(("began", "resumed"), itertools.product(PRECISIONS, PRECISIONS))
+@pytest.mark.parametrize(("began", "resumed"), [("float32", "float16"), ("float16", "bfloat16")])
 def test_going_back_in_another_precision(classifier: model.Classifier, began: Precision, resumed: Precision) -> None:
     """A loss that is not finite, after a resume in another precision, goes back to the epoch's start all the same."""
     captured: list[TrainingState] = []
@@ -554,7 +554,7 @@ def test_going_back_in_another_precision(classifier: model.Classifier, began: Pr
         progress=Progress(),
         after_step=lambda capture, **_: captured.append(capture()),
     )
-    stopped = captured[7]
+    stopped = captured[6]
     assert (1, 1) == (stopped.epoch, stopped.step)
 
     classifier.fold(training_precision=resumed)
