@@ -82,13 +82,17 @@ def main() -> None:
         folder = Path(scratch)
         demo.draw(folder / "pictures", count=64 if options.small else demo.COUNT)
         shared = {"input.uri": str(folder / "pictures"), "log.format": "json", **shared}
-        outputs = {case.name: train(case, shared, folder) for case in cases(small=options.small)}
+        outputs: dict[str, Path | None] = {
+            case.name: train(case, shared, folder) for case in cases(small=options.small)
+        }
         resumed_as = "float32, XLA" if not options.small else "float32"
-        outputs["resumed after SIGTERM"] = resume(shared, folder, outputs[resumed_as])
+        undisturbed = outputs[resumed_as]
+        assert undisturbed is not None
+        resumed = outputs["resumed after SIGTERM"] = resume(shared, folder, undisturbed)
         outputs["out of memory"] = None if options.small else run_out_of_memory(shared, folder)
         rows = [row(name, output) for name, output in outputs.items()]
-        same_bits = digest(outputs["resumed after SIGTERM"]) == digest(outputs[resumed_as])
-        device = provenance(outputs[resumed_as])["device"]
+        same_bits = digest(resumed) == digest(undisturbed)
+        device = provenance(undisturbed)["device"]
     rows.append(["resumed run ends in the same bits", "yes" if same_bits else "no"])
     rows.append(["whole check", f"{time.monotonic() - started:.0f} s"])
     title = f"GPU check: {device['name']}"
@@ -237,9 +241,8 @@ def history(output: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((run / "metrics/history.csv").read_text().splitlines()))
 
 
-def digest(output: Path | None) -> str:
+def digest(output: Path) -> str:
     """Return the sha256 over the arrays of the published model.keras."""
-    assert output is not None
     [run] = (output / "runs").iterdir()
     sha256 = hashlib.sha256()
     with zipfile.ZipFile(run / "model/model.keras") as archive:

@@ -89,8 +89,10 @@ class TrainingState:
 
     def document(self) -> dict[str, Any]:
         """Return all but the arrays, as plain JSON; floats come back bit for bit."""
-        names = ("stage", "epoch", "step", "loss_sum", "correct", "learning_rate_scale")
-        names += ("micro_batch", "predict_batch", "feature_batch")
+        names = (
+            *("stage", "epoch", "step", "loss_sum", "correct", "learning_rate_scale"),
+            *("micro_batch", "predict_batch", "feature_batch"),
+        )
         best = dataclasses.asdict(self.best) if self.best else None
         history = [dataclasses.asdict(result) for result in self.history]
         return {**{name: getattr(self, name) for name in names}, "best": best, "history": history}
