@@ -235,8 +235,8 @@ class DeviceSettings(_Group):
     """Take the GPU's memory as it is needed, and not all of it at the start. Null: yes."""
 
     stall_minutes: float = Field(30.0, gt=0)
-    """Minutes without any progress after which the run ends with exit code 20. At least 60 while kernels are compiled for
-    a GPU that is newer than TensorFlow."""
+    """Minutes without any progress after which the run ends with exit code 20. At least 60 while kernels are compiled
+    for a GPU that is newer than TensorFlow."""
 
 
 class CacheSettings(_Group):
