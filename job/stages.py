@@ -454,7 +454,8 @@ def _compile(
         micro_batch: images whose gradients are computed at once; None: the whole batch.
     """
     variables = classifier.model.trainable_variables
-    optimizer.build(variables)
+    if not optimizer.built:  # note: a second build gives the optimizer for float16 a new loss scale
+        optimizer.build(variables)
     labels_spec, seed_spec = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32)
 
     def gradients(
