@@ -207,7 +207,7 @@ def find_gpus(*, required: bool, root: Path = Path("/")) -> gpu.Found | None:
 
 
 def _ignore_gpu(error: errors.DeviceError) -> None:
-    log.get().warning("device.gpu_ignored", why=error.message, note="the run goes on, on the CPU")
+    log.get().warning("device.gpu_ignored", why=error.message, note="the run uses the CPU")
 
 
 def select_gpu(

@@ -196,7 +196,8 @@ class Training:
         self._changing = threading.Lock()  # held while the state is not whole: in the middle of a step
         self._optimizer = _create_optimizer(settings.learning_rate * state.learning_rate_scale, examples.precision)
         self._optimizer.build(classifier.model.trainable_variables)
-        self._initial = self._optimizer_values()
+        initial = self._optimizer_values()
+        self._initial_scaling = {path: initial[path] for path in initial if path.startswith(f"{LOSS_SCALE}/")}
         if state.optimizer:
             self._restore_optimizer(state.optimizer)
         self._step = _compile(classifier, examples, self._optimizer, state.micro_batch)
@@ -251,11 +252,9 @@ class Training:
 
         Adam's own are float32 in every precision, so that training resumes from them on another kind of GPU.
         """
+        values = self._initial_scaling | values
         for variable in self._optimizer.variables:
-            is_scaling = variable.path.startswith(f"{LOSS_SCALE}/")
-            variable.assign(
-                values.get(variable.path, self._initial[variable.path]) if is_scaling else values[variable.path]
-            )
+            variable.assign(values[variable.path])
 
     def _start_epoch(self, captured: TrainingState) -> None:
         """Keep the state at the start of an epoch."""

@@ -135,7 +135,7 @@ def test_automatic_precision(capabilities: list[tuple[int, int]], expected: str)
 @pytest.mark.parametrize("wanted", ["float32", "float16", "bfloat16"])
 @pytest.mark.parametrize("before", [None, "float32", "float16", "bfloat16"])
 def test_precision_by_name(wanted: device.Precision, before: device.Precision | None) -> None:
-    """What is asked for is used, whatever the GPU and whatever an earlier start computed in."""
+    """What is asked for is used, on any GPU and after a start in any precision."""
     settings = DeviceSettings(mixed_precision=wanted)
 
     assert wanted == device.precision(settings, with_capability((8, 9)), before)

@@ -489,7 +489,7 @@ def test_half_precision(classifier: model.Classifier, precision: Precision) -> N
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_stage_1_is_float32(classifier: model.Classifier, precision: Precision) -> None:
-    """The head is trained in float32 whatever the training precision: the same bits, and no scaled loss."""
+    """The head is trained in float32 for every training precision: the same bits, and no scaled loss."""
     tf.config.experimental.enable_op_determinism()
     before, results = classifier.state(), []
     for training_precision in ("float32", precision):
