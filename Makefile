@@ -37,12 +37,13 @@ format: $(INSTALLED)  ## mend the style where that needs no thought
 
 # Pins stay as they are unless ARGS=--upgrade or ARGS='--upgrade-package NAME'.
 # note: wheels only and one version for all Pythons, so that an installation needs no compiler and any two are alike
+# note: with the extras (`coverage[toml]==…`): without them pip before 24 takes the newest version instead of the pinned one
 lock: $(INSTALLED)  ## lock what pyproject.toml asks for
 	for lock in 'dev pyproject.toml --extra dev' 'cpu pyproject.toml --extra cpu' 'gpu pyproject.toml --extra gpu' \
 	    'build --group build' 'proxy --group proxy'; do \
 	    $(BIN)/uv pip compile $${lock#* } --output-file requirements/$${lock%% *}.txt --quiet \
 	        --universal --python-version 3.11 --fork-strategy fewest --only-binary :all: \
-	        --generate-hashes --no-emit-index-url --no-header $(ARGS) || exit; \
+	        --generate-hashes --no-strip-extras --no-emit-index-url --no-header $(ARGS) || exit; \
 	done
 
 bench: $(INSTALLED)  ## measure every claim (or CLAIMS="one other") and write benchmarks/RESULTS.md

@@ -39,7 +39,7 @@ def requirements(extra: str | None = None) -> list[Requirement]:
 
 def pins(lock: str) -> dict[str, str]:
     """Return name -> version of one lock."""
-    return dict(re.findall(r"^([a-z0-9][a-z0-9.-]*)==([^ ;\\]+)", LOCKS[lock].read_text(), re.MULTILINE))
+    return dict(re.findall(r"^([a-z0-9][a-z0-9.-]*)(?:\[.*?\])?==([^ ;\\]+)", LOCKS[lock].read_text(), re.MULTILINE))
 
 
 def test_there_is_a_lock_for_each_way_to_install() -> None:
@@ -71,6 +71,28 @@ def test_lock_pins_hashes_and_names_no_host(lock: str) -> None:
     assert not re.search(r"^\s*-(?!-hash=)", text, re.MULTILINE)
     assert [] == [entry for entry in entries if not re.match(r"\S+==\S+.* \\\n    --hash=sha256:[0-9a-f]{64}", entry)]
     assert len(entries) == len(pins(lock))
+
+
+def test_dev_lock_names_the_extras() -> None:
+    """A pin without its extra is no pin for pip before 24, which then takes the newest version and refuses its hash."""
+    text = LOCKS["dev"].read_text()
+    asked = [
+        requirement
+        for distribution in metadata.distributions()
+        if distribution.name != PROJECT["name"]
+        for requirement in map(Requirement, distribution.requires or ())
+        if requirement.extras and requirement.marker is None
+    ]
+
+    missing = [
+        str(requirement)
+        for requirement in asked
+        for extra in requirement.extras
+        if not re.search(rf"^{canonicalize_name(requirement.name)}\[.*\b{extra}\b.*\]==", text, re.MULTILINE)
+    ]
+
+    assert asked
+    assert [] == missing
 
 
 def test_locks_agree() -> None:
