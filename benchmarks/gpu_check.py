@@ -48,7 +48,7 @@ SMALL = {
     "model.alpha": "0.35",
     "model.image_size": "32",
     "feature_extraction.epochs": "1",
-    "fine_tuning.epochs": "1",
+    "fine_tuning.epochs": "2",
     "export.verify_images": "8",
 }
 FULL = {"feature_extraction.epochs": "3", "fine_tuning.epochs": "3", "device.require_gpu": "true"}
@@ -210,7 +210,7 @@ def row(name: str, output: Path | None) -> list[str]:
         f"{float(last['feature_extraction']['images_per_second']):.0f}",
         f"{rate:.1f}",
         f"{metrics['stages']['fine_tuning']['input_wait']:.1%}",
-        f"{1 - images / rate / seconds:.1%}",
+        f"{1 - images / rate / seconds:.1%}" if rate else "",  # none of its steps was left to a resumed run
         "" if peak is None else f"{peak / 2**20:,.0f}",
         "; ".join("all" if size is None else str(size) for size in sizes),
     ]

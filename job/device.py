@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from job import config, device_check, errors, gpu, log
+from job import config, errors, gpu, log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -341,6 +341,8 @@ def check(device: str, dtype: Precision, *, xla: bool | None) -> bool:
     Raises:
         errors.DeviceError: a computation failed or returned a wrong result.
     """
+    from job import device_check  # note: with NumPy, which a mistake in the settings need not wait for
+
     for forward in dict.fromkeys(("float32", dtype)):
         device_check.check(device, forward, xla=False, gradients=False)
     if xla is not False:

@@ -326,8 +326,12 @@ class Training:
 
         BatchNormalization is frozen, so that the gradients of the parts add up to those of the batch.
 
+        A step in float16 whose scaled gradients overflow only halves the loss scale. It is taken again, so that a
+        stage has as many steps in every precision: the first scale is too high for most models.
+
         Raises:
             errors.DeviceMemoryError: not even one image fits.
+            errors.NotFiniteError: the gradients are not finite at the smallest loss scale.
         """
 
         def take(_: int) -> tuple[float, int]:
@@ -339,8 +343,20 @@ class Training:
             self._progress.event("training.micro_batch_halved", severity="warning", micro_batch=images)
             self._step = _compile(self._classifier, self._examples, self._optimizer, images)
 
-        images = self._state.micro_batch or self._settings.batch_size
-        return memory.halve_until_it_fits(take, images, work=self._state.stage, halved=halved)
+        while True:
+            images = self._state.micro_batch or self._settings.batch_size
+            scale = self._loss_scale()
+            loss, correct = memory.halve_until_it_fits(take, images, work=self._state.stage, halved=halved)
+            if not math.isfinite(loss) or self._loss_scale() >= scale:
+                return loss, correct
+            if scale <= 1:
+                raise self._not_finite(f"a gradient is not finite at a loss scale of {scale:g}")
+            self._progress.event("training.loss_scale_halved", severity="debug", loss_scale=scale / 2)
+
+    def _loss_scale(self) -> float:
+        """Return what the loss is multiplied with before the gradients are computed: 1 but for float16."""
+        optimizer = self._optimizer
+        return float(optimizer.dynamic_scale) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
 
     def _go_back(self) -> None:
         """Return to the start of the epoch, with half of the learning rate from there on."""

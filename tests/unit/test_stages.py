@@ -487,6 +487,54 @@ def test_half_precision(classifier: model.Classifier, precision: Precision) -> N
     assert (state.history[-1].val_loss, state.history[-1].val_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
 
 
+def test_gradients_that_overflow(classifier: model.Classifier) -> None:
+    """A step in float16 whose gradients overflow is taken again with half of the loss scale: none is lost."""
+    classifier.fold(training_precision="float16")
+    recorder, states = Recorder(), []
+    state = TrainingState(stage="fine_tuning")
+
+    def start_high(capture: Callable[[], TrainingState], *, always: bool) -> None:
+        if not always:
+            states.append(capture())
+
+    data = examples(classifier, "fine_tuning")
+    stages.run("fine_tuning", settings(epochs=1), classifier, data, state, progress=Progress(), after_step=start_high)
+    resumed = dataclasses.replace(states[0], history=[])
+    resumed.optimizer["loss_scale/dynamic_scale"] = np.float32(2.0**30)
+    recorded = Progress([recorder])
+    stages.run("fine_tuning", settings(epochs=1), classifier, data, resumed, progress=recorded, after_step=start_high)
+
+    halved = [event.facts["loss_scale"] for event in recorder.events if event.name == "training.loss_scale_halved"]
+    assert halved == [2.0 ** (29 - n) for n in range(len(halved))]
+    assert halved
+    taken = [saved.optimizer["adam/iteration"] for saved in states if saved.step]
+    assert taken == [saved.step for saved in states if saved.step]
+
+
+def test_gradients_that_are_never_finite(classifier: model.Classifier) -> None:
+    """Gradients that overflow without any scaling, too, end as a loss that is not finite does."""
+    classifier.fold(training_precision="float16")
+    data = examples(classifier, "fine_tuning")
+
+    @tf.custom_gradient
+    def steep(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.identity(logits), lambda upstream: upstream * np.inf
+
+    def training_logits(pixels: tf.Tensor, dropout_seed: tf.Tensor) -> tf.Tensor:
+        return steep(classifier.training_logits(pixels, dropout_seed))
+
+    with pytest.raises(errors.NotFiniteError, match=r"a gradient is not finite at a loss scale of 1\b.*fine_tuning"):
+        stages.run(
+            "fine_tuning",
+            settings(),
+            classifier,
+            dataclasses.replace(data, training_logits=training_logits),
+            TrainingState(stage="fine_tuning"),
+            progress=Progress(),
+            after_step=ignore,
+        )
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_stage_1_is_float32(classifier: model.Classifier, precision: Precision) -> None:
     """The head is trained in float32 for every training precision: the same bits, and no scaled loss."""
@@ -501,7 +549,7 @@ def test_stage_1_is_float32(classifier: model.Classifier, precision: Precision) 
     assert same_arrays(*results)
 
 
-@pytest.mark.parametrize(("began", "resumed"), itertools.product(PRECISIONS, PRECISIONS))
+@pytest.mark.parametrize(("began", "resumed"), list(itertools.product(PRECISIONS, PRECISIONS)))
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_in_another_precision(
     classifier: model.Classifier, stage: StageName, began: Precision, resumed: Precision
