@@ -108,7 +108,9 @@ class Wrong(device_check.Case):
         return tuple(array + (number == self.value) for number, array in enumerate(super().expected()))
 
 
-@pytest.mark.parametrize(("value", "name"), list(enumerate(["result", "gradient for the input", "gradient for the kernel"])))
+@pytest.mark.parametrize(
+    ("value", "name"), list(enumerate(["result", "gradient for the input", "gradient for the kernel"]))
+)
 def test_wrong_value(monkeypatch: pytest.MonkeyPatch, value: int, name: str) -> None:
     """A device whose result or gradients are wrong is exit code 4, and the message says which."""
     monkeypatch.setattr(Wrong, "value", value)
