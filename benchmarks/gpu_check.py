@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import ctypes
 import hashlib
 import io
@@ -196,11 +195,10 @@ def row(name: str, output: Path | None) -> list[str]:
     """Return a row of the table; the last epoch's rates, since the first one's count compilation."""
     if output is None:
         return [name, "not measured: it needs a GPU"]
-    metrics, rows = document(output, "metrics/metrics.json"), history(output)
+    metrics, rows = harness.document(output, "metrics/metrics.json"), harness.history(output)
     last = {stage: [line for line in rows if line["stage"] == stage][-1] for stage in metrics["stages"]}
     stage_2 = last["fine_tuning"]
-    images = sum(line["split"] == "train" for line in lines(output, "data/split.jsonl"))
-    seconds, rate = float(stage_2["seconds"]), float(stage_2["images_per_second"])
+    share = harness.validation_share(output)
     peak = metrics["memory"]["device_peak_bytes"]
     sizes = (metrics["micro_batch"], metrics["predict_batch"], metrics["feature_batch"])
     return [
@@ -208,37 +206,18 @@ def row(name: str, output: Path | None) -> list[str]:
         f"yes; {metrics['verification']['max_difference']:.1e}",
         f"{metrics['validation']['accuracy']:.3f}",
         f"{float(last['feature_extraction']['images_per_second']):.0f}",
-        f"{rate:.1f}",
+        f"{float(stage_2['images_per_second']):.1f}",
         f"{metrics['stages']['fine_tuning']['input_wait']:.1%}",
-        f"{1 - images / rate / seconds:.1%}" if rate else "",  # none of its steps was left to a resumed run
+        "" if share is None else f"{share:.1%}",
         "" if peak is None else f"{peak / 2**20:,.0f}",
         "; ".join("all" if size is None else str(size) for size in sizes),
     ]
 
 
-def document(output: Path, name: str) -> Document:
-    """Return one of the JSON files of the only run under `output`."""
-    [run] = (output / "runs").iterdir()
-    found: Document = json.loads((run / name).read_text())
-    return found
-
-
-def lines(output: Path, name: str) -> list[Document]:
-    """Return the documents of one of the JSON Lines files of the only run under `output`."""
-    [run] = (output / "runs").iterdir()
-    return [json.loads(line) for line in (run / name).read_text().splitlines()]
-
-
 def provenance(output: Path) -> Document:
     """Return what the run's manifest.json says about device and weights."""
-    found: Document = document(output, "manifest.json")["provenance"]
+    found: Document = harness.document(output, "manifest.json")["provenance"]
     return found
-
-
-def history(output: Path) -> list[dict[str, str]]:
-    """Return the rows of history.csv."""
-    [run] = (output / "runs").iterdir()
-    return list(csv.DictReader((run / "metrics/history.csv").read_text().splitlines()))
 
 
 def digest(output: Path) -> str:

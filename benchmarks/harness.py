@@ -8,7 +8,9 @@ Peer and job run A, B, A, B, … so that a machine whose speed drifts slows both
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import json
 import os
 import platform
 import re
@@ -21,7 +23,7 @@ import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -115,6 +117,33 @@ def alternate(
 def ratio(peer: Iterable[float], job: Iterable[float]) -> Spread:
     """Return how many times more the peer took than the job, pair by pair."""
     return Spread.of(theirs / ours for theirs, ours in zip(peer, job, strict=True))
+
+
+def document(output: Path, name: str) -> dict[str, Any]:
+    """Return one of the JSON files of the only run under `output`."""
+    [run] = (output / "runs").iterdir()
+    found: dict[str, Any] = json.loads((run / name).read_text())
+    return found
+
+
+def lines(output: Path, name: str) -> list[dict[str, Any]]:
+    """Return the documents of one of the JSON Lines files of the only run under `output`."""
+    [run] = (output / "runs").iterdir()
+    return [json.loads(line) for line in (run / name).read_text().splitlines()]
+
+
+def history(output: Path) -> list[dict[str, str]]:
+    """Return the rows of history.csv."""
+    [run] = (output / "runs").iterdir()
+    return list(csv.DictReader((run / "metrics/history.csv").read_text().splitlines()))
+
+
+def validation_share(output: Path) -> float | None:
+    """Return validation's share of the time of the last epoch; None: a resumed run had none of its steps left."""
+    last = history(output)[-1]
+    seconds, rate = float(last["seconds"]), float(last["images_per_second"])
+    images = sum(line["split"] == "train" for line in lines(output, "data/split.jsonl"))
+    return 1 - images / rate / seconds if rate else None
 
 
 def machine() -> str:

@@ -1,0 +1,100 @@
+"""Half precision in the training step of stage 2: the published models are as good, and what validation costs.
+
+    python benchmarks/precision.py        three seeds, 10 + 10 epochs (float16: 10 + 2); some 30 minutes on two cores
+
+Each run trains on the same 600 pictures from the same ImageNet weights. On a CPU half precision is slow, above all
+float16, so this measures quality; `make gpu-check` measures the speed on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import harness
+from recipe import SHARED, WEIGHTS
+
+EPOCHS = {"float32": "10", "bfloat16": "10", "float16": "2"}
+"""Of stage 2."""
+
+
+class Published(NamedTuple):
+    """What one run came to.
+
+    Attributes:
+        accuracy: on the validation images, of the published model.
+        difference: the largest between a probability of the exported model and the run's own.
+        validation_share: of the time of the last epoch.
+    """
+
+    accuracy: float
+    difference: float
+    validation_share: float
+
+
+def main() -> None:
+    """Run every precision in turn for each seed, and write down what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=SHARED / "data/cats_dogs_small", help="train/ and validation/")
+    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / WEIGHTS)
+    parser.add_argument("--image_size", type=int, default=160)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    if not (options.data.exists() and options.weights.exists()):
+        print(f"skipped: it needs {options.data} and {options.weights}")
+        return
+    runs: dict[str, list[Published]] = {precision: [] for precision in EPOCHS}
+    with tempfile.TemporaryDirectory() as scratch:
+        for seed in range(1, options.rounds + 1):
+            for precision in EPOCHS:
+                runs[precision].append(train(options, precision, seed, Path(scratch) / f"{precision}-{seed}"))
+    mean = {precision: statistics.fmean(run.accuracy for run in runs[precision]) for precision in EPOCHS}
+    rows = [
+        [
+            f"{precision}, 10 + {epochs} epochs",
+            f"{len(runs[precision])} of {options.rounds}",
+            f"{mean[precision]:.4f}",
+            f"{mean[precision] - mean['float32']:+.4f}",
+            f"{max(run.difference for run in runs[precision]):.1e}",
+            harness.Spread.of(100 * run.validation_share for run in runs[precision]),
+        ]
+        for precision, epochs in EPOCHS.items()
+    ]
+    rows.append(["reach", "all", "", "within 0.03", "<= 1e-3", ""])
+    header = [
+        "stage 2's training step in",
+        "published",
+        "val_accuracy of the published models, mean",
+        "difference from float32",
+        "largest difference of an exported model",
+        "validation (float32), percent of a stage 2 epoch",
+    ]
+    harness.record("Half precision in the training step", header, rows)
+
+
+def train(options: argparse.Namespace, precision: str, seed: int, output: Path) -> Published:
+    """Run the job once, and return what it published."""
+    settings = {
+        "input.uri": options.data,
+        "output.uri": output,
+        "model.weights": options.weights,
+        "model.image_size": options.image_size,
+        "run.seed": seed,
+        "feature_extraction.epochs": "10",
+        "fine_tuning.epochs": EPOCHS[precision],
+        "device.mixed_precision": precision,
+    }
+    print(f"seed {seed}: {precision} …", file=sys.stderr, flush=True)
+    harness.run([sys.executable, "-m", "job", "run", *(f"--{name}={value}" for name, value in settings.items())])
+    metrics = harness.document(output, "metrics/metrics.json")
+    share = harness.validation_share(output)
+    assert share is not None, "the run was not interrupted"
+    return Published(metrics["validation"]["accuracy"], metrics["verification"]["max_difference"], share)
+
+
+if __name__ == "__main__":
+    main()
