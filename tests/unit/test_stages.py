@@ -172,6 +172,22 @@ def test_largest_seed(classifier: model.Classifier) -> None:
         assert 1 == len(state.history)
 
 
+def test_dropout_differs_in_every_step(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step of every epoch of both stages has a dropout seed of its own."""
+    compiled, seeds = stages._compile, []
+
+    def compile_spy(*arguments: object) -> stages.Step:
+        step = compiled(*arguments)
+        return lambda inputs, labels, seed: seeds.append(tuple(seed.tolist())) or step(inputs, labels, seed)
+
+    monkeypatch.setattr(stages, "_compile", compile_spy)
+    state = TrainingState()
+    for stage in STAGES:
+        run(classifier, stage, state)
+
+    assert 2 * 2 * 3 == len(seeds) == len(set(seeds))
+
+
 def test_last_batch_counts(classifier: model.Classifier) -> None:
     """The last, smaller batch of an epoch is trained on: eight images in batches of three are three steps."""
     progress, recorder = Progress(), Recorder()
@@ -189,15 +205,24 @@ def test_last_batch_counts(classifier: model.Classifier) -> None:
 
 def test_keep_best_and_last(classifier: model.Classifier) -> None:
     """`best` publishes the weights of the lowest validation loss over both stages, `last` those at the end."""
-    state = run(classifier, "feature_extraction", epochs=3, learning_rate=1e-2)
-    run(classifier, "fine_tuning", state, epochs=2, learning_rate=0.1)  # much too high: it gets worse
-    last = classifier.state()
-    best = min(state.history, key=lambda result: result.val_loss)
+    data, weights = examples(classifier, "fine_tuning"), []
 
-    assert state.history[-1] == stages.keep("last", classifier, state)
-    assert all(np.array_equal(last[path], value) for path, value in classifier.state().items())
+    def spoil(_: Callable[[], TrainingState], *, always: bool) -> None:
+        if always:
+            weights.append(classifier.state())
+        else:
+            classifier.output.bias.assign([100.0 * len(weights)])
+
+    state = run(classifier, "feature_extraction", epochs=1)
+    stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), after_step=spoil)
+    _, best, last = state.history
+    assert best.val_loss < state.history[0].val_loss
+    assert best.val_loss < last.val_loss
+
+    assert last == stages.keep("last", classifier, state)
+    assert same_arrays(weights[1], classifier.state())
     assert best == stages.keep("best", classifier, state)
-    data = examples(classifier, "fine_tuning")
+    assert same_arrays(weights[0], classifier.state())
     logits = stages.predict(data, data.validation, 4, state, Progress(), ignore_images)
     loss, accuracy = stages.measure(classifier, logits, LABELS[data.validation])
     assert (best.val_loss, best.val_accuracy) == (pytest.approx(loss, rel=1e-4), accuracy)
@@ -321,6 +346,7 @@ def test_going_back_after_a_resume(classifier: model.Classifier) -> None:
 def test_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: StageName) -> None:
     """From a state captured after any step, in validation or at an epoch's end, training ends in the same bits."""
     tf.config.experimental.enable_op_determinism()
+    classifier.dropout = 0.5
     before, captured = classifier.state(), []
 
     def keep_all(capture: Callable[[], TrainingState], *, always: bool) -> None:
