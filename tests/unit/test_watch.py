@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from job import errors, watch
+from job.progress import Event, Listener
+from job.replay import Replay
 from job.watch import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -197,3 +200,124 @@ def test_no_cluster(tmp_path: Path) -> None:
 
     assert 2 == done.returncode
     assert "KUBECONFIG" in done.stderr
+
+
+class Cluster:
+    """A cluster with one Job, as its API server would show it from look to look.
+
+    Args:
+        looks: the Job's conditions and its Pods at each look; the last one stays.
+        logs: the lines of a Pod's log in each connection, (time, line); the last one stays.
+    """
+
+    namespace = "pictures"
+
+    def __init__(
+        self,
+        *looks: tuple[list[dict[str, Any]], list[dict[str, Any]]],
+        logs: dict[str, list[list[tuple[str, str]]]] | None = None,
+    ) -> None:
+        self._looks = list(looks)
+        self._logs = logs or {}
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Show the Job at the next look."""
+        if len(self._looks) > 1:
+            self._looks.pop(0)
+        return {"metadata": {"uid": "job", "name": name}, "spec": {}, "status": {"conditions": self._looks[0][0]}}
+
+    def pods(self, _: object) -> list[dict[str, Any]]:
+        """Show its Pods at that look."""
+        return self._looks[0][1]
+
+    def pod(self, name: str) -> dict[str, Any] | None:
+        """Show one of these."""
+        return next((one for one in self._looks[0][1] if one["metadata"]["name"] == name), None)
+
+    def warnings(self, _: object) -> list[str]:
+        """Warn of nothing."""
+        return []
+
+    def log_lines(self, pod: str, _: object = None) -> Iterator[tuple[str, str]]:
+        """Yield a log, as far as this connection lasts."""
+        connections = self._logs.get(pod, [[]])
+        yield from connections.pop(0) if len(connections) > 1 else connections[0]
+
+
+def of_job(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Return a Pod with a name."""
+    return {"metadata": {"name": name, "uid": name}, "spec": {"nodeName": "n"}, **found}
+
+
+COMPLETE = [{"type": "Complete", "status": "True"}]
+FAILED = [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "exit code 3"}]
+RUNNING = of_job("p-1", pod(state={"running": {"startedAt": "2026-01-01T00:00:00Z"}}, phase="Running"))
+
+
+def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[Event]]:
+    """Follow the cluster's Job; return the exit code, and what is told."""
+    events: list[Event] = []
+
+    class Recorder(Listener):
+        def on_event(self, event: Event) -> None:
+            events.append(event)
+
+    monkeypatch.setattr(watch, "_INTERVAL", 0.01)
+    replay = Replay([Recorder()], phases=False)
+    code = watch._Job(cluster, "flowers", replay).follow()
+    replay.close()
+    return code, events
+
+
+@pytest.mark.parametrize(
+    ("conditions", "pods", "code"),
+    [
+        (COMPLETE, [ended(0)], 0),
+        (COMPLETE, [ended(75), ended(0)], 0),
+        (FAILED, [ended(3)], 3),
+        (FAILED, [ended(75), ended(1), ended(8)], 8),
+        (FAILED, [], 1),
+    ],
+)
+def test_job_that_has_ended(
+    conditions: list[dict[str, Any]], pods: list[dict[str, Any]], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Watch exits as the Job's last Pod did; with 1 where the Job failed and no Pod is left to tell why."""
+    named = [of_job(f"p-{n}", found) for n, found in enumerate(pods, 1)]
+    exit_code, events = follow(Cluster((conditions, named)), monkeypatch)
+
+    assert code == exit_code
+    told = [(event.facts["pod"], event.facts["exit_code"]) for event in events if event.name == "pod.ended"]
+    expected = [found["status"]["containerStatuses"][1]["state"]["terminated"]["exitCode"] for found in pods]
+    assert [(f"p-{n}", code) for n, code in enumerate(expected, 1)] == told
+    assert ("job.completed" if conditions == COMPLETE else "job.failed") == events[-1].name
+
+
+def test_pod_that_was_evicted_and_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Pod that is gone when it has ended is told by its log's last words; the next Pod's exit code is watch's."""
+    stopped = json.dumps({"message": "run.stopped", "severity": "INFO", "exit_code": 75})
+    cluster = Cluster(
+        ([], [RUNNING]),
+        ([], [RUNNING]),
+        ([], []),
+        (FAILED, [of_job("p-2", ended(3))]),
+        logs={"p-1": [[("2026-01-01T00:00:00Z", stopped)]]},
+    )
+    code, events = follow(cluster, monkeypatch)
+
+    assert 3 == code
+    told = [(event.facts["pod"], event.facts["exit_code"]) for event in events if event.name == "pod.ended"]
+    assert [("p-1", 75), ("p-2", 3)] == told
+
+
+def test_log_that_is_cut_tells_no_line_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log whose connection is cut is read again, and only what is new in it is told."""
+    lines = [(f"2026-01-01T00:00:0{n}Z", f"line {n}") for n in range(4)]
+    cluster = Cluster(
+        *[([], [RUNNING])] * 100,
+        (COMPLETE, [of_job("p-1", ended(0))]),
+        logs={"p-1": [lines[:2], lines[:3], lines]},
+    )
+    _, events = follow(cluster, monkeypatch)
+
+    assert [line for _, line in lines] == [event.name for event in events if event.name.startswith("line")]
