@@ -146,9 +146,15 @@ def test_what_a_disk_says_is_told_as_what_to_do(number: int, expected: type[Fine
     assert told.remedy
 
 
-def test_upload_sessions_that_stay_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "expected", "message"),
+    [(404, DataError, "there is no bucket gs://bucket"), (410, UnavailableError, "its session was lost 3 times: lost")],
+)
+def test_upload_sessions_that_stay_lost(
+    status: int, expected: type[FinetuneError], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A large upload whose session is lost every time ends after three tries, and not after the whole retry time."""
-    from google.api_core.exceptions import NotFound
+    from google.api_core.exceptions import from_http_status
     from google.auth.credentials import AnonymousCredentials
 
     from job.storage import RetryPolicy, gcs
@@ -157,13 +163,13 @@ def test_upload_sessions_that_stay_lost(monkeypatch: pytest.MonkeyPatch) -> None
 
     def lose(*arguments: object) -> None:
         uploads.append(arguments)
-        raise NotFound("no such session")
+        raise from_http_status(status, "lost")
 
     monkeypatch.setattr(gcs, "_upload", lose)
     monkeypatch.setattr(gcs, "MULTIPART_BYTES", 10)
     retry = RetryPolicy(seconds=0.5, first_wait=0.001, longest_wait=0.001)
     store = gcs.GoogleStore("bucket", "", AnonymousCredentials(), retry, endpoint="http://127.0.0.1:1")
 
-    with pytest.raises(DataError, match="there is no bucket gs://bucket"):
+    with pytest.raises(expected, match=message):
         store.write("large.bin", bytes(11))
     assert 3 == len(uploads)
