@@ -98,7 +98,7 @@ def test_job_fields(helm: Helm) -> None:
 
 
 def test_pods_are_told_apart_by_component(helm: Helm) -> None:
-    """The job's Pods and the test's have the same application's labels, and each its own component."""
+    """The Pods of the job and of `helm test` share the application's labels and differ in the component."""
     found = helm.render()
     of_job, of_test = found.job["spec"]["template"]["metadata"]["labels"], found.objects["test"]["metadata"]["labels"]
 
@@ -199,7 +199,7 @@ def test_gpu_values(helm: Helm) -> None:
 
 @pytest.mark.parametrize("setting", ["resources.limits=null", "resources={}", 'resources={"requests":{"cpu":1}}'])
 def test_gpu_without_other_limits(helm: Helm, setting: str) -> None:
-    """Whoever takes the other limits away still gets the GPU."""
+    """Without the other limits the GPU is still in the limits."""
     assert 1 == helm.render(setting).container["resources"]["limits"]["nvidia.com/gpu"]
 
 

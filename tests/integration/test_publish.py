@@ -165,7 +165,7 @@ def test_held_up_over_another_generation(output: Store, request_: Literal["write
     ("published_at", "is_later"), [("2999-01-01T00:00:00Z", True), ("2001-01-01T00:00:00Z", False)]
 )
 def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bool) -> None:
-    """A run that was published between a look at latest.json and its write keeps the name if it is the later one."""
+    """A run published between the read and the write of latest.json stays in it if it is the later one."""
 
     def publish_other() -> None:
         other = {"run_id": "other", "run_uri": "/other", "published_at": published_at, "gate": vars(GATE)}

@@ -101,7 +101,7 @@ def test_only_what_is_needed_is_kept(tmp_path: Path) -> None:
 
 
 def test_saved_once_an_interval(tmp_path: Path) -> None:
-    """Within an epoch a state is copied and saved once an interval, and not after each step from then on."""
+    """Within an epoch a state is captured once per interval, and not after every step once the first has passed."""
     captured = []
 
     def capture() -> TrainingState:
@@ -116,7 +116,7 @@ def test_saved_once_an_interval(tmp_path: Path) -> None:
 
 
 class Refusing:
-    """A store that does not take any arrays."""
+    """A store that refuses every array."""
 
     def __init__(self, output: storage.Store) -> None:
         self._output = output
@@ -125,14 +125,14 @@ class Refusing:
         return getattr(self._output, name)
 
     def write(self, name: str, data: bytes, *, if_generation_match: int | None = None) -> storage.ObjectInfo:
-        """Write, or raise after what would be all retries."""
+        """Write, or raise what a store raises after all retries."""
         if name.endswith(".npz"):
             raise errors.UnavailableError("no room", remedy="")
         return self._output.write(name, data, if_generation_match=if_generation_match)
 
 
 def test_signal_while_the_store_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a signal, nothing says that the state is saved unless it is: what is raised is why it could not be."""
+    """Where the state cannot be saved after a signal, the run ends with the reason, and not with 75."""
     output = Refusing(storage.open_store(str(tmp_path)))
     monkeypatch.setattr(signals, "received", lambda: "SIGTERM")
     with (
@@ -323,7 +323,7 @@ def test_other_owner_waits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("holder", "other"), [("", "job-uid"), ("job-uid", "")])
 def test_local_process_and_job_wait_for_each_other(tmp_path: Path, holder: str, other: str) -> None:
-    """A process without a Job does not take the run from a Job before the claim is void, nor a Job from a process."""
+    """A process outside Kubernetes waits until a Job's claim expires, and a Job until that of such a process does."""
     with capture_logs() as lines, open_checkpoints(tmp_path, holder):
         started = time.monotonic()
         with open_checkpoints(tmp_path, other, takeover=0.2):

@@ -1,4 +1,4 @@
-"""What makes an exported model's answers the run's own."""
+"""An exported model must answer as the run's own model does, within the tolerance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def verify(tmp_path: Path, served: np.ndarray) -> dict[str, object]:
 
 
 def test_within_the_tolerance(tmp_path: Path) -> None:
-    """Probabilities may differ by 0.001, which may turn round a tie, and metrics.json says by how much they did."""
+    """Probabilities may differ by 0.001, which may flip a near tie; metrics.json has the largest difference."""
     report = verify(tmp_path, OWN + np.float32([-0.0009, 0.0009]))
 
     assert {"images": 3, "max_difference": pytest.approx(0.0009, rel=1e-3), "tolerance": 1e-3} == report
@@ -32,14 +32,14 @@ def test_within_the_tolerance(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("moved", [[0.0011, -0.0011], [0, 0.0011], [np.nan, np.nan], [np.nan, 0], [0, np.inf]])
 def test_other_answers(tmp_path: Path, moved: list[float]) -> None:
-    """A larger difference ends the run with exit 9, as does a number that is none: no comparison would notice it."""
+    """A larger difference ends the run with exit 9, as do NaN and infinity."""
     with pytest.raises(errors.InvariantError, match=r"expected at most 0.001") as caught:
         verify(tmp_path, OWN + np.float32([[0, 0], [0, 0], moved]))
     assert 9 == caught.value.exit_code
 
 
-def test_answers_that_are_no_numbers_at_all(tmp_path: Path) -> None:
-    """A model that answers NaN for every image is noticed, although the first label is the most probable of each."""
+def test_answers_that_are_all_nan(tmp_path: Path) -> None:
+    """NaN in every answer ends the run, although no comparison with NaN is true and no label differs."""
     with pytest.raises(errors.InvariantError, match="differ by up to nan"):
         export.verify(
             SimpleNamespace(probabilities=lambda _folder, _encoded: np.full((2, 2), np.nan, np.float32)),

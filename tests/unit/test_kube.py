@@ -23,11 +23,11 @@ POD = EventsSettings(enabled=True, pod_name="flowers-1-abcde", pod_uid="pod-uid"
 
 
 class ApiServer(ThreadingHTTPServer):
-    """Takes Events as the API server does: POST /api/v1/namespaces/NAMESPACE/events. Shows what it is given.
+    """Takes Events as the API server does, POST /api/v1/namespaces/NAMESPACE/events, and answers GET from a table.
 
     Attributes:
         events: what it took.
-        found: what it shows, by path.
+        found: what GET returns, by path.
         status: what it answers; other than 201 it takes nothing.
         delay: seconds before it answers.
     """
@@ -176,7 +176,7 @@ def test_without_names_nothing_is_sent(api_server: ApiServer) -> None:
 
 
 def test_pods_are_read_oldest_first(api_server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Job's Pods come in the order in which they were made, whatever the order of the API server's answer."""
+    """A Job's Pods are in the order of their creation, whatever the order of the API server's answer."""
     from kubernetes.config import kube_config
 
     config = {

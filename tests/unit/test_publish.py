@@ -1,4 +1,4 @@
-"""What decides whether latest.json names a run."""
+"""The quality gate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from job import errors, publish
     [(0.75, 0.75, True), (0.0, 0.0, True), (0.8, 0.75, True), (0.7, 0.75, False)],
 )
 def test_gate(accuracy: float, min_accuracy: float, passed: bool) -> None:
-    """The accuracy that was asked for passes, as does a higher one; a lower one ends the run with exit 6."""
+    """gate.min_accuracy itself passes, as does a higher accuracy; a lower one ends the run with exit 6."""
     gate = publish.Gate.of(accuracy, min_accuracy)
     outcome = publish.Outcome(run_uri="/out/runs/1", gate=gate)
 

@@ -206,8 +206,9 @@ class Cluster:
     """A cluster with one Job, as its API server would show it from look to look.
 
     Args:
-        looks: the Job's conditions and its Pods at each look; the last one stays.
-        logs: the lines of a Pod's log in each connection, (time, line); the last one stays.
+        looks: the Job's conditions and its Pods. The first look stays until a log is read to its end, the last one
+            for ever.
+        logs: the lines of a Pod's log in each connection, (time, line). The last connection has all of them.
     """
 
     namespace = "pictures"
@@ -219,10 +220,11 @@ class Cluster:
     ) -> None:
         self._looks = list(looks)
         self._logs = logs or {}
+        self._is_read = False
 
     def job(self, name: str) -> dict[str, Any]:
         """Show the Job at the next look."""
-        if len(self._looks) > 1:
+        if self._is_read and len(self._looks) > 1:
             self._looks.pop(0)
         return {"metadata": {"uid": "job", "name": name}, "spec": {}, "status": {"conditions": self._looks[0][0]}}
 
@@ -241,7 +243,11 @@ class Cluster:
     def log_lines(self, pod: str, _: object = None) -> Iterator[tuple[str, str]]:
         """Yield a log, as far as this connection lasts."""
         connections = self._logs.get(pod, [[]])
-        yield from connections.pop(0) if len(connections) > 1 else connections[0]
+        if len(connections) > 1:
+            yield from connections.pop(0)
+        else:
+            yield from connections[0]
+            self._is_read = True
 
 
 def of_job(name: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +261,7 @@ RUNNING = of_job("p-1", pod(state={"running": {"startedAt": "2026-01-01T00:00:00
 
 
 def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[Event]]:
-    """Follow the cluster's Job; return the exit code, and what is told."""
+    """Follow the cluster's Job; return the exit code and the events."""
     events: list[Event] = []
 
     class Recorder(Listener):
@@ -267,6 +273,11 @@ def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list
     code = watch._Job(cluster, "flowers", replay).follow()
     replay.close()
     return code, events
+
+
+def ended_pods(events: list[Event]) -> list[tuple[object, object]]:
+    """Return name and exit code of each Pod that has ended."""
+    return [(event.facts["pod"], event.facts["exit_code"]) for event in events if event.name == "pod.ended"]
 
 
 @pytest.mark.parametrize(
@@ -282,22 +293,20 @@ def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list
 def test_job_that_has_ended(
     conditions: list[dict[str, Any]], pods: list[dict[str, Any]], code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Watch exits as the Job's last Pod did; with 1 where the Job failed and no Pod is left to tell why."""
+    """Watch exits as the Job's last Pod did; with 1 where the Job failed and has no Pod."""
     named = [of_job(f"p-{n}", found) for n, found in enumerate(pods, 1)]
     exit_code, events = follow(Cluster((conditions, named)), monkeypatch)
 
     assert code == exit_code
-    told = [(event.facts["pod"], event.facts["exit_code"]) for event in events if event.name == "pod.ended"]
     expected = [found["status"]["containerStatuses"][1]["state"]["terminated"]["exitCode"] for found in pods]
-    assert [(f"p-{n}", code) for n, code in enumerate(expected, 1)] == told
+    assert [(f"p-{n}", code) for n, code in enumerate(expected, 1)] == ended_pods(events)
     assert ("job.completed" if conditions == COMPLETE else "job.failed") == events[-1].name
 
 
 def test_pod_that_was_evicted_and_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Pod that is gone when it has ended is told by its log's last words; the next Pod's exit code is watch's."""
+    """The exit code of a Pod that no longer exists is read from its log; watch exits as the last Pod did."""
     stopped = json.dumps({"message": "run.stopped", "severity": "INFO", "exit_code": 75})
     cluster = Cluster(
-        ([], [RUNNING]),
         ([], [RUNNING]),
         ([], []),
         (FAILED, [of_job("p-2", ended(3))]),
@@ -306,15 +315,14 @@ def test_pod_that_was_evicted_and_is_gone(monkeypatch: pytest.MonkeyPatch) -> No
     code, events = follow(cluster, monkeypatch)
 
     assert 3 == code
-    told = [(event.facts["pod"], event.facts["exit_code"]) for event in events if event.name == "pod.ended"]
-    assert [("p-1", 75), ("p-2", 3)] == told
+    assert [("p-1", 75), ("p-2", 3)] == ended_pods(events)
 
 
-def test_log_that_is_cut_tells_no_line_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log whose connection is cut is read again, and only what is new in it is told."""
+def test_log_that_is_cut_repeats_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log whose connection is cut is read again, and no line is reported twice."""
     lines = [(f"2026-01-01T00:00:0{n}Z", f"line {n}") for n in range(4)]
     cluster = Cluster(
-        *[([], [RUNNING])] * 100,
+        ([], [RUNNING]),
         (COMPLETE, [of_job("p-1", ended(0))]),
         logs={"p-1": [lines[:2], lines[:3], lines]},
     )
