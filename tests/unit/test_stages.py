@@ -378,7 +378,7 @@ def test_going_back_after_a_resume(classifier: model.Classifier) -> None:
 def test_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: StageName) -> None:
     """From a state captured after any step, in validation or at an epoch's end, training ends in the same bits."""
     tf.config.experimental.enable_op_determinism()
-    classifier.dropout = 0.5
+    classifier.dropout = 0.5  # a resumed run must drop the same features
     before, captured = classifier.state(), []
 
     def keep_all(capture: Callable[[], TrainingState], *, always: bool) -> None:
