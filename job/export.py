@@ -133,9 +133,7 @@ class Scorer:
         return np.asarray(np.load(io.BytesIO(answers), allow_pickle=False))
 
 
-def verify(
-    scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: Array, *, tolerance: float = TOLERANCE
-) -> dict[str, Any]:
+def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: Array) -> dict[str, Any]:
     """Compare the exported SavedModel's answers for encoded images with the run's own.
 
     Args:
@@ -143,7 +141,6 @@ def verify(
         folder: what `save` wrote to.
         encoded: the images' bytes as they were stored.
         probabilities: the run's own, float32 [n, labels].
-        tolerance: how far they may lie apart.
 
     Returns:
         What metrics.json says of the comparison.
@@ -155,12 +152,12 @@ def verify(
     difference = float(np.abs(served - probabilities).max())
     # Two labels whose probabilities lie within the tolerance may change places.
     ranked = np.sort(probabilities, axis=1)
-    clear = ranked[:, -1] - ranked[:, -2] > tolerance
+    clear = ranked[:, -1] - ranked[:, -2] > TOLERANCE
     flipped = int(np.count_nonzero(clear & (served.argmax(axis=1) != probabilities.argmax(axis=1))))
-    if difference > tolerance or flipped or not np.isfinite(served).all():
+    if difference > TOLERANCE or flipped or not np.isfinite(served).all():
         raise errors.InvariantError(
             f"the exported model answers differently: probabilities differ by up to {difference:g}, expected at most "
-            f"{tolerance:g}; {flipped} of {len(probabilities)} images get another label",
+            f"{TOLERANCE:g}; {flipped} of {len(probabilities)} images get another label",
             remedy=REMEDY,
         )
-    return {"images": len(probabilities), "max_difference": difference, "tolerance": tolerance}
+    return {"images": len(probabilities), "max_difference": difference, "tolerance": TOLERANCE}

@@ -215,9 +215,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         )
         this.write("metrics/metrics.json", publish.encode(metrics))
     accuracy = scores["validation"].accuracy
-    gate = publish.Gate(
-        passed=accuracy >= settings.gate.min_accuracy, accuracy=accuracy, min_accuracy=settings.gate.min_accuracy
-    )
+    gate = publish.Gate.of(accuracy, settings.gate.min_accuracy)
     outcome = this.finish(gate, provenance={"device": vars(machine), "weights": vars(origin)})
     progress.event("run.published", run_uri=this.uri, accuracy=accuracy)
     return outcome

@@ -44,6 +44,11 @@ class Gate:
     """Of the kept model, on the validation images."""
     min_accuracy: float
 
+    @classmethod
+    def of(cls, accuracy: float, min_accuracy: float) -> Gate:
+        """Compare an accuracy with the lowest that passes."""
+        return cls(passed=accuracy >= min_accuracy, accuracy=accuracy, min_accuracy=min_accuracy)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:

@@ -26,7 +26,7 @@ from obstore.store import GCSStore
 from requests.adapters import HTTPAdapter
 
 from job import config, log
-from job.errors import DataError, SettingsError
+from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 from job.storage.google_calls import Calls, DamagedError
 from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, crc32c
 from job.storage.parallel import THREADS, UNPACKED_BYTES, in_parallel
@@ -42,7 +42,8 @@ TIMEOUT = (10.0, 60.0)
 MULTIPART_BYTES = 8 * 2**20
 """google-cloud-storage uploads more than this in a resumable session of several requests."""
 
-SESSION_LOST, SESSION_TRIES = (404, 410), 3
+NOT_FOUND, GONE = 404, 410
+SESSION_LOST, SESSION_TRIES = (NOT_FOUND, GONE), 3
 """https://cloud.google.com/storage/docs/resumable-uploads#handling_errors"""
 
 PAGE_FIELDS = "items(name,size,crc32c,generation,contentEncoding),nextPageToken"
@@ -170,7 +171,7 @@ class GoogleStore:
                     raise
                 lost_sessions += 1
                 if lost_sessions >= SESSION_TRIES:
-                    raise
+                    raise self._session_lost(name, error) from error
                 raise ConnectionAbortedError(f"the upload has to begin anew: {error.message}") from error
             info = _info(name, blob)
             if (info.size, info.crc32c) != (size, checksum):
@@ -242,6 +243,15 @@ class GoogleStore:
             return self._calls(attempt, permission="storage.objects.get", uri=self.uri_of(info.name), closed=closed)
         except exceptions.NotFound:
             return LostObject("missing" if self.stat(info.name) is None else "changed")
+
+    def _session_lost(self, name: str, error: exceptions.GoogleAPICallError) -> FinetuneError:
+        """Return what it means that every session of an upload was lost. 404 may also mean that there is no bucket."""
+        if error.code == NOT_FOUND:
+            return self._no_bucket()
+        return UnavailableError(
+            f"{self.uri_of(name)} cannot be uploaded: its session was lost {SESSION_TRIES} times: {error.message}",
+            remedy="Start the job again: it resumes.",
+        )
 
     def _no_bucket(self) -> DataError:
         return DataError(f"there is no bucket {self._bucket_uri}", remedy="Check the bucket's name, or create it.")

@@ -97,6 +97,16 @@ def test_job_fields(helm: Helm) -> None:
     )
 
 
+def test_pods_are_told_apart_by_component(helm: Helm) -> None:
+    """The Pods of the job and of `helm test` share the application's labels and differ in the component."""
+    found = helm.render()
+    of_job, of_test = found.job["spec"]["template"]["metadata"]["labels"], found.objects["test"]["metadata"]["labels"]
+
+    assert ("job", "test") == (of_job["app.kubernetes.io/component"], of_test["app.kubernetes.io/component"])
+    for label in ("app.kubernetes.io/name", "app.kubernetes.io/instance"):
+        assert of_job[label] == of_test[label]
+
+
 def test_the_job_knows_its_uid(helm: Helm) -> None:
     """All Pods of a Job keep to one run: its UID is a setting of theirs."""
     env = named(helm.render().container["env"], "FINETUNE_RUN__JOB_UID")
@@ -185,6 +195,12 @@ def test_gpu_values(helm: Helm) -> None:
     assert "device" not in none.config
     assert {"require_gpu": False} == lenient.config["device"]
     assert 1 == lenient.container["resources"]["limits"]["nvidia.com/gpu"]
+
+
+@pytest.mark.parametrize("setting", ["resources.limits=null", "resources={}", 'resources={"requests":{"cpu":1}}'])
+def test_gpu_without_other_limits(helm: Helm, setting: str) -> None:
+    """Without the other limits the GPU is still in the limits."""
+    assert 1 == helm.render(setting).container["resources"]["limits"]["nvidia.com/gpu"]
 
 
 def test_only_run_asks_for_a_gpu(helm: Helm) -> None:

@@ -161,6 +161,25 @@ def test_held_up_over_another_generation(output: Store, request_: Literal["write
     assert "second" == check(output, run)
 
 
+@pytest.mark.parametrize(
+    ("published_at", "is_later"), [("2999-01-01T00:00:00Z", True), ("2001-01-01T00:00:00Z", False)]
+)
+def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bool) -> None:
+    """A run published between the read and the write of latest.json stays in it if it is the later one."""
+
+    def publish_other() -> None:
+        other = {"run_id": "other", "run_uri": "/other", "published_at": published_at, "gate": vars(GATE)}
+        output.write("latest.json", publish.encode(other))
+
+    run = open_run(Held(output, "latest.json", publish_other))
+    with run.checkpoints(load().settings):
+        do(run, "own")
+
+    found = output.read("latest.json")
+    assert found is not None
+    assert ("other" if is_later else run.id) == json.loads(found[0])["run_id"]
+
+
 def test_next_pod_knows_the_files(output: Store) -> None:
     """What the Pod before left behind is written over at the first try, without asking again whose the run is."""
     run = open_run(output)

@@ -13,11 +13,13 @@ from runs import draw
 
 from job import cache, config, dataset, errors, manifest
 from job.progress import Listener, Progress
+from job.storage.local import LocalStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from job import storage
     from job.progress import Phase
 
 IMAGES = 80
@@ -166,3 +168,48 @@ def test_kept_images_are_read_once(listed: manifest.Manifest, tmp_path: Path, mo
         monkeypatch.setattr(kept, "encoded", lambda row, whole=kept.encoded: read.append(row) or whole(row))
         assert 2 == len(list(images.ingest(Progress())))
     assert list(range(64)) == sorted(read)
+
+
+def test_lost_bytes_are_fetched_although_pixels_are_kept(
+    listed: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A range whose pixels are whole is read again where the bytes of one of its images are not kept: those alone."""
+    interrupt(listed, tmp_path, ranges=5)
+    [folder] = (tmp_path / "cache").iterdir()
+    records = np.fromfile(folder / "encoded.index", cache.RECORD)
+    records[~np.isin(records["row"], (3, 40))].tofile(folder / "encoded.index")
+    fetched: list[str] = []
+
+    def read_many(
+        store: LocalStore, objects: Sequence[storage.ObjectInfo]
+    ) -> Iterator[tuple[int, bytes | storage.LostObject]]:
+        fetched.extend(found.name for found in objects)
+        return read_all(store, objects)
+
+    read_all = LocalStore.read_many
+    monkeypatch.setattr(LocalStore, "read_many", read_many)
+    with opened(listed, tmp_path) as (images, kept):
+        assert [0, 32] == [rows.start for rows, _ in images.ingest(Progress())]
+        assert kept.has_encoded(np.arange(len(listed))).all()
+    assert [listed.names[3], listed.names[40]] == fetched
+
+
+def test_quarantine_does_not_depend_on_the_order_of_arrival(
+    listed: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that cannot be used are sorted by name, whatever the order in which their bytes arrive."""
+    bad = [listed.names[row] for row in (3, 40, 90)]
+    for name in bad:
+        (tmp_path / "in" / name).unlink()
+
+    def read_backwards(
+        store: LocalStore, objects: Sequence[storage.ObjectInfo]
+    ) -> Iterator[tuple[int, bytes | storage.LostObject]]:
+        yield from list(read_all(store, objects))[::-1]
+
+    read_all = LocalStore.read_many
+    monkeypatch.setattr(LocalStore, "read_many", read_backwards)
+    with opened(listed, tmp_path) as (images, _):
+        list(images.ingest(Progress()))
+
+    assert [listed.uri(row) for row in (3, 40, 90)] == [image.uri for image in images.quarantined]

@@ -42,7 +42,7 @@ def test_exported_model_answers_as_the_run_did(exported: tuple[Path, list[bytes]
     """A fresh process scores the raw bytes within the tolerance."""
     folder, encoded, probabilities = exported
     with export.Scorer() as scorer:
-        report = export.verify(scorer, folder, encoded, probabilities, tolerance=1e-3)
+        report = export.verify(scorer, folder, encoded, probabilities)
 
     assert 6 == report["images"]
     assert report["max_difference"] <= 1e-3
@@ -56,7 +56,7 @@ def test_a_model_that_answers_differently_is_noticed(exported: tuple[Path, list[
         export.Scorer() as scorer,
         pytest.raises(errors.InvariantError, match=r"differ by up to 0.0\d+, expected at most 0.001") as caught,
     ):
-        export.verify(scorer, folder, encoded, probabilities + np.array([0.02, 0, -0.02]), tolerance=1e-3)
+        export.verify(scorer, folder, encoded, probabilities + np.array([0.02, 0, -0.02]))
     assert 9 == caught.value.exit_code
 
 
@@ -67,7 +67,7 @@ def test_a_model_that_cannot_be_loaded_is_noticed(
     _, encoded, probabilities = exported
     (tmp_path / "model/saved_model").mkdir(parents=True)
     with export.Scorer() as scorer, pytest.raises(errors.InvariantError, match="cannot be loaded and run"):
-        export.verify(scorer, tmp_path / "model", encoded, probabilities, tolerance=1e-3)
+        export.verify(scorer, tmp_path / "model", encoded, probabilities)
 
 
 def test_scorer_leaves_no_process_behind(tmp_path: Path) -> None:

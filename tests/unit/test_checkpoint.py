@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from job import checkpoint, errors, storage
+from job import checkpoint, errors, signals, storage
 from job.manifest import Manifest
 from job.state import EpochResult, TrainingState
 
@@ -98,6 +98,64 @@ def test_only_what_is_needed_is_kept(tmp_path: Path) -> None:
 
     assert [4, 3] == [entry["state"]["step"] for entry in index["checkpoints"]]
     assert 2 + 2 + 1 + 1 == len(objects)  # weights and optimizer of each; the best weights, the epoch's first optimizer
+
+
+def test_saved_once_an_interval(tmp_path: Path) -> None:
+    """Within an epoch a state is captured once per interval, and not after every step once the first has passed."""
+    captured = []
+
+    def capture() -> TrainingState:
+        captured.append(state(len(captured)))
+        return captured[-1]
+
+    with open_checkpoints(tmp_path, interval=1000.0) as checkpoints:
+        for overdue in (0, 1000, 0, 0, 1000, 0):
+            checkpoints._saved_at -= overdue
+            checkpoints.after_step(capture, always=False)
+    assert 2 == len(captured)
+
+
+class Refusing:
+    """A store that refuses every array."""
+
+    def __init__(self, output: storage.Store) -> None:
+        self._output = output
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._output, name)
+
+    def write(self, name: str, data: bytes, *, if_generation_match: int | None = None) -> storage.ObjectInfo:
+        """Write, or raise what a store raises after all retries."""
+        if name.endswith(".npz"):
+            raise errors.UnavailableError("no room", remedy="")
+        return self._output.write(name, data, if_generation_match=if_generation_match)
+
+
+def test_signal_while_the_store_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the state cannot be saved after a signal, the run ends with the reason, and not with 75."""
+    output = Refusing(storage.open_store(str(tmp_path)))
+    monkeypatch.setattr(signals, "received", lambda: "SIGTERM")
+    with (
+        pytest.raises(errors.UnavailableError, match="no room"),
+        checkpoint.Checkpoints(output, "c", identity=IDENTITY, owner="job", interval=1000.0, takeover=60.0) as opened,
+    ):
+        opened.after_step(lambda: state(1), always=False)
+
+
+def test_signal_saves_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a signal, the step's state is on the store before the run stops with exit 75."""
+    monkeypatch.setattr(signals, "received", lambda: "SIGTERM")
+    with (
+        open_checkpoints(tmp_path) as checkpoints,
+        pytest.raises(errors.StoppedError, match="stopped by SIGTERM; the state is saved") as caught,
+    ):
+        checkpoints.after_step(lambda: state(1), always=False)
+    monkeypatch.undo()
+    loaded, _ = load(tmp_path)
+
+    assert 75 == caught.value.exit_code
+    assert loaded is not None
+    assert 1 == loaded.step
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
@@ -261,6 +319,16 @@ def test_other_owner_waits(tmp_path: Path) -> None:
     renewing = open_checkpoints(tmp_path, "a", takeover=0.4)  # four times as often
     with renewing, pytest.raises(errors.SettingsError, match="a works on this run"):
         open_checkpoints(tmp_path, "b", takeover=3.0).__enter__()
+
+
+@pytest.mark.parametrize(("holder", "other"), [("", "job-uid"), ("job-uid", "")])
+def test_local_process_and_job_wait_for_each_other(tmp_path: Path, holder: str, other: str) -> None:
+    """A process outside Kubernetes waits until a Job's claim expires, and a Job until that of such a process does."""
+    with capture_logs() as lines, open_checkpoints(tmp_path, holder):
+        started = time.monotonic()
+        with open_checkpoints(tmp_path, other, takeover=0.2):
+            assert time.monotonic() - started >= 0.2
+    assert "claim.waiting" in [line["event"] for line in lines]
 
 
 def test_claim_is_renewed_by_the_same_state(tmp_path: Path) -> None:

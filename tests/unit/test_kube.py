@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from job.config import EventsSettings
-from job.kube import EventRecorder
+from job.kube import Cluster, EventRecorder
 from job.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 POD = EventsSettings(enabled=True, pod_name="flowers-1-abcde", pod_uid="pod-uid", job_name="flowers-1")
 
 
 class ApiServer(ThreadingHTTPServer):
-    """Takes Events as the API server does: POST /api/v1/namespaces/NAMESPACE/events.
+    """Takes Events as the API server does, POST /api/v1/namespaces/NAMESPACE/events, and answers GET from a table.
 
     Attributes:
         events: what it took.
+        found: what GET returns, by path.
         status: what it answers; other than 201 it takes nothing.
         delay: seconds before it answers.
     """
@@ -35,6 +37,7 @@ class ApiServer(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Take)
         self.events: list[dict[str, Any]] = []
+        self.found: dict[str, Any] = {}
         self.status = 201
         self.delay = 0.0
 
@@ -49,6 +52,14 @@ class ApiServer(ThreadingHTTPServer):
 
 class _Take(BaseHTTPRequestHandler):
     server: ApiServer
+
+    def do_GET(self) -> None:  # http.server's name
+        answer = json.dumps(self.server.found[self.path.partition("?")[0]]).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
 
     def do_POST(self) -> None:  # http.server's name
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -114,6 +125,16 @@ def test_a_failure_is_a_warning_with_message_and_remedy(api_server: ApiServer) -
     assert on_job["message"].startswith("too few ")
 
 
+@pytest.mark.parametrize(
+    ("severity", "kind"), [("debug", "Normal"), ("info", "Normal"), ("warning", "Warning"), ("error", "Warning")]
+)
+def test_type_is_that_of_the_severity(api_server: ApiServer, severity: str, kind: str) -> None:
+    """What is a warning in the log is an Event of type Warning, which `kubectl get events` shows apart."""
+    record(api_server, ("images.quarantined", {"severity": severity, "count": 2}))
+
+    assert [(kind, "Quarantined")] * 2 == [(one["type"], one["reason"]) for one in api_server.events]
+
+
 def test_epochs_are_no_events(api_server: ApiServer) -> None:
     """Only what is rare is an Event: etcd is no log."""
     record(api_server, ("epoch.finished", {"epoch": 1}), ("input.listed", {"images": 2}))
@@ -152,3 +173,24 @@ def test_without_names_nothing_is_sent(api_server: ApiServer) -> None:
     progress.close()
 
     assert [] == api_server.events
+
+
+def test_pods_are_read_oldest_first(api_server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Job's Pods are in the order of their creation, whatever the order of the API server's answer."""
+    from kubernetes.config import kube_config
+
+    config = {
+        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{api_server.server_port}"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "pictures"}}],
+        "users": [{"name": "u", "user": {}}],
+        "current-context": "c",
+    }
+    (tmp_path / "config").write_text(json.dumps(config))
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+    made = {"b-2": "2026-01-01T00:00:20Z", "a-3": "2026-01-01T00:01:00Z", "a-1": "2026-01-01T00:00:20Z"}
+    items = [{"metadata": {"name": name, "creationTimestamp": at}} for name, at in made.items()]
+    api_server.found = {"/api/v1/namespaces/pictures/pods": {"kind": "PodList", "apiVersion": "v1", "items": items}}
+
+    pods = Cluster().pods({"metadata": {"uid": "job-uid"}})
+
+    assert ["a-1", "b-2", "a-3"] == [pod["metadata"]["name"] for pod in pods]

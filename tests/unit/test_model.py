@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -33,6 +35,16 @@ def _folded(labels: tuple[str, ...]) -> model.Classifier:
 def pixels(n: int = 5) -> np.ndarray:
     """Return random pixels."""
     return np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
+
+
+def test_pixels_are_scaled_as_the_pretrained_weights_need_it(binary: model.Classifier) -> None:
+    """uint8 pixels become what the backbone was trained on: -1 to 1, as Keras preprocesses images for MobileNetV2."""
+    values = np.arange(256, dtype=np.uint8)
+    scaled = binary.rescaling(tf.constant(values)).numpy()
+
+    assert (-1.0, 1.0) == (scaled[0], scaled[255])
+    expected = keras.applications.mobilenet_v2.preprocess_input(values.astype(np.float32))
+    np.testing.assert_allclose(scaled, expected, atol=1e-6)
 
 
 def test_head_for_two_labels(binary: model.Classifier) -> None:
@@ -120,6 +132,18 @@ def test_dropout_is_a_function_of_its_seed() -> None:
     assert once != other
     assert 1 == len({tuple(row) for row in none})
     assert classifier.model.get_layer("dropout").rate == 0.5
+
+
+def test_dropout_is_keras_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate is the share of features that are dropped, and the others are scaled up, as Keras's layer does it."""
+    classifier = model.create(SMALL.model_copy(update={"dropout": 0.2}), ("a", "b"), seed=7)
+    monkeypatch.setattr(classifier, "fc1", tf.identity)
+    monkeypatch.setattr(classifier, "output", SimpleNamespace(kernel=tf.eye(1000), bias=0.0))
+    dropped = classifier.head_logits(tf.ones((10, 1000)), tf.constant((1, 2))).numpy()
+    expected = keras.layers.Dropout(0.2, seed=1)(tf.ones((10, 1000)), training=True).numpy()
+
+    assert np.unique(expected).tolist() == np.unique(dropped).tolist()
+    assert [0.2, 0.2] == pytest.approx([(values == 0).mean() for values in (dropped, expected)], abs=0.02)
 
 
 def test_create_is_seeded() -> None:

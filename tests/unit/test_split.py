@@ -167,6 +167,16 @@ def test_named_splits_stand(images: list[Image], fractions: tuple[float, float])
             assert max(stays[picture]) == side
 
 
+@pytest.mark.parametrize("order", [(TRAIN, VALIDATION, TEST), (VALIDATION, TRAIN), (TEST, TRAIN), (TEST, VALIDATION)])
+def test_copy_of_a_held_out_picture_is_held_out(order: tuple[int, ...]) -> None:
+    """Where a picture is named in several splits, its unnamed copy is held out, in whatever order they are listed."""
+    named = [("a", 7, side) for side in order]
+    others = [("a", 50 + side, side) for side in (TRAIN, VALIDATION)]
+
+    for images in ([*named, *others, ("a", 7, 0)], [*named[::-1], *others, ("a", 7, 0)]):
+        assert max(order) == assign(images)[-1]
+
+
 def test_test_fraction_is_for_unnamed_data_only() -> None:
     """Where the input names any split, no test side is made; where it names none, one is."""
     named = many("a", range(200), TRAIN) + many("b", range(200, 400), TRAIN) + many("a", range(400, 500))

@@ -172,6 +172,22 @@ def test_largest_seed(classifier: model.Classifier) -> None:
         assert 1 == len(state.history)
 
 
+def test_dropout_differs_in_every_step(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step of every epoch of both stages has a dropout seed of its own."""
+    compiled, seeds = stages._compile, []
+
+    def compile_spy(*arguments: object) -> stages.Step:
+        step = compiled(*arguments)
+        return lambda inputs, labels, seed: seeds.append(tuple(seed.tolist())) or step(inputs, labels, seed)
+
+    monkeypatch.setattr(stages, "_compile", compile_spy)
+    state = TrainingState()
+    for stage in STAGES:
+        run(classifier, stage, state)
+
+    assert 2 * 2 * 3 == len(seeds) == len(set(seeds))
+
+
 def test_last_batch_counts(classifier: model.Classifier) -> None:
     """The last, smaller batch of an epoch is trained on: eight images in batches of three are three steps."""
     progress, recorder = Progress(), Recorder()
@@ -189,18 +205,35 @@ def test_last_batch_counts(classifier: model.Classifier) -> None:
 
 def test_keep_best_and_last(classifier: model.Classifier) -> None:
     """`best` publishes the weights of the lowest validation loss over both stages, `last` those at the end."""
-    state = run(classifier, "feature_extraction", epochs=3, learning_rate=1e-2)
-    run(classifier, "fine_tuning", state, epochs=2, learning_rate=0.1)  # much too high: it gets worse
-    last = classifier.state()
-    best = min(state.history, key=lambda result: result.val_loss)
+    data, weights = examples(classifier, "fine_tuning"), []
 
-    assert state.history[-1] == stages.keep("last", classifier, state)
-    assert all(np.array_equal(last[path], value) for path, value in classifier.state().items())
+    def spoil(_: Callable[[], TrainingState], *, always: bool) -> None:
+        if always:
+            weights.append(classifier.state())
+        else:
+            classifier.output.bias.assign([100.0 * len(weights)])
+
+    state = run(classifier, "feature_extraction", epochs=1)
+    stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), after_step=spoil)
+    _, best, last = state.history
+    assert best.val_loss < state.history[0].val_loss
+    assert best.val_loss < last.val_loss
+
+    assert last == stages.keep("last", classifier, state)
+    assert same_arrays(weights[1], classifier.state())
     assert best == stages.keep("best", classifier, state)
-    data = examples(classifier, "fine_tuning")
+    assert same_arrays(weights[0], classifier.state())
     logits = stages.predict(data, data.validation, 4, state, Progress(), ignore_images)
     loss, accuracy = stages.measure(classifier, logits, LABELS[data.validation])
     assert (best.val_loss, best.val_accuracy) == (pytest.approx(loss, rel=1e-4), accuracy)
+
+
+def test_first_of_equal_epochs_is_the_best(classifier: model.Classifier) -> None:
+    """Of two epochs with the same validation loss, the earlier one is published."""
+    state = run(classifier, "feature_extraction", learning_rate=1e-30)
+
+    assert state.history[0].val_loss == state.history[1].val_loss
+    assert state.history[0] == state.best
 
 
 def test_skipped_stage(classifier: model.Classifier) -> None:
@@ -294,6 +327,30 @@ def test_not_finite_in_validation(classifier: model.Classifier) -> None:
         )
 
 
+def adam_rate(state: TrainingState) -> float:
+    """Return the learning rate in a state that was captured."""
+    return float(state.optimizer["adam/learning_rate"])
+
+
+def test_halved_learning_rate_stays_halved(classifier: model.Classifier) -> None:
+    """After going back, a resumed run and the next stage train with half of the learning rate."""
+    data, broken = examples(classifier, "feature_extraction"), Breaker(classifier, after=1)
+    state = TrainingState()
+    classifier.set_trainable("feature_extraction")
+    training = stages.Training(settings(), classifier, data, state, Progress(), broken)
+    training.epoch()
+    went_back = training.capture()
+    assert 0.5 == went_back.learning_rate_scale
+
+    state = TrainingState.restored(went_back.document(), went_back.arrays())
+    resumed = stages.Training(settings(), classifier, data, state, Progress(), ignore).capture()
+    state.enter("fine_tuning")
+    classifier.set_trainable("fine_tuning")
+    next_stage = stages.Training(settings(learning_rate=0.1), classifier, data, state, Progress(), ignore).capture()
+
+    assert [5e-4, 5e-4, 0.05] == pytest.approx([adam_rate(state) for state in (went_back, resumed, next_stage)])
+
+
 def test_going_back_after_a_resume(classifier: model.Classifier) -> None:
     """A run that was resumed in the middle of an epoch goes back as far as an undisturbed one: the same bits."""
     tf.config.experimental.enable_op_determinism()
@@ -321,6 +378,7 @@ def test_going_back_after_a_resume(classifier: model.Classifier) -> None:
 def test_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: StageName) -> None:
     """From a state captured after any step, in validation or at an epoch's end, training ends in the same bits."""
     tf.config.experimental.enable_op_determinism()
+    classifier.dropout = 0.5  # a resumed run must drop the same features
     before, captured = classifier.state(), []
 
     def keep_all(capture: Callable[[], TrainingState], *, always: bool) -> None:
@@ -343,6 +401,47 @@ def test_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: Stage
         assert all(
             state.best_weights[path].tobytes() == value.tobytes() for path, value in resumed.best_weights.items()
         )
+
+
+def test_figures_of_a_resumed_epoch(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed epoch's progress begins with the images that were trained on before; its speed is this start's own."""
+    captured: list[TrainingState] = []
+    data, done, seconds = examples(classifier, "feature_extraction"), [], [0.0]
+    stages.run(
+        "feature_extraction",
+        settings(epochs=1),
+        classifier,
+        data,
+        TrainingState(),
+        progress=Progress(),
+        after_step=lambda capture, **_: captured.append(capture()),
+    )
+    stopped = captured[1]
+    assert 2 == stopped.step
+
+    def load(rows: np.ndarray) -> np.ndarray:
+        seconds[0] += 1.0  # a batch takes a second to load, and nothing else takes any time
+        return data.inputs(rows)
+
+    class Trained(Listener):
+        def on_advance(self, phase: Phase) -> None:
+            if not phase.name.endswith("validation"):
+                done.append(phase.done)
+
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    state = TrainingState.restored(stopped.document(), stopped.arrays())
+    stages.run(
+        "feature_extraction",
+        settings(epochs=1),
+        classifier,
+        dataclasses.replace(data, inputs=load),
+        state,
+        progress=Progress([Trained()]),
+        after_step=ignore,
+    )
+
+    assert [6, 8, 8] == done
+    assert 2.0 == state.history[0].images_per_second
 
 
 def test_parts_of_a_batch_add_up(classifier: model.Classifier) -> None:
@@ -385,6 +484,24 @@ def test_out_of_memory(classifier: model.Classifier, monkeypatch: pytest.MonkeyP
     with pytest.raises(errors.DeviceMemoryError, match="one image at a time does not fit") as caught:
         run(classifier, "feature_extraction", batch_size=8)
     assert 8 == caught.value.exit_code
+
+
+def test_validation_takes_no_larger_batches_than_training(classifier: model.Classifier) -> None:
+    """After a batch did not fit, validation does not try a whole one again."""
+    data, sizes = examples(classifier, "feature_extraction"), []
+    spy = dataclasses.replace(data, inputs=lambda rows: sizes.append(len(rows)) or data.inputs(rows))
+    state, progress = TrainingState(micro_batch=2), Progress()
+    stages.run(
+        "feature_extraction",
+        settings(epochs=1, batch_size=8),
+        classifier,
+        spy,
+        state,
+        progress=progress,
+        after_step=ignore,
+    )
+
+    assert [8, 2, 2] == sizes
 
 
 def small_device(data: stages.Examples, *, trains: int, predicts: int) -> stages.Examples:

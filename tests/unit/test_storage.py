@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from job.errors import AccessError, FinetuneError, SettingsError, UnavailableError
+from job.errors import AccessError, DataError, FinetuneError, SettingsError, UnavailableError
 from job.storage import ObjectInfo, crc32c, open_store
 from job.storage.local import _told
 from job.storage.parallel import HELD_BYTES, HELD_OBJECTS, UNPACKED_BYTES, in_parallel
@@ -144,3 +144,32 @@ def test_what_a_disk_says_is_told_as_what_to_do(number: int, expected: type[Fine
     assert expected is type(told)
     assert "cannot write '/data/x': trouble" in told.message
     assert told.remedy
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "message"),
+    [(404, DataError, "there is no bucket gs://bucket"), (410, UnavailableError, "its session was lost 3 times: lost")],
+)
+def test_upload_sessions_that_stay_lost(
+    status: int, expected: type[FinetuneError], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large upload whose session is lost every time ends after three tries, and not after the whole retry time."""
+    from google.api_core.exceptions import from_http_status
+    from google.auth.credentials import AnonymousCredentials
+
+    from job.storage import RetryPolicy, gcs
+
+    uploads = []
+
+    def lose(*arguments: object) -> None:
+        uploads.append(arguments)
+        raise from_http_status(status, "lost")
+
+    monkeypatch.setattr(gcs, "_upload", lose)
+    monkeypatch.setattr(gcs, "MULTIPART_BYTES", 10)
+    retry = RetryPolicy(seconds=0.5, first_wait=0.001, longest_wait=0.001)
+    store = gcs.GoogleStore("bucket", "", AnonymousCredentials(), retry, endpoint="http://127.0.0.1:1")
+
+    with pytest.raises(expected, match=message):
+        store.write("large.bin", bytes(11))
+    assert 3 == len(uploads)

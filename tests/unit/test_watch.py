@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from job import errors, watch
+from job.progress import Event, Listener
+from job.replay import Replay
 from job.watch import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -197,3 +200,132 @@ def test_no_cluster(tmp_path: Path) -> None:
 
     assert 2 == done.returncode
     assert "KUBECONFIG" in done.stderr
+
+
+class Cluster:
+    """A cluster with one Job, as its API server would show it from look to look.
+
+    Args:
+        looks: the Job's conditions and its Pods. The first look stays until a log is read to its end, the last one
+            for ever.
+        logs: the lines of a Pod's log in each connection, (time, line). The last connection has all of them.
+    """
+
+    namespace = "pictures"
+
+    def __init__(
+        self,
+        *looks: tuple[list[dict[str, Any]], list[dict[str, Any]]],
+        logs: dict[str, list[list[tuple[str, str]]]] | None = None,
+    ) -> None:
+        self._looks = list(looks)
+        self._logs = logs or {}
+        self._is_read = False
+
+    def job(self, name: str) -> dict[str, Any]:
+        """Show the Job at the next look."""
+        if self._is_read and len(self._looks) > 1:
+            self._looks.pop(0)
+        return {"metadata": {"uid": "job", "name": name}, "spec": {}, "status": {"conditions": self._looks[0][0]}}
+
+    def pods(self, _: object) -> list[dict[str, Any]]:
+        """Show its Pods at that look."""
+        return self._looks[0][1]
+
+    def pod(self, name: str) -> dict[str, Any] | None:
+        """Show one of these."""
+        return next((one for one in self._looks[0][1] if one["metadata"]["name"] == name), None)
+
+    def warnings(self, _: object) -> list[str]:
+        """Warn of nothing."""
+        return []
+
+    def log_lines(self, pod: str, _: object = None) -> Iterator[tuple[str, str]]:
+        """Yield a log, as far as this connection lasts."""
+        connections = self._logs.get(pod, [[]])
+        if len(connections) > 1:
+            yield from connections.pop(0)
+        else:
+            yield from connections[0]
+            self._is_read = True
+
+
+def of_job(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Return a Pod with a name."""
+    return {"metadata": {"name": name, "uid": name}, "spec": {"nodeName": "n"}, **found}
+
+
+COMPLETE = [{"type": "Complete", "status": "True"}]
+FAILED = [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "exit code 3"}]
+RUNNING = of_job("p-1", pod(state={"running": {"startedAt": "2026-01-01T00:00:00Z"}}, phase="Running"))
+
+
+def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[Event]]:
+    """Follow the cluster's Job; return the exit code and the events."""
+    events: list[Event] = []
+
+    class Recorder(Listener):
+        def on_event(self, event: Event) -> None:
+            events.append(event)
+
+    monkeypatch.setattr(watch, "_INTERVAL", 0.01)
+    replay = Replay([Recorder()], phases=False)
+    code = watch._Job(cluster, "flowers", replay).follow()
+    replay.close()
+    return code, events
+
+
+def ended_pods(events: list[Event]) -> list[tuple[object, object]]:
+    """Return name and exit code of each Pod that has ended."""
+    return [(event.facts["pod"], event.facts["exit_code"]) for event in events if event.name == "pod.ended"]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "pods", "code"),
+    [
+        (COMPLETE, [ended(0)], 0),
+        (COMPLETE, [ended(75), ended(0)], 0),
+        (FAILED, [ended(3)], 3),
+        (FAILED, [ended(75), ended(1), ended(8)], 8),
+        (FAILED, [], 1),
+    ],
+)
+def test_job_that_has_ended(
+    conditions: list[dict[str, Any]], pods: list[dict[str, Any]], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Watch exits as the Job's last Pod did; with 1 where the Job failed and has no Pod."""
+    named = [of_job(f"p-{n}", found) for n, found in enumerate(pods, 1)]
+    exit_code, events = follow(Cluster((conditions, named)), monkeypatch)
+
+    assert code == exit_code
+    expected = [found["status"]["containerStatuses"][1]["state"]["terminated"]["exitCode"] for found in pods]
+    assert [(f"p-{n}", code) for n, code in enumerate(expected, 1)] == ended_pods(events)
+    assert ("job.completed" if conditions == COMPLETE else "job.failed") == events[-1].name
+
+
+def test_pod_that_was_evicted_and_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exit code of a Pod that no longer exists is read from its log; watch exits as the last Pod did."""
+    stopped = json.dumps({"message": "run.stopped", "severity": "INFO", "exit_code": 75})
+    cluster = Cluster(
+        ([], [RUNNING]),
+        ([], []),
+        (FAILED, [of_job("p-2", ended(3))]),
+        logs={"p-1": [[("2026-01-01T00:00:00Z", stopped)]]},
+    )
+    code, events = follow(cluster, monkeypatch)
+
+    assert 3 == code
+    assert [("p-1", 75), ("p-2", 3)] == ended_pods(events)
+
+
+def test_log_that_is_cut_repeats_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log whose connection is cut is read again, and no line is reported twice."""
+    lines = [(f"2026-01-01T00:00:0{n}Z", f"line {n}") for n in range(4)]
+    cluster = Cluster(
+        ([], [RUNNING]),
+        (COMPLETE, [of_job("p-1", ended(0))]),
+        logs={"p-1": [lines[:2], lines[:3], lines]},
+    )
+    _, events = follow(cluster, monkeypatch)
+
+    assert [line for _, line in lines] == [event.name for event in events if event.name.startswith("line")]
