@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from job import kube, log
 from job.bars import Bars
-from job.errors import DataError, FinetuneError, SettingsError, StoppedError, UnavailableError, exit_codes
+from job.errors import DataError, SettingsError, StoppedError, UnavailableError, all_errors, exit_codes
 from job.progress import LogListener
 from job.replay import Replay
 from job.sources import did_you_mean
@@ -124,12 +124,7 @@ def _follow_run(uri: str, replay: Replay) -> int:
     from job import storage
 
     store = storage.open_store(uri)
-    codes = {"Unexpected": FinetuneError.exit_code}
-    pending: list[type[FinetuneError]] = [FinetuneError]
-    while pending:
-        error = pending.pop()
-        codes[error.__name__.removesuffix("Error")] = error.exit_code
-        pending += error.__subclasses__()
+    codes = {error.reason: error.exit_code for error in all_errors()}
     last, changed = b"", time.monotonic()
     while True:
         if (found := store.read("status.json")) is None:

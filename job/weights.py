@@ -30,10 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import keras
+    from numpy.typing import NDArray
 
     from job.progress import Progress
-
-Array = np.ndarray[Any, Any]
 
 KNOWN = {
     ("MobileNetV2", 1.0, 224): "1df076336965135dbfbdba658e7ee9df5365f1c294b8a512437230e9120c2f5a",
@@ -90,7 +89,7 @@ def load_into(base_model: keras.Model, settings: config.ModelSettings, progress:
     return found
 
 
-def digest(arrays: Mapping[str, Array]) -> str:
+def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Return the SHA-256, in hexadecimal, over names, shapes and float32 bytes (little endian) of arrays.
 
     Args:
@@ -249,7 +248,7 @@ def _load(base_model: keras.Model, data: bytes, source: str) -> Provenance:
     return Provenance(source, seen, verified=seen in KNOWN.values())
 
 
-def _arrays(base_model: keras.Model) -> dict[str, Array]:
+def _arrays(base_model: keras.Model) -> dict[str, NDArray[Any]]:
     """Return ``layer/variable`` -> array."""
     return {f"{layer.name}/{one.name}": np.asarray(one) for layer in base_model.layers for one in layer.weights}
 

