@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-STOPPED = StoppedError.exit_code
+STOPPED = 75
 LEFT_BYTES = 3 * 2**30
 """GPU memory left to the run that must run out of it: enough for CUDA's own and a few images, not for a batch."""
 LARGE_BATCH = 256
