@@ -47,14 +47,20 @@ def test_what_is_watched(arguments: list[str], target: Target) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [([], "none"), (["a", "b"], "a, b"), (["a", "--namespce", "x"], "--namespace"), (["a", "-n"], "needs a value")],
+    [
+        ([], "required: JOB"),
+        (["a", "b"], "unrecognized arguments: b"),
+        (["a", "--namespce", "x"], "unrecognized arguments: --namespce x"),
+        (["a", "-n"], "expected one argument"),
+    ],
 )
 def test_mistakes(arguments: list[str], said: str) -> None:
-    """What cannot be watched is said, with the nearest flag."""
+    """What cannot be watched is refused, with the usage."""
     with pytest.raises(errors.SettingsError) as caught:
         watch.parse(arguments)
 
-    assert said.removeprefix("--") in caught.value.message
+    assert said in caught.value.message
+    assert "JOB [--namespace NAME]" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
