@@ -10,6 +10,8 @@ ARG BASE_IMAGE=python:3.13-slim-trixie
 
 # What is installed changes seldom: a stage of its own, so that a change of the sources repeats none of it.
 FROM ${BASE_IMAGE} AS dependencies
+# strip, which removes symbol tables: the last stage has no binutils.
+RUN apt-get update -q && apt-get install -qy --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PIP_ROOT_USER_ACTION=ignore
 
 # pip and what builds: beside the job's environment, which holds nothing but what the job needs.
@@ -33,6 +35,7 @@ RUN --mount=type=bind,source=requirements,target=/mnt/requirements \
 # note: unchecked, and with one order of sets: two builds give the same bytes
 RUN --mount=type=bind,source=scripts/slim_image.py,target=/mnt/slim_image.py \
     /opt/finetune/venv/bin/python -B /mnt/slim_image.py \
+    && find /opt/finetune/venv -name '*.so*' -type f -exec strip --strip-unneeded {} + \
     && PYTHONHASHSEED=0 /opt/finetune/venv/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
         /opt/finetune/venv/lib
 
