@@ -10,6 +10,8 @@ ARG BASE_IMAGE=python:3.13-slim-trixie
 
 # What is installed changes seldom: a stage of its own, so that a change of the sources repeats none of it.
 FROM ${BASE_IMAGE} AS dependencies
+# strip, which removes symbol tables: the last stage has no binutils.
+RUN apt-get update -q && apt-get install -qy --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PIP_ROOT_USER_ACTION=ignore
 
 # pip and what builds: beside the job's environment, which holds nothing but what the job needs.
@@ -29,10 +31,17 @@ RUN --mount=type=bind,source=requirements,target=/mnt/requirements \
     /opt/build/bin/pip --python /opt/finetune/venv/bin/python install --quiet --no-compile \
         --require-hashes --requirement /mnt/requirements/${ACCELERATOR}.txt
 
-# What no run needs goes; what Python would compile at each start, since it can write nowhere, is compiled once.
+# What no run needs is removed: what compilers read (headers, static libraries, libclang, libnvvm, nvrtc's second copies;
+# XLA needs ptxas and libdevice alone), libraries of CUDA that TensorFlow does not use (cusolverMg is for several GPUs),
+# the Kubernetes client for asyncio, the packages' own tests, types, symbol tables. Metadata stay, for the bill of
+# materials. What Python would compile at each start, since it can write nowhere, is compiled once.
 # note: unchecked, and with one order of sets: two builds give the same bytes
-RUN --mount=type=bind,source=scripts/slim_image.py,target=/mnt/slim_image.py \
-    /opt/finetune/venv/bin/python -B /mnt/slim_image.py \
+RUN cd /opt/finetune/venv/lib/python3*/site-packages \
+    && rm -rf tensorflow/include clang kubernetes/aio nvidia/*/include nvidia/cuda_nvcc/nvvm/lib64 \
+        nvidia/cuda_nvrtc/lib/*.alt.so* nvidia/cublas/lib/libnvblas.so* nvidia/cufft/lib/libcufftw.so* \
+        nvidia/cusolver/lib/libcusolverMg.so* \
+    && find . \( -type d -name tests -o -name '*.pyi' -o -name '*.a' \) -prune -exec rm -rf {} + \
+    && find . -name '*.so*' -type f -exec strip --strip-unneeded {} + \
     && PYTHONHASHSEED=0 /opt/finetune/venv/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
         /opt/finetune/venv/lib
 

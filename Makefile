@@ -9,7 +9,7 @@ COMMA := ,
 # every file here proves a claim and refreshes its own section of benchmarks/RESULTS.md
 CLAIMS := $(filter-out harness plain_keras gpu_check,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test unit lint format lock bench gpu-check soak readme clean chart k8s cluster image image-gpu build-image
+.PHONY: help demo test unit lint format lock bench gpu-check soak clean generated cluster image image-gpu build-image
 
 help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -61,13 +61,10 @@ $(GPU_VENV)/.locked: requirements/gpu.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
 	touch $@
 
-chart: $(INSTALLED)  ## write what in helm/ follows from the job's settings and exit codes
-	$(BIN)/python scripts/generate_chart.py
-
 HELM ?= helm# which helm renders the manifests
 
-k8s: chart  ## write the plain manifests in k8s/ from the chart (HELM=/path/to/helm)
-	$(BIN)/python scripts/generate_chart.py --k8s --helm $(HELM)
+generated: $(INSTALLED)  ## write every file that follows from the code: tables, helm/, k8s/ (HELM=/path/to/helm)
+	$(BIN)/python scripts/generate.py --helm $(HELM)
 
 cluster: $(INSTALLED)  ## the tests on a real Kubernetes: that of KUBECONFIG, or one that is started for them
 	$(BIN)/python -m pytest tests/cluster
@@ -91,9 +88,6 @@ build-image:
 
 soak: $(INSTALLED)  ## kill runs a hundred times at random moments; every one must end in the same bits
 	$(BIN)/python scripts/soak.py --kills 100
-
-readme: $(INSTALLED)  ## write the README's tables that have their source in the code
-	$(BIN)/python scripts/generate_readme.py
 
 clean:  ## remove all that was made here
 	rm -rf $(VENV) build dist finetune-demo htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

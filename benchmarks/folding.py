@@ -23,13 +23,13 @@ from job import config, device
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from job.model import Classifier
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 WARM_UP = 3
-
-Array = np.ndarray[Any, Any]
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
     harness.record("Folded equals plain", ["", "relative difference, or ratio", "reach"], rows)
 
 
-def pictures(options: argparse.Namespace) -> tuple[Array, Array]:
+def pictures(options: argparse.Namespace) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return pixels, uint8 [images, size, size, 3], and labels, int32 [images], taken from the classes in turn."""
     from job import decode, images
 
@@ -100,7 +100,7 @@ def create(settings: config.Settings) -> tuple[Classifier, dict[str, Callable[..
     return classifier, {"plain": logits_of(classifier.base_model), "folded": logits_of(folded)}
 
 
-def compare(settings: config.Settings, pixels: Array, labels: Array) -> dict[str, float]:
+def compare(settings: config.Settings, pixels: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
     """Return the relative differences in float64: of the logits, and of each variable's gradient by its path."""
     import keras
     import tensorflow as tf
@@ -122,7 +122,7 @@ def compare(settings: config.Settings, pixels: Array, labels: Array) -> dict[str
 
 
 def speed(
-    settings: config.Settings, pixels: Array, labels: Array, rounds: int
+    settings: config.Settings, pixels: NDArray[Any], labels: NDArray[Any], rounds: int
 ) -> dict[str, tuple[list[float], list[float]]]:
     """Return the seconds of each forward pass and each training step: (plain, folded)."""
     import keras

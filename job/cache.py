@@ -30,9 +30,10 @@ from job import errors, log, storage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from numpy.typing import NDArray
+
     from job.config import CacheSettings
 
-Array = np.ndarray[Any, Any]
 Part = Literal["encoded", "features", "pixels"]
 
 EXPORT_BYTES = 128 * 2**20
@@ -156,7 +157,7 @@ class Cache:
         """Return an image's encoded bytes; None where they are not there, or not as they were written."""
         return self._encoded.get(row)
 
-    def has_encoded(self, rows: Array) -> Array:
+    def has_encoded(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return of which rows the encoded bytes are there, bool [n]. Nothing is read: they may be damaged."""
         return self._encoded.has(rows)
 
@@ -256,7 +257,7 @@ class Rows:
         self._checksums = np.zeros(rows, "<u4")  # note: 0 is a row that was not written
         self._checksums[: len(found) // 4] = np.frombuffer(found[: len(found) // 4 * 4], "<u4")
 
-    def __setitem__(self, rows: slice, values: Array) -> None:
+    def __setitem__(self, rows: slice, values: NDArray[Any]) -> None:
         """Write consecutive rows.
 
         Raises:
@@ -273,7 +274,7 @@ class Rows:
         except OSError as error:
             raise _unwritable(self._path, error) from error
 
-    def __getitem__(self, rows: Array) -> Array:
+    def __getitem__(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return the rows, [n, …], in the order given.
 
         Raises:
@@ -287,7 +288,7 @@ class Rows:
             )
         return values
 
-    def read(self, rows: Array) -> tuple[Array, Array]:
+    def read(self, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the rows, [n, …], in the order given, and which of them are as they were written, bool [n]."""
         values = np.zeros((len(rows), *self._shape), self._dtype)
         whole = np.ones(len(rows), bool)
@@ -334,8 +335,8 @@ class _Encoded:
         self._end = int((found["offset"] + found["length"]).max(initial=0))
         self.size = int(self._length.sum(dtype=np.int64))
 
-    def has(self, rows: Array) -> Array:
-        present: Array = self._length[rows] > 0
+    def has(self, rows: NDArray[Any]) -> NDArray[Any]:
+        present: NDArray[Any] = self._length[rows] > 0
         return present
 
     def put(self, row: int, data: bytes, room: int) -> bool:
@@ -391,12 +392,12 @@ def _checksum(data: bytes) -> int:
     return storage.crc32c(data) or 1
 
 
-def _records(data: bytes) -> Array:
+def _records(data: bytes) -> NDArray[Any]:
     """Return the records that are as they were written. A process killed there leaves zeros, or a part of one."""
     found = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
     starts = range(0, found.nbytes, RECORD.itemsize)
     checksums = (_record_checksum(data[start : start + RECORD.itemsize]) for start in starts)
-    whole: Array = found[np.fromiter(checksums, np.uint32, len(found)) == found["record_crc32c"]]
+    whole: NDArray[Any] = found[np.fromiter(checksums, np.uint32, len(found)) == found["record_crc32c"]]
     return whole
 
 

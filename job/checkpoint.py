@@ -37,7 +37,9 @@ from job.state import TrainingState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from job.state import Array, Arrays
+    from numpy.typing import NDArray
+
+    from job.state import Arrays
     from job.storage import Store
 
 Document = dict[str, Any]
@@ -60,7 +62,7 @@ class Data:
     """
 
     listed: Manifest
-    usable: Array
+    usable: NDArray[Any]
     quarantined: list[Quarantined]
 
 

@@ -148,8 +148,7 @@ def _run(loaded: config.Loaded, progress: Progress) -> int:
 
 
 def _stalled(progress: Progress, error: StallError) -> None:
-    facts = {"reason": error.reason, "message": error.message, "remedy": error.remedy, "exit_code": error.exit_code}
-    progress.event("run.failed", severity="error", **facts)
+    progress.event("run.failed", severity="error", **error.facts)
 
 
 def _summary(settings: config.ModelSettings, progress: Progress) -> int:

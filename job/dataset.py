@@ -20,10 +20,10 @@ from job.manifest import Manifest, Quarantined
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
     from job.cache import Cache
     from job.progress import Progress
-
-Array = np.ndarray[Any, Any]
 
 RANGE = 32
 """Rows of the manifest decoded and fed to the base model together. A part of the recipe: the bits of a feature depend
@@ -56,7 +56,7 @@ class Dataset:
         image_size: int,
         max_pixels: int,
         threads: int,
-        wanted: Array | None = None,
+        wanted: NDArray[Any] | None = None,
         user_project: str = "",
     ) -> None:
         self.manifest = manifest
@@ -71,7 +71,7 @@ class Dataset:
         self._user_project = user_project or None
         self._pool = ThreadPoolExecutor(threads, "decode")
 
-    def ingest(self, progress: Progress) -> Iterator[tuple[slice, Array]]:
+    def ingest(self, progress: Progress) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Download, check and decode every image; yield each range of rows as soon as it is complete.
 
         A generator: the pass is done when it is exhausted. An image that cannot be used leaves zeros behind.
@@ -84,7 +84,7 @@ class Dataset:
             errors.UnavailableError: the store did not answer, after all retries.
         """
         count = len(self.manifest)
-        ranges: dict[int, Array] = {}
+        ranges: dict[int, NDArray[Any]] = {}
         starts, images = np.unique(np.flatnonzero(self._wanted) // RANGE * RANGE, return_counts=True)
         missing = dict(zip(starts.tolist(), images.tolist(), strict=True))
         with progress.phase("ingest", int(self._wanted.sum()), "images") as phase:
@@ -123,7 +123,7 @@ class Dataset:
         self._cache.put_encoded(row, fetched)
         return fetched
 
-    def pixels(self, rows: Array) -> Array:
+    def pixels(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return the pixels of the rows, uint8 [n, image_size, image_size, 3]: kept ones, or decoded again."""
         if self._cache.pixels is None:
             return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
@@ -137,7 +137,7 @@ class Dataset:
         starts = np.unique(np.flatnonzero(self.usable) // RANGE * RANGE).tolist()
         return [slice(start, min(start + RANGE, len(self.manifest))) for start in starts]
 
-    def range_pixels(self, rows: slice) -> Array:
+    def range_pixels(self, rows: slice) -> NDArray[Any]:
         """Return the pixels of a range as `ingest` yields them: uint8 [RANGE, image_size, image_size, 3]."""
         usable = rows.start + np.flatnonzero(self.usable[rows])
         pixels = np.zeros((RANGE, self.image_size, self.image_size, 3), np.uint8)
@@ -163,11 +163,11 @@ class Dataset:
         wanted = start + np.flatnonzero(self._wanted[rows])
         return bool(self._cache.has_encoded(wanted).all()) and self._cache.has(rows)
 
-    def _decoded(self, rows: Array) -> Iterator[tuple[int, Array | None]]:
+    def _decoded(self, rows: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any] | None]]:
         """Yield each of the rows once, in any order, with its pixels, or None where the image cannot be used."""
         # note: enough to keep every thread busy while the caller computes, and few enough to bound the memory
         limit = 4 * self._threads + RANGE
-        pending: deque[tuple[int, Future[Array]]] = deque()
+        pending: deque[tuple[int, Future[NDArray[Any]]]] = deque()
         for row, data, is_kept in self._encoded(rows):
             pending.append((row, self._pool.submit(self._take, row, data, is_kept=is_kept)))
             while len(pending) > limit or (pending and pending[0][1].done()):
@@ -175,7 +175,7 @@ class Dataset:
         while pending:
             yield self._outcome(*pending.popleft())
 
-    def _encoded(self, rows: Array) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
+    def _encoded(self, rows: NDArray[Any]) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
         """Yield the bytes of each row, about in their order, and whether an earlier start has left them here.
 
         What is here and what each store gives comes from whichever is furthest behind, so that few ranges are
@@ -196,7 +196,7 @@ class Dataset:
             if taken + 1 < len(own):
                 heapq.heappush(behind, (int(own[taken + 1]), taken + 1, n))
 
-    def _kept(self, rows: Array) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
+    def _kept(self, rows: NDArray[Any]) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
         """Yield the bytes of rows that an earlier start has left here, and soon after, read again, damaged ones."""
         for start in range(0, len(rows), RANGE):
             damaged = []
@@ -211,7 +211,7 @@ class Dataset:
             for row, fetched in self._fetched(np.array(damaged, np.intp)):
                 yield row, fetched, False
 
-    def _fetched(self, rows: Array) -> Iterator[tuple[int, bytes | storage.LostObject]]:
+    def _fetched(self, rows: NDArray[Any]) -> Iterator[tuple[int, bytes | storage.LostObject]]:
         """Yield what the stores give for each row, as it arrives."""
         for root in np.unique(self.manifest.root[rows]):
             of_root = rows[self.manifest.root[rows] == root]
@@ -219,7 +219,7 @@ class Dataset:
             for index, data in store.read_many(_Objects(self.manifest, of_root)):
                 yield int(of_root[index]), data
 
-    def _take(self, row: int, data: bytes | storage.LostObject, *, is_kept: bool) -> Array:
+    def _take(self, row: int, data: bytes | storage.LostObject, *, is_kept: bool) -> NDArray[Any]:
         """Check and decode one image, and keep its bytes. Runs in a thread of the pool."""
         if isinstance(data, storage.LostObject):
             raise images.UnreadableImage(data.reason, _since_listed(data))
@@ -229,7 +229,7 @@ class Dataset:
             self._cache.put_encoded(row, data)
         return pixels
 
-    def _outcome(self, row: int, future: Future[Array]) -> tuple[int, Array | None]:
+    def _outcome(self, row: int, future: Future[NDArray[Any]]) -> tuple[int, NDArray[Any] | None]:
         try:
             return row, future.result()
         except images.UnreadableImage as error:
@@ -242,7 +242,7 @@ class Dataset:
             self.quarantined.append(image)
             return row, None
 
-    def _decode_again(self, row: int) -> Array:
+    def _decode_again(self, row: int) -> NDArray[Any]:
         data = self.encoded(row)
         return decode.decode_image(data, images.read_header(data, max_pixels=self._max_pixels), self.image_size)
 
@@ -261,7 +261,7 @@ def _gone(uri: str, detail: str) -> errors.DataError:
 class _Objects(Sequence[storage.ObjectInfo]):
     """Rows of a manifest as what a store reads, each made when it is asked for: a list of them would be large."""
 
-    def __init__(self, manifest: Manifest, rows: Array) -> None:
+    def __init__(self, manifest: Manifest, rows: NDArray[Any]) -> None:
         self._manifest = manifest
         self._rows = rows
 

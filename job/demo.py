@@ -23,6 +23,8 @@ from job.errors import AccessError, GateError, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from numpy.typing import NDArray
+
 COUNT = 320
 """Pictures: enough for 8 steps an epoch, few enough for a demo of less than three minutes on two cores."""
 
@@ -37,7 +39,6 @@ _INPUT, _OUTPUT = "gs://demo-pictures", "gs://demo-trained"
 _SCALE = 2  # shapes are drawn larger and then reduced: Pillow's polygons have hard edges
 
 Random = np.random.Generator
-Array = np.ndarray[Any, Any]
 
 
 def draw(folder: Path, *, count: int = COUNT, seed: int = 7) -> None:
@@ -46,7 +47,7 @@ def draw(folder: Path, *, count: int = COUNT, seed: int = 7) -> None:
     The same seed gives the same bytes, as long as NumPy and Pillow stay the same: each picture depends on the seed, its
     class and its number alone.
     """
-    outlines: dict[str, Callable[[Random], Array]] = {"flowers": _flower, "gears": _gear}
+    outlines: dict[str, Callable[[Random], NDArray[Any]]] = {"flowers": _flower, "gears": _gear}
     for code, (label, outline) in enumerate(outlines.items()):
         (folder / label).mkdir(parents=True)
         for number in range(count // 2):
@@ -172,28 +173,30 @@ def _report() -> str:
     )
 
 
-def _flower(random: Random) -> Array:
+def _flower(random: Random) -> NDArray[Any]:
     """Return the outline of a flower with 5 to 8 round petals: float64 [points, 2] in the unit circle."""
     petals, depth = random.integers(5, 9), random.uniform(0.2, 0.4)
     angle = np.linspace(0, 2 * np.pi, 240, endpoint=False)
     radius = 1 - depth * (1 - np.abs(np.cos(petals * angle / 2)))
-    return radius[:, None] * _direction(angle)
+    points: NDArray[np.float64] = radius[:, None] * _direction(angle)
+    return points
 
 
-def _gear(random: Random) -> Array:
+def _gear(random: Random) -> NDArray[Any]:
     """Return the outline of a gear with 6 to 10 square teeth: float64 [points, 2] in the unit circle."""
     teeth, depth = random.integers(6, 11), random.uniform(0.2, 0.4)
     corners = np.add.outer(np.arange(teeth), [0.0, 0.25, 0.35, 0.75, 0.85]).ravel()
     radius = 1 - depth * np.tile([1, 1, 0, 0, 1], teeth)
-    return radius[:, None] * _direction(2 * np.pi * corners / teeth)
+    points: NDArray[np.float64] = radius[:, None] * _direction(2 * np.pi * corners / teeth)
+    return points
 
 
-def _direction(angle: Array | float) -> Array:
+def _direction(angle: NDArray[Any] | float) -> NDArray[Any]:
     """Return the points of the unit circle at these angles: float64 [angles, 2]."""
     return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
 
 
-def _picture(random: Random, outline: Callable[[Random], Array]) -> Image.Image:
+def _picture(random: Random, outline: Callable[[Random], NDArray[Any]]) -> Image.Image:
     """Return a picture of one such shape: somewhere, turned, seen at an angle, among other things."""
     longest = int(random.integers(130, 261))
     width, height = random.permutation((longest, int(longest * random.uniform(2 / 3, 1)))).tolist()
@@ -219,7 +222,7 @@ def _picture(random: Random, outline: Callable[[Random], Array]) -> Image.Image:
     return Image.fromarray(np.clip(np.asarray(image) + grain, 0, 255).astype(np.uint8))
 
 
-def _background(random: Random, width: int, height: int) -> tuple[Array, Image.Image]:
+def _background(random: Random, width: int, height: int) -> tuple[NDArray[Any], Image.Image]:
     """Return the mean colour of a cloudy background, float64 [3], and the background in the size of drawing."""
     colours = random.uniform(30, 225, (2, 3))
     clouds = Image.fromarray(random.integers(0, 256, random.integers(2, 7, 2), np.uint8))
@@ -245,7 +248,7 @@ def _clutter(random: Random, canvas: ImageDraw.ImageDraw, width: int, height: in
 
 def _polygon(
     canvas: ImageDraw.ImageDraw,
-    points: Array,
+    points: NDArray[Any],
     fill: tuple[int, ...] | None,
     *,
     edge: tuple[int, ...] | None = None,
@@ -256,13 +259,13 @@ def _polygon(
     canvas.polygon(corners, fill, edge, width=max(1, round(width * _SCALE)))
 
 
-def _turn(random: Random) -> Array:
+def _turn(random: Random) -> NDArray[Any]:
     """Return a rotation: float64 [2, 2]."""
     cosine, sine = _direction(random.uniform(0, 2 * np.pi))
     return np.array([[cosine, -sine], [sine, cosine]])
 
 
-def _colour_beside(random: Random, other: Array) -> tuple[int, ...]:
+def _colour_beside(random: Random, other: NDArray[Any]) -> tuple[int, ...]:
     """Return a colour that stands out against another one in brightness."""
     while True:
         colour = random.integers(0, 256, 3)

@@ -14,8 +14,7 @@ from job.errors import DeviceError
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-Array = np.ndarray[Any, Any]
+    from numpy.typing import NDArray
 
 _OUTPUTS = ("result", "gradient for the input", "gradient for the kernel")
 _TOLERANCE = 0.25
@@ -35,11 +34,11 @@ class Case(NamedTuple):
 
     name: str
     depthwise: bool
-    inputs: Array
-    kernel: Array
-    upstream: Array
+    inputs: NDArray[Any]
+    kernel: NDArray[Any]
+    upstream: NDArray[Any]
 
-    def expected(self) -> tuple[Array, Array, Array]:
+    def expected(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Return the result and the gradients for input and kernel, float64, computed by NumPy from the definition."""
         output = "c" if self.depthwise else "o"
         of_kernel = "abc" if self.depthwise else "abco"
@@ -88,7 +87,7 @@ def cases() -> tuple[Case, Case]:
     """
     draw = np.random.default_rng(0)
 
-    def integers(*shape: int) -> Array:
+    def integers(*shape: int) -> NDArray[Any]:
         return draw.integers(-1, 2, shape).astype(np.float64)
 
     maps, more_maps = (2, 8, 8, 8), (2, 8, 8, 16)
@@ -147,7 +146,7 @@ def _first_line(error: tf.errors.OpError) -> str:
     return str(error.message).strip().partition("\n")[0]
 
 
-def _windows(maps: Array) -> Array:
+def _windows(maps: NDArray[Any]) -> NDArray[Any]:
     """Return the zero-padded 3 x 3 window around each pixel, [n, h, w, c, 3, 3], of maps [n, h, w, c]."""
     padded = np.pad(maps, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))

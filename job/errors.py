@@ -1,24 +1,29 @@
 """Every way a run can end, and the exit code of each.
 
-    FinetuneError                    1   unexpected; also any exception that is not one of these
-    ├── SettingsError                2   the settings are wrong
-    ├── DataError                    3   the data are wrong, or not there
-    ├── DeviceError                  4   no usable GPU where one is required
-    ├── AccessError                  5   no permission, or no credentials after a minute of retries
-    ├── GateError                    6   published, but the quality gate failed
-    ├── NotFiniteError               7   the loss is not finite
-    ├── DeviceMemoryError            8   out of memory at the smallest batch
-    ├── InvariantError               9   the recipe was not followed: a fault of this program
-    ├── UnavailableError            20   storage or network, after all retries
-    │   └── StallError              20   no progress for too long
-    └── StoppedError                75   stopped by a signal, or superseded; the state is saved
+    FinetuneError                  also any exception that is not one of these
+    ├── SettingsError              raised before anything is read or written
+    ├── DataError
+    ├── DeviceError
+    ├── AccessError
+    ├── GateError
+    ├── NotFiniteError
+    ├── DeviceMemoryError
+    ├── InvariantError             the recipe was not followed: a bug in finetune
+    ├── UnavailableError
+    │   └── StallError
+    └── StoppedError
 
-Match on the types, never on the text of a message. The chart's podFailurePolicy is generated from this tree.
+Each class has its exit code, meaning and what the Kubernetes Job does about it. The tables in README.md and
+docs/operations.md and the chart's podFailurePolicy are generated from them. Match on the types, never on the text of a
+message.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
+
+REPORT = "this is a bug in finetune: please report it with the log and the run's config.json"
+"""The remedy where nothing that a user does would help."""
 
 JobAction = Literal["Complete", "Count", "FailJob", "Ignore"]
 """What the Kubernetes Job does about an exit code, in the words of podFailurePolicy (Complete: it is not a failure)."""
@@ -32,9 +37,14 @@ class FinetuneError(Exception):
         remedy: what the user can do about it.
     """
 
+    reason: ClassVar[str] = "Unexpected"
+    """The error's name as one CamelCase word, as Kubernetes writes reasons: ``DataError`` is ``Data``."""
     exit_code: ClassVar[int] = 1
     meaning: ClassVar[str] = "unexpected"
     job_action: ClassVar[JobAction] = "Count"
+
+    def __init_subclass__(cls) -> None:
+        cls.reason = cls.__name__.removesuffix("Error")
 
     def __init__(self, message: str, *, remedy: str) -> None:
         super().__init__(message)
@@ -42,9 +52,9 @@ class FinetuneError(Exception):
         self.remedy = remedy
 
     @property
-    def reason(self) -> str:
-        """The error's name as one CamelCase word, as Kubernetes writes reasons: ``DataError`` is ``Data``."""
-        return type(self).__name__.removesuffix("Error")
+    def facts(self) -> dict[str, object]:
+        """What the log, status.json and the termination message say of it."""
+        return {"reason": self.reason, "message": self.message, "remedy": self.remedy, "exit_code": self.exit_code}
 
 
 class SettingsError(FinetuneError):
@@ -131,12 +141,17 @@ class StoppedError(FinetuneError):
     job_action = "Ignore"
 
 
+def all_errors() -> list[type[FinetuneError]]:
+    """Return every class of the tree, each before its subclasses."""
+    found: list[type[FinetuneError]] = [FinetuneError]
+    for error in found:
+        found += error.__subclasses__()
+    return found
+
+
 def exit_codes() -> dict[int, tuple[str, JobAction]]:
-    """Return code -> (meaning, what the Job does), ascending: the one source of the table in the README."""
+    """Return code -> (meaning, what the Job does), ascending."""
     codes: dict[int, tuple[str, JobAction]] = {0: ("published, or already published", "Complete")}
-    pending: list[type[FinetuneError]] = [FinetuneError]
-    while pending:
-        error = pending.pop()
+    for error in all_errors():
         codes.setdefault(error.exit_code, (error.meaning, error.job_action))
-        pending += error.__subclasses__()
     return dict(sorted(codes.items()))

@@ -11,10 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from job import split, stages
+from job.dataset import RANGE
 from job.state import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from job.dataset import Dataset
     from job.manifest import Manifest
@@ -22,8 +25,6 @@ if TYPE_CHECKING:
     from job.progress import Progress
     from job.stages import Examples
     from job.state import EpochResult, TrainingState
-
-Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,8 @@ class Scores:
     """
 
     split: str
-    rows: Array
-    probabilities: Array
+    rows: NDArray[Any]
+    probabilities: NDArray[Any]
     loss: float
     accuracy: float
 
@@ -49,12 +50,12 @@ class Scores:
         return {"accuracy": self.accuracy, "loss": self.loss, "images": len(self.rows)}
 
 
-BATCH = 32
-"""Images scored at a time."""
-
-
 def score(
-    classifier: Classifier, examples: Examples, rows_of: dict[str, Array], state: TrainingState, progress: Progress
+    classifier: Classifier,
+    examples: Examples,
+    rows_of: dict[str, NDArray[Any]],
+    state: TrainingState,
+    progress: Progress,
 ) -> dict[str, Scores]:
     """Score the held-out images: the validation side, and the test side where it has any.
 
@@ -69,7 +70,7 @@ def score(
     for side in ("validation", "test"):
         if len(rows := rows_of[side]):
             with progress.phase(f"evaluate {side}", len(rows), "images") as phase:
-                logits = stages.predict(examples, rows, BATCH, state, progress, phase.advance)
+                logits = stages.predict(examples, rows, RANGE, state, progress, phase.advance)
             loss, accuracy = stages.measure(classifier, logits, examples.labels[rows])
             with tf.device("CPU:0"):  # a GPU may not hold the logits of all images
                 probabilities = classifier.probabilities(tf.constant(logits)).numpy()
@@ -77,7 +78,7 @@ def score(
     return scores
 
 
-def held_out(scores: dict[str, Scores], images: Dataset, most: int) -> tuple[Iterator[bytes], Array]:
+def held_out(scores: dict[str, Scores], images: Dataset, most: int) -> tuple[Iterator[bytes], NDArray[Any]]:
     """Return the bytes and the probabilities, float32 [n, labels], of at most `most` scored images, in hash order.
 
     The bytes are read one by one, since all of them may be more than memory holds.

@@ -22,15 +22,15 @@ import numpy as np
 import tensorflow as tf
 
 from job import config, decode, errors, folding
-from job.invariants import REMEDY
+from job.dataset import RANGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from job.model import Classifier
+    from numpy.typing import NDArray
 
-Array = np.ndarray[Any, Any]
+    from job.model import Classifier
 
 TOLERANCE = 1e-3
 """How far a probability of the exported model, computed on the CPU, may differ from the run's own: both are float32."""
@@ -91,7 +91,7 @@ class Scorer:
     def __init__(self) -> None:
         # note: no GPU for the child, which could not have the memory that this process holds
         environment = config.child_environment(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
-        command = [sys.executable, "-m", "job.scorer"]
+        command = [sys.executable, "-m", "job.scorer", str(RANGE)]
         self._errors = TemporaryFile()  # noqa: SIM115 (closed with the context)
         self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
@@ -111,7 +111,7 @@ class Scorer:
         self._child.stdout.close()
         self._errors.close()
 
-    def probabilities(self, saved_model: Path, encoded: Iterable[bytes]) -> Array:
+    def probabilities(self, saved_model: Path, encoded: Iterable[bytes]) -> NDArray[Any]:
         """Return the model's answers for encoded images: float32 [n, labels]. It can be asked once.
 
         Raises:
@@ -128,12 +128,12 @@ class Scorer:
             raise errors.InvariantError(
                 f"the exported model cannot be loaded and run in a fresh process (exit {self._child.returncode}): "
                 f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
-                remedy=REMEDY,
+                remedy=errors.REPORT,
             )
         return np.asarray(np.load(io.BytesIO(answers), allow_pickle=False))
 
 
-def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: Array) -> dict[str, Any]:
+def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: NDArray[Any]) -> dict[str, Any]:
     """Compare the exported SavedModel's answers for encoded images with the run's own.
 
     Args:
@@ -158,6 +158,6 @@ def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities
         raise errors.InvariantError(
             f"the exported model answers differently: probabilities differ by up to {difference:g}, expected at most "
             f"{TOLERANCE:g}; {flipped} of {len(probabilities)} images get another label",
-            remedy=REMEDY,
+            remedy=errors.REPORT,
         )
     return {"images": len(probabilities), "max_difference": difference, "tolerance": TOLERANCE}

@@ -17,13 +17,13 @@ from job.dataset import RANGE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from numpy.typing import NDArray
+
     from job.cache import Cache
     from job.dataset import Dataset
     from job.model import Classifier
     from job.progress import Progress
     from job.state import TrainingState
-
-Array = np.ndarray[Any, Any]
 
 
 def extract(classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState, progress: Progress) -> None:
@@ -50,10 +50,10 @@ def extract(classifier: Classifier, images: Dataset, cache: Cache, state: Traini
         cache.forget_features(part)
         progress.event("features.batch_halved", severity="warning", feature_batch=part)
 
-    def in_parts(pixels: Array, part: int) -> Array:
+    def in_parts(pixels: NDArray[Any], part: int) -> NDArray[Any]:
         return np.concatenate([forward(pixels[n : n + part]).numpy() for n in range(0, len(pixels), part)])
 
-    def write(rows: slice, pixels: Array) -> None:
+    def write(rows: slice, pixels: NDArray[Any]) -> None:
         features = memory.halve_until_it_fits(
             lambda part: in_parts(pixels, part),
             state.feature_batch or RANGE,
@@ -71,13 +71,13 @@ def extract(classifier: Classifier, images: Dataset, cache: Cache, state: Traini
                 phase.advance()
 
 
-def _compile(classifier: Classifier, part: int) -> Callable[[Array], tf.Tensor]:
+def _compile(classifier: Classifier, part: int) -> Callable[[NDArray[Any]], tf.Tensor]:
     """Return the forward pass of exactly `part` images: uint8 [part, size, size, 3] -> float32 [part, feature_size].
 
     One shape for all parts, so that the bits of a feature do not depend on how many images there are.
     """
     signature = tf.TensorSpec((part, classifier.image_size, classifier.image_size, 3), tf.uint8)
-    compiled: Callable[[Array], tf.Tensor] = tf.function(
+    compiled: Callable[[NDArray[Any]], tf.Tensor] = tf.function(
         classifier.features, input_signature=[signature], autograph=False
     )
     return compiled

@@ -7,7 +7,7 @@ in the variables themselves, and not in the flags.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
     from job.model import Classifier
     from job.state import StageName
-
-Array = np.ndarray[Any, Any]
-
-REMEDY = "this is a fault of the job, not of your data: please report it with this message and the run's config.json"
 
 
 class StageInvariants:
@@ -47,7 +43,7 @@ class StageInvariants:
             raise errors.InvariantError(
                 f"{stage} must train {len(expected)} variables, and the model has {len(trainable)} trainable ones; "
                 f"first difference: {min(trainable ^ expected)}",
-                remedy=REMEDY,
+                remedy=errors.REPORT,
             )
         self._normalization = normalization
         self._frozen = everything - expected
@@ -73,13 +69,13 @@ class StageInvariants:
             raise errors.InvariantError(
                 f"{what} variable changed in {self._stage}: expected {path} bit-equal before and after, "
                 f"and it moved by up to {difference:g} ({len(broken)} such variables)",
-                remedy=REMEDY,
+                remedy=errors.REPORT,
             )
         if whole and self._classifier.pretrained and self._trained_backbone and not changed & self._trained_backbone:
             raise errors.InvariantError(
                 f"{self._stage} must train the base model, and none of its {len(self._trained_backbone)} "
                 "trainable variables moved",
-                remedy=REMEDY,
+                remedy=errors.REPORT,
             )
 
 

@@ -212,46 +212,26 @@ class Cluster:
             pod: the Pod's name.
             since_seconds: how far to go back; None: to the beginning.
         """
-        more = {} if since_seconds is None else {"since_seconds": since_seconds}
-        response = self._call(
-            self._core.read_namespaced_pod_log,
-            pod,
-            self.namespace,
-            container=CONTAINER,
-            follow=True,
-            timestamps=True,
-            _preload_content=False,
-            **more,
-        )
-        rest = b""
-        for chunk in response.stream(amt=None):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                when, _, text = line.decode("utf-8", "replace").partition(" ")
-                yield when, text
+        from kubernetes.watch import Watch
 
-    def _get(self, method: Callable[..., Any], *args: str, **kwargs: Any) -> Object | None:
-        from kubernetes.client import ApiException
+        since = {} if since_seconds is None else {"since_seconds": since_seconds}
+        method = self._core.read_namespaced_pod_log
+        for line in Watch().stream(method, pod, self.namespace, container=CONTAINER, timestamps=True, **since):
+            when, _, text = line.partition(" ")
+            yield when, text
 
-        try:
-            found = self._call(method, *args, _request_timeout=_TIMEOUT, **kwargs)
-        except ApiException as error:
-            if error.status == 404:  # not found
-                return None
-            raise
-        return dict(self._api.sanitize_for_serialization(found))
-
-    def _call(self, method: Callable[..., Any], *args: str, **kwargs: Any) -> Any:
+    def _get(self, method: Callable[..., Any], *args: str, **kwargs: str) -> Object | None:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
+        remedy = "look at kubectl cluster-info"
         try:
-            return method(*args, **kwargs)
+            found = method(*args, _request_timeout=_TIMEOUT, **kwargs)
         except HTTPError as error:
-            raise UnavailableError(
-                f"the API server does not answer: {error}", remedy="look at kubectl cluster-info"
-            ) from error
+            raise UnavailableError(f"the API server does not answer: {error}", remedy=remedy) from error
         except ApiException as error:
+            if error.status == 404:  # not found
+                return None
             if error.status in (401, 403):
                 raise AccessError(
                     f"the API server refuses: {error.status} {error.reason}: {_said(error)}",
@@ -259,9 +239,10 @@ class Cluster:
                 ) from error
             if error.status in (429, 500, 502, 503, 504):
                 raise UnavailableError(
-                    f"the API server answers {error.status} {error.reason}", remedy="look at kubectl cluster-info"
+                    f"the API server answers {error.status} {error.reason}", remedy=remedy
                 ) from error
             raise
+        return dict(self._api.sanitize_for_serialization(found))
 
 
 def _is_from_cluster(event: Object) -> bool:

@@ -15,10 +15,10 @@ from job import folding
 from job.state import STAGES, StageName
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from job.config import ModelSettings
     from job.device import Precision
-
-Array = np.ndarray[Any, Any]
 
 
 class Classifier:
@@ -143,11 +143,11 @@ class Classifier:
         """Return the head's variables."""
         return [*self.fc1.variables, *self.output.variables]
 
-    def state(self) -> dict[str, Array]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """Return a copy of every variable of the model: its path -> its value."""
         return {variable.path: np.array(variable.numpy()) for variable in self.model.variables}
 
-    def load_state(self, state: dict[str, Array]) -> None:
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
         """Set every variable of the model from what `state` returned."""
         for variable in self.model.variables:
             variable.assign(state[variable.path])

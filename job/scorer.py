@@ -1,9 +1,10 @@
 """Scores encoded images with an exported SavedModel, in a process of its own: the proof that it can be loaded.
 
-Standard input is the SavedModel's folder as a JSON string on a line of its own, then each image as its length (4
-bytes, little endian) and its bytes. Standard output is an .npy file: the probabilities, float32 [n, labels]. Nothing of
-the job is imported, as in the processes that will serve the model. The folder is read when TensorFlow is imported, so
-that this process can be started before there is a model; and images one by one, so that their number does not matter.
+Its argument is the number of images in a batch. Standard input is the SavedModel's folder as a JSON string on a line of
+its own, then each image as its length (4 bytes, little endian) and its bytes. Standard output is an .npy file: the
+probabilities, float32 [n, labels]. Nothing of the job is imported, as in the processes that will serve the model. The
+folder is read when TensorFlow is imported, so that this process can be started before there is a model; and images one
+by one, so that their number does not matter.
 """
 
 from __future__ import annotations
@@ -24,8 +25,6 @@ import tensorflow as tf  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BATCH = 32
-
 
 def main() -> None:
     """Score the images that standard input brings."""
@@ -34,8 +33,8 @@ def main() -> None:
     if not (line := sys.stdin.buffer.readline()):
         return  # whoever started this process has nothing to ask
     signature = tf.saved_model.load(json.loads(line)).signatures["serve_bytes"]
-    images, scored = read_images(), []
-    while batch := list(itertools.islice(images, BATCH)):
+    images, scored, batch_size = read_images(), [], int(sys.argv[1])
+    while batch := list(itertools.islice(images, batch_size)):
         scored.append(signature(image_bytes=tf.constant(batch))["probabilities"].numpy())
     array = io.BytesIO()
     np.save(array, np.concatenate(scored), allow_pickle=False)

@@ -18,12 +18,11 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal
 
+from job.errors import StoppedError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
-
-STOPPED = 75
-"""The exit code: errors.StoppedError has the same, and is not imported here."""
 
 GRACE_SECONDS, SAVE_SECONDS, WORDS_SECONDS = 5.0, 1.7, 0.5
 """How long the main thread may take to end by itself; then to save for it; and then to say so: below 8 together."""
@@ -111,7 +110,7 @@ def received() -> str | None:
 def _handle(number: int, _frame: FrameType | None) -> None:
     global _received  # noqa: PLW0603 (a process has one set of signals)
     if _received or _mode == "exit":
-        os._exit(STOPPED)
+        os._exit(StoppedError.exit_code)
     _received = signal.Signals(number)
     threading.Thread(target=_cut_off, name="grace", daemon=True).start()
     if _mode == "raise":
@@ -124,7 +123,7 @@ def _cut_off() -> None:
     if not save(SAVE_SECONDS):  # what the main thread is at may still come to something
         time.sleep(max(0.0, end - time.monotonic()))
     attempt(_last_words, WORDS_SECONDS)
-    os._exit(STOPPED)
+    os._exit(StoppedError.exit_code)
 
 
 @contextlib.contextmanager

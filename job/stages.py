@@ -28,6 +28,8 @@ from job.state import STAGES, EpochResult, TrainingState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from job.cache import Rows
     from job.config import StageSettings
     from job.dataset import Dataset
@@ -36,10 +38,9 @@ if TYPE_CHECKING:
     from job.progress import Progress
     from job.state import Arrays, StageName
 
-Array = np.ndarray[Any, Any]
 LOSS_SCALE = "loss_scale"
 """Name of the optimizer that scales the loss, and the prefix of its variables."""
-Step: TypeAlias = "Callable[[Array, Array, Array], tuple[tf.Tensor, tf.Tensor]]"
+Step: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
 """A compiled training step: inputs, labels, dropout seed -> the batch's summed loss, and how many were right."""
 
 
@@ -60,29 +61,29 @@ class Examples:
         validation: the rows to measure with.
     """
 
-    inputs: Callable[[Array], Array]
+    inputs: Callable[[NDArray[Any]], NDArray[Any]]
     spec: tf.TensorSpec
     logits: Callable[[tf.Tensor], tf.Tensor]
     training_logits: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
     precision: Precision
-    labels: Array
+    labels: NDArray[Any]
     seed: int
-    train: Array
-    validation: Array
+    train: NDArray[Any]
+    validation: NDArray[Any]
 
     @functools.cached_property
-    def predict(self) -> Callable[[Array], tf.Tensor]:
+    def predict(self) -> Callable[[NDArray[Any]], tf.Tensor]:
         """`logits`, compiled."""
 
         def forward(inputs: tf.Tensor) -> tf.Tensor:
             return self.logits(inputs)
 
-        compiled: Callable[[Array], tf.Tensor] = tf.function(forward, input_signature=[self.spec], autograph=False)
+        compiled: Callable[..., tf.Tensor] = tf.function(forward, input_signature=[self.spec], autograph=False)
         return compiled
 
 
 def examples(
-    classifier: Classifier, images: Dataset, features: Rows, rows_of: dict[str, Array], *, seed: int
+    classifier: Classifier, images: Dataset, features: Rows, rows_of: dict[str, NDArray[Any]], *, seed: int
 ) -> dict[StageName, Examples]:
     """Return what each stage learns from: stage 1 from features, stage 2 from pixels.
 
@@ -321,7 +322,7 @@ class Training:
             remedy=f"lower {state.stage}.learning_rate, which is {given:g}",
         )
 
-    def _take_step(self, arguments: tuple[Array, Array, Array]) -> tuple[float, int]:
+    def _take_step(self, arguments: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> tuple[float, int]:
         """Take one step; where it does not fit into the device's memory, in halves, and halves of these.
 
         BatchNormalization is frozen, so that the gradients of the parts add up to those of the batch.
@@ -376,7 +377,7 @@ class Training:
         )
 
 
-def order(seed: int, stage: StageName, epoch: int, images: int) -> Array:
+def order(seed: int, stage: StageName, epoch: int, images: int) -> NDArray[Any]:
     """Return the order in which an epoch reads its images: a permutation, int64 [images].
 
     A function of its arguments alone, so that a resumed run reads what an undisturbed one would have read.
@@ -387,12 +388,12 @@ def order(seed: int, stage: StageName, epoch: int, images: int) -> Array:
 
 def predict(
     examples: Examples,
-    rows: Array,
+    rows: NDArray[Any],
     batch_size: int,
     state: TrainingState,
     progress: Progress,
     after_batch: Callable[[int], object],
-) -> Array:
+) -> NDArray[Any]:
     """Return the logits, float32 [n, outputs], of the rows, int [n], in the same order.
 
     Args:
@@ -413,7 +414,7 @@ def predict(
         state.predict_batch = images
         progress.event("prediction.batch_halved", severity="warning", predict_batch=images)
 
-    def in_parts(inputs: Array, part: int) -> Array:
+    def in_parts(inputs: NDArray[Any], part: int) -> NDArray[Any]:
         return np.concatenate([examples.predict(inputs[n : n + part]).numpy() for n in range(0, len(inputs), part)])
 
     logits = []
@@ -425,7 +426,7 @@ def predict(
     return np.concatenate(logits)
 
 
-def measure(classifier: Classifier, logits: Array, labels: Array) -> tuple[float, float]:
+def measure(classifier: Classifier, logits: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
     """Return the mean cross-entropy and the accuracy of logits, float32 [n, outputs], against labels, int32 [n]."""
     with tf.device("CPU:0"):  # a GPU may not hold the logits of all images
         losses = classifier.losses(tf.constant(logits), tf.constant(labels)).numpy()
@@ -433,7 +434,9 @@ def measure(classifier: Classifier, logits: Array, labels: Array) -> tuple[float
     return float(losses.mean(dtype=np.float64)), float(correct.mean())
 
 
-def prefetch(load: Callable[[Array], Array], batches: Sequence[Array]) -> Iterator[tuple[Array, float]]:
+def prefetch(
+    load: Callable[[NDArray[Any]], NDArray[Any]], batches: Sequence[NDArray[Any]]
+) -> Iterator[tuple[NDArray[Any], float]]:
     """Load each batch's inputs in the background, two ahead.
 
     Yields:
@@ -505,7 +508,9 @@ def _compile(
         compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec], autograph=False)
         return compiled
 
-    def step_by_parts(inputs: Array, labels: Array, dropout_seed: Array) -> tuple[tf.Tensor, tf.Tensor]:
+    def step_by_parts(
+        inputs: NDArray[Any], labels: NDArray[Any], dropout_seed: NDArray[Any]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         sums: list[Any] = []
         for start in range(0, len(labels), micro_batch):
             part = slice(start, start + micro_batch)

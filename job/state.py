@@ -6,10 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
+from numpy.typing import NDArray
 
-Array = np.ndarray[Any, Any]
-Arrays = dict[str, Array]
+Arrays = dict[str, NDArray[Any]]
 StageName = Literal["feature_extraction", "fine_tuning"]
 STAGES: tuple[StageName, StageName] = ("feature_extraction", "fine_tuning")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import json
 import os
@@ -152,10 +151,11 @@ def write_termination_message(document: Mapping[str, object], path: str = "/dev/
     """Leave ``document`` where Kubernetes takes a container's last words from: JSON of at most 4,096 bytes.
 
     Where it is too long, the longest texts are cut, and end in "…". Without such a file nothing happens: Kubernetes
-    makes it, and nobody else needs it. No error is raised: the run has ended, one way or another.
+    creates it, and nothing else needs it. No error is raised: the run has ended, one way or another.
 
     Args:
-        document: reason, stage, epoch, message, remedy, run_uri. Those that are None are left out.
+        document: reason, stage, epoch, message, remedy, run_uri: texts and whole numbers. Those that are None are left
+            out.
         path: the container's terminationMessagePath.
     """
     with contextlib.suppress(OSError):
@@ -167,23 +167,19 @@ def write_termination_message(document: Mapping[str, object], path: str = "/dev/
 
 
 def _shortened(document: Mapping[str, object]) -> bytes:
-    """Return the JSON, its texts cut to the greatest length at which it fits."""
-    values = {log.printable(key): log.plain(value) for key, value in document.items() if value is not None}
-    while True:
-        longest = max((len(value) for value in values.values() if isinstance(value, str)), default=0)
-        fitting = bisect.bisect_right(
-            range(longest + 1), _TERMINATION_BYTES, key=lambda length: len(_cut(values, length))
-        )
-        if fitting:
-            return _cut(values, fitting - 1)
-        # it is no text that is too long: without the largest, then
-        del values[max(values, key=lambda key: len(_cut({key: values[key]}, 0)))]
+    """Return the JSON, its texts cut to the first of 4096, 2048, 1024, … characters at which it fits."""
+    given = {key: value for key, value in document.items() if value is not None}
+    values = {key: value if isinstance(value, int) else log.plain(str(value)) for key, value in given.items()}
+    length = _TERMINATION_BYTES
+    while len(data := _cut(values, length)) > _TERMINATION_BYTES:
+        length //= 2
+    return data
 
 
 def _cut(values: Mapping[str, object], length: int) -> bytes:
-    """Return the JSON with all texts cut to ``length`` characters, the ellipsis counted."""
+    """Return the JSON with all texts cut to ``length`` characters and an ellipsis."""
     cut = {
-        key: f"{value[: max(0, length - 1)]}…" if isinstance(value, str) and len(value) > length else value
+        key: f"{value[:length]}…" if isinstance(value, str) and len(value) > length else value
         for key, value in values.items()
     }
-    return json.dumps(cut, ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(cut, ensure_ascii=False).encode()

@@ -6,20 +6,20 @@ Pods, a run through its status.json.
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import json
 import queue
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from job import kube, log
 from job.bars import Bars
-from job.errors import DataError, FinetuneError, SettingsError, StoppedError, UnavailableError, exit_codes
+from job.errors import DataError, SettingsError, StoppedError, UnavailableError, all_errors, exit_codes
 from job.progress import LogListener
 from job.replay import Replay
-from job.sources import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,36 +60,23 @@ class Target:
     context: str | None = None
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message, remedy="usage: finetune watch JOB [--namespace NAME] [--context NAME]")
+
+
 def parse(arguments: Sequence[str]) -> Target:
-    """Find out what is to be watched.
+    """Parse what is to be watched.
 
     Raises:
         SettingsError: there is nothing to watch, or there are flags that are not known.
     """
-    names: list[str] = []
-    flags: dict[str, str] = {}
-    rest = list(arguments)
-    while rest:
-        argument = rest.pop(0)
-        if not argument.startswith("-"):
-            names.append(argument)
-            continue
-        flag, equals, value = argument.partition("=")
-        flag = {"-n": "--namespace"}.get(flag, flag).removeprefix("--")
-        if flag not in ("namespace", "context"):
-            raise SettingsError(
-                f"unknown flag {argument!r}{did_you_mean(flag, ['namespace', 'context'])}", remedy="finetune help watch"
-            )
-        if not equals:
-            value = rest.pop(0) if rest else ""
-        if not value:
-            raise SettingsError(f"--{flag} needs a value", remedy="finetune help watch")
-        flags[flag] = value
-    if len(names) != 1:
-        raise SettingsError(
-            f"one Job or run to watch is needed, got {', '.join(names) or 'none'}", remedy="finetune help watch"
-        )
-    return Target(names[0].removeprefix("job/").removeprefix("job.batch/"), **flags)
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("name", metavar="JOB")
+    parser.add_argument("--namespace", "-n")
+    parser.add_argument("--context")
+    target = parser.parse_args(arguments)
+    return Target(target.name.removeprefix("job/").removeprefix("job.batch/"), target.namespace, target.context)
 
 
 def follow(target: Target) -> int:
@@ -124,12 +111,7 @@ def _follow_run(uri: str, replay: Replay) -> int:
     from job import storage
 
     store = storage.open_store(uri)
-    codes = {"Unexpected": FinetuneError.exit_code}
-    pending: list[type[FinetuneError]] = [FinetuneError]
-    while pending:
-        error = pending.pop()
-        codes[error.__name__.removesuffix("Error")] = error.exit_code
-        pending += error.__subclasses__()
+    codes = {error.reason: error.exit_code for error in all_errors()}
     last, changed = b"", time.monotonic()
     while True:
         if (found := store.read("status.json")) is None:

@@ -8,15 +8,11 @@ in files of different bytes. Other weights come from a path or ``gs://``. None a
 from __future__ import annotations
 
 import hashlib
-import http.client
 import io
-import itertools
 import os.path
 import tempfile
-import time
-import urllib.error
+import urllib.parse
 import urllib.request
-import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+import urllib3
 
 from job import config, storage
-from job.errors import DataError, SettingsError, UnavailableError
+from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import keras
+    from numpy.typing import NDArray
 
     from job.progress import Progress
-
-Array = np.ndarray[Any, Any]
 
 KNOWN = {
     ("MobileNetV2", 1.0, 224): "1df076336965135dbfbdba658e7ee9df5365f1c294b8a512437230e9120c2f5a",
@@ -92,7 +88,7 @@ def load_into(base_model: keras.Model, settings: config.ModelSettings, progress:
     return found
 
 
-def digest(arrays: Mapping[str, Array]) -> str:
+def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Return the SHA-256, in hexadecimal, over names, shapes and float32 bytes (little endian) of arrays.
 
     Args:
@@ -118,47 +114,13 @@ def cache_folder() -> Path:
     return Path(home or os.path.expanduser("~/.keras"), "models")  # noqa: PTH111
 
 
-def read_legacy(data: bytes, names: Sequence[str], source: str) -> dict[str, Array]:
-    """Read a weights file as Keras 2 wrote them, and as all published ones are.
-
-    Such files are read by position, as Keras reads them: the names in them changed over the years.
-
-    Args:
-        data: the file: ``.h5``, weights alone or a whole model.
-        names: of the variables in the order of the model's layers.
-        source: where the file came from, for the message.
-
-    Returns:
-        Name -> array.
+def check(seen: str, expected: str, source: str) -> None:
+    """Compare two digests.
 
     Raises:
-        DataError: it is no such file, it is damaged, or it has more or fewer arrays.
+        DataError: they differ.
     """
-    try:
-        with h5py.File(io.BytesIO(data)) as file:
-            root = file.get("model_weights", file)
-            layers = [root[layer] for layer in _texts(root, "layer_names")]
-            arrays = [np.asarray(layer[name]) for layer in layers for name in _texts(layer, "weight_names")]
-    except (OSError, KeyError, TypeError, RuntimeError) as error:  # whatever h5py makes of broken bytes
-        raise DataError(
-            f"{source}: expected a Keras weights file (.h5), found {len(data)} bytes that cannot be read: {error}",
-            remedy="Delete the file and get it again: it is damaged, or something else.",
-        ) from error
-    if len(arrays) != len(names):
-        raise DataError(
-            f"{source}: expected {len(names)} arrays, found {len(arrays)}: the weights are of another network",
-            remedy="Give weights of the same backbone without its top (include_top=False).",
-        )
-    return dict(zip(names, arrays, strict=True))
-
-
-def check(arrays: Mapping[str, Array], expected: str, source: str) -> None:
-    """Compare the digest of arrays.
-
-    Raises:
-        DataError: it is another one.
-    """
-    if (seen := digest(arrays)) != expected:
+    if seen != expected:
         raise DataError(
             f"{source}: expected weights of digest {expected}, found {seen}",
             remedy="Delete the file and get it again: it is damaged, or holds other weights.",
@@ -170,42 +132,27 @@ def download(url: str, *, timeout: float = 30, tries: int = 3) -> bytes:
 
     Args:
         url: https.
-        timeout: seconds without an answer after which a try has failed.
-        tries: how often.
+        timeout: seconds without an answer after which an attempt has failed.
+        tries: the number of attempts.
 
     Raises:
-        UnavailableError: after all tries, or at once where the server says that there is no such file.
+        UnavailableError: after all attempts, or at once where the server answers that there is no such file.
     """
-    for attempt in range(1, tries + 1):
-        if attempt > 1:
-            time.sleep(2.0 ** (attempt - 2))
-        try:
-            with urllib.request.urlopen(url, timeout=timeout) as response:  # noqa: S310  # a constant of this module
-                data: bytes = response.read()
-                return data
-        except (OSError, http.client.HTTPException) as error:
-            failure = error
-            if isinstance(error, urllib.error.HTTPError) and error.code in (403, 404):
-                break
+    retries = urllib3.Retry(tries - 1, backoff_factor=0.5, status_forcelist=(408, 429, 500, 502, 503, 504))
+    host, proxies = urllib.parse.urlsplit(url).netloc, urllib.request.getproxies()
+    proxy = None if urllib.request.proxy_bypass(host) else proxies.get("https")  # urllib3 does not look for one itself
+    try:
+        with urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager() as pool:
+            response = pool.request("GET", url, timeout=timeout, retries=retries)
+        if response.status == 200:
+            return response.data
+        failure = f"HTTP status {response.status}"
+    except urllib3.exceptions.HTTPError as error:
+        failure = f"in {tries} {'attempt' if tries == 1 else 'attempts'}: {error}"
     raise UnavailableError(
-        f"{url} cannot be downloaded ({failure}), after {attempt} {'try' if attempt == 1 else 'tries'}",
+        f"{url} cannot be downloaded ({failure})",
         remedy="Let the machine reach it, or put the file where model.weights_dir points.",
     )
-
-
-def save_file(path: Path, data: bytes) -> None:
-    """Write a file so that nobody ever sees a part of it; its folder is made.
-
-    Raises:
-        OSError: nothing can be written there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _load_imagenet(base_model: keras.Model, settings: config.ModelSettings, progress: Progress) -> Provenance:
@@ -213,10 +160,10 @@ def _load_imagenet(base_model: keras.Model, settings: config.ModelSettings, prog
     expected = KNOWN.get((settings.backbone, settings.alpha, _trained_at(settings.image_size)))
 
     def load(data: bytes, source: str) -> Provenance:
-        arrays = read_legacy(data, list(_variables(base_model)), source)
+        found = _load(base_model, data, source)
         if expected:
-            check(arrays, expected, source)
-        return _assign(base_model, arrays, source)
+            check(found.digest, expected, source)
+        return found
 
     absent = []
     for path in (Path(settings.weights_dir, name), cache_folder() / name):
@@ -239,9 +186,9 @@ def _load_imagenet(base_model: keras.Model, settings: config.ModelSettings, prog
         ) from error
     found = load(data, url)
     try:
-        save_file(cache_folder() / name, data)
-    except OSError as error:
-        progress.event("weights.not_cached", severity="warning", path=str(cache_folder() / name), error=error.strerror)
+        storage.open_store(str(cache_folder())).write(name, data)
+    except FinetuneError as error:
+        progress.event("weights.not_cached", severity="warning", error=error.message)
     return found
 
 
@@ -258,78 +205,38 @@ def _load_place(base_model: keras.Model, place: str) -> Provenance:
         raise DataError(
             f"model.weights = {place!r}: there is no such file", remedy="Correct the path, or put the file there."
         )
-    data = found[0]
-    if not _is_keras_3(data):
-        return _assign(base_model, read_legacy(data, list(_variables(base_model)), place), place)
-    _load_keras_3(base_model, data, place)
-    return _provenance(base_model, place)
+    return _load(base_model, found[0], place)
 
 
-def _load_keras_3(base_model: keras.Model, data: bytes, source: str) -> None:
+def _load(base_model: keras.Model, data: bytes, source: str) -> Provenance:
+    """Load a weights file of Keras 3, or one of Keras 2, as all published ones are."""
     for variable in base_model.variables:
         variable.assign(np.full(variable.shape, np.nan, np.float32))  # so that one which is passed over is seen
-    with (
-        tempfile.NamedTemporaryFile(suffix=".weights.h5") as file,  # Keras tells its formats apart by this ending
-        warnings.catch_warnings(action="ignore"),  # hundreds: of each way to a layer but the first
-    ):
-        file.write(data)
-        file.flush()
-        try:
-            base_model.load_weights(file.name)
-        except (ValueError, KeyError, OSError) as error:
-            raise _other_network(source, str(error)) from error
-    for name, array in _arrays(base_model).items():
-        if not np.isfinite(array).all():
-            raise _other_network(source, f"{name} is not in the file, or not finite")
-
-
-def _is_keras_3(data: bytes) -> bool:
-    """Whether this is what Keras 3 calls ``.weights.h5``. The name does not tell: Keras 2 wrote such names too."""
     try:
         with h5py.File(io.BytesIO(data)) as file:
-            return "layers" in file and not _texts(file, "layer_names")
-    except OSError:
-        return False
-
-
-def _assign(base_model: keras.Model, arrays: Mapping[str, Array], source: str) -> Provenance:
-    variables = _variables(base_model)
-    for name, variable in variables.items():
-        if (expected := tuple(variable.shape)) != (seen := arrays[name].shape):
-            raise _other_network(source, f"{name} has the shape {seen}, where the model has {expected}")
-    for name, variable in variables.items():
-        variable.assign(arrays[name])
-    return _provenance(base_model, source)
-
-
-def _other_network(source: str, detail: str) -> DataError:
-    return DataError(
-        f"{source}: the weights do not fit the model: {detail}",
-        remedy="Set model.alpha and model.backbone to those that the weights were made with (include_top=False).",
-    )
-
-
-def _provenance(base_model: keras.Model, source: str) -> Provenance:
-    seen = digest(_arrays(base_model))
+            suffix = ".weights.h5" if "layers" in file else ".h5"  # Keras distinguishes its formats by the name alone
+        with tempfile.NamedTemporaryFile(suffix=suffix) as copy, warnings.catch_warnings(action="ignore"):
+            copy.write(data)
+            copy.flush()
+            base_model.load_weights(copy.name)
+        arrays = _arrays(base_model)
+        if missing := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+            raise ValueError(f"{missing[0]} is not in the file, or not finite")  # noqa: TRY301
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:  # what h5py and Keras raise on such files
+        raise DataError(
+            f"{source}: {len(data)} bytes that are no weights of this model: {error}",
+            remedy="Set model.alpha and model.backbone to those that the weights were made with (include_top=False); "
+            "if they are set so, the file is damaged: get it again.",
+        ) from error
+    seen = digest(arrays)
     return Provenance(source, seen, verified=seen in KNOWN.values())
 
 
-def _arrays(base_model: keras.Model) -> dict[str, Array]:
-    return {name: np.asarray(variable) for name, variable in _variables(base_model).items()}
-
-
-def _variables(base_model: keras.Model) -> dict[str, keras.Variable]:
-    """Return ``layer/variable`` -> variable, in the order of the layers."""
-    return {f"{layer.name}/{variable.name}": variable for layer in base_model.layers for variable in layer.weights}
+def _arrays(base_model: keras.Model) -> dict[str, NDArray[Any]]:
+    """Return ``layer/variable`` -> array."""
+    return {f"{layer.name}/{one.name}": np.asarray(one) for layer in base_model.layers for one in layer.weights}
 
 
 def _trained_at(image_size: int) -> int:
     """Return the image size of the weights that are used for this image size, as Keras chooses them."""
     return image_size if image_size in SIZES else 224
-
-
-def _texts(group: h5py.Group, name: str) -> list[str]:
-    """Return a list of names from the attributes; Keras writes a long one in pieces, with numbered names."""
-    numbered = (f"{name}{number}" for number in itertools.count())
-    pieces = [name] if name in group.attrs else itertools.takewhile(group.attrs.__contains__, numbered)
-    return [text.decode() if isinstance(text, bytes) else str(text) for piece in pieces for text in group.attrs[piece]]

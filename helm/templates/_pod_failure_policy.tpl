@@ -1,4 +1,4 @@
-{{/* Generated from job/errors.py by `make chart`. A rule for exit codes names its container,
+{{/* Generated from job/errors.py by `make generated`. A rule for exit codes names its container,
 or it would be for sidecars, too. */}}
 {{- define "finetune.podFailurePolicy" -}}
 rules:

@@ -45,19 +45,13 @@ def test_lint(helm: Helm) -> None:
     assert "0 chart(s) failed" in helm.run("lint", "--strict", CHART).stdout
 
 
-def test_plain_manifests_are_up_to_date(helm: Helm) -> None:
-    """k8s/ is what the chart renders: else `make k8s` was forgotten."""
-    command: list[str | Path] = [
-        sys.executable,
-        ROOT / "scripts/generate_chart.py",
-        "--k8s",
-        "--check",
-        "--helm",
-        helm.path,
-    ]
+def test_every_helm_renders_the_plain_manifests(helm: Helm) -> None:
+    """k8s/ is what each version of Helm renders."""
+    command: list[str | Path] = [sys.executable, ROOT / "scripts/generate.py", "--check", "--helm", helm.path]
+
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
-    assert 0 == done.returncode, f"{done.stdout}\n{done.stderr}"
+    assert (0, "") == (done.returncode, done.stdout), done.stderr
 
 
 # The Job

@@ -60,7 +60,7 @@ def test_labels(config: Any) -> None:
 def test_program_is_installed_from_its_wheel() -> None:
     """What runs is the installed package, and none of the sources lie about."""
     [origin, *files] = shell(
-        "python -c 'import job; print(job.__file__)'; find / -xdev -name slim_image.py -o -xdev -name pyproject.toml",
+        "python -c 'import job; print(job.__file__)';find / -xdev -name fetch_weights.py -o -xdev -name pyproject.toml",
         *AS_ROOT,
     ).splitlines()
 

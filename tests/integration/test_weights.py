@@ -18,8 +18,18 @@ def test_cut_download(proxy: Proxy) -> None:
     """A download that ends early is no download."""
     proxy.fault = lambda _: Fault(status=200, body=bytes(100_000), cut_to=0.1)
 
-    with pytest.raises(UnavailableError, match="1 try"):
+    with pytest.raises(UnavailableError, match="1 attempt"):
         weights.download(f"{proxy.url}/weights.h5", tries=1)
+
+
+def test_cut_download_is_repeated(proxy: Proxy) -> None:
+    """A download that ends early, or meets a busy server, is attempted again, and is whole then."""
+    faults = [Fault(status=200, body=bytes(100_000), cut_to=0.1), reply(503)]
+    proxy.fault = lambda _: faults.pop(0) if faults else Fault(status=200, body=bytes(100_000))
+
+    assert bytes(100_000) == weights.download(f"{proxy.url}/weights.h5")
+
+    assert 3 == len(proxy.seen)
 
 
 def test_missing_download(proxy: Proxy) -> None:

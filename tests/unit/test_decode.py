@@ -7,7 +7,7 @@ import itertools
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,9 +19,11 @@ from PIL import Image, ImageOps
 
 from job import decode, images
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 MAX_PIXELS = 64_000_000
-Array = np.ndarray[Any, Any]
 
 
 def picture(mode: str = "RGB", width: int = 24, height: int = 24) -> Image.Image:
@@ -46,7 +48,7 @@ def exif(orientation: int, order: str) -> bytes:
     return magic + struct.pack(order + "IH", 8, 2) + entries + bytes(4)
 
 
-def decoded(data: bytes, image_size: int = 24) -> Array:
+def decoded(data: bytes, image_size: int = 24) -> NDArray[Any]:
     """Decode as the pass over the data does."""
     return decode.decode_image(data, images.read_header(data, max_pixels=MAX_PIXELS), image_size)
 

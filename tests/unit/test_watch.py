@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from job import errors, watch
+from job import errors, kube, watch
 from job.progress import Event, Listener
 from job.replay import Replay
 from job.watch import Target
@@ -50,14 +54,20 @@ def test_what_is_watched(arguments: list[str], target: Target) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [([], "none"), (["a", "b"], "a, b"), (["a", "--namespce", "x"], "--namespace"), (["a", "-n"], "needs a value")],
+    [
+        ([], "required: JOB"),
+        (["a", "b"], "unrecognized arguments: b"),
+        (["a", "--namespce", "x"], "unrecognized arguments: --namespce x"),
+        (["a", "-n"], "expected one argument"),
+    ],
 )
 def test_mistakes(arguments: list[str], said: str) -> None:
-    """What cannot be watched is said, with the nearest flag."""
+    """What cannot be watched is refused, with the usage."""
     with pytest.raises(errors.SettingsError) as caught:
         watch.parse(arguments)
 
-    assert said.removeprefix("--") in caught.value.message
+    assert said in caught.value.message
+    assert "JOB [--namespace NAME]" in caught.value.remedy
 
 
 @pytest.mark.parametrize(
@@ -134,6 +144,54 @@ def test_next_attempt() -> None:
 def test_last_words(message: str | None, words: dict[str, Any]) -> None:
     """The termination message is the job's JSON, or the end of the log where it could not write any."""
     assert words == watch.last_words(message)
+
+
+class _CutLog(BaseHTTPRequestHandler):
+    """A Pod's log of six lines, as the API server sends it. The first answer ends within the fourth line."""
+
+    protocol_version = "HTTP/1.1"
+    began = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=100)
+    answers = itertools.count()
+
+    def do_GET(self) -> None:  # http.server's name
+        cut = next(self.answers) == 0
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for number in range(4 if cut else 6):
+            when = (self.began + dt.timedelta(seconds=number)).isoformat()
+            line = f"{when} caf\u00e9 {number}\n".encode()
+            for piece in (line[:-4], line[-4:]) if not cut or number < 3 else (line[:-4],):  # in mid-character
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        if cut:
+            self.close_connection = True
+        else:
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""
+
+
+def test_a_log_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log whose connection is cut is read again from where it was: every line comes once and whole."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _CutLog) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        named = {"clusters": {"server": f"http://127.0.0.1:{server.server_port}"}, "users": {}}
+        named["contexts"] = {"cluster": "c", "user": "u"}
+        kubeconfig = {key: [{"name": key[0], key[:-1]: value}] for key, value in named.items()}
+        kubeconfig["contexts"][0]["name"] = "x"
+        (tmp_path / "config").write_text(json.dumps(kubeconfig | {"current-context": "x"}))
+        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
+        cluster = kube.Cluster()
+
+        first = watch._LogReader(cluster, "pod")
+        assert first.ended.wait(20)
+        second = watch._LogReader(cluster, "pod", after=first.last)
+        assert second.ended.wait(20)
+        server.shutdown()
+
+    assert [f"caf\u00e9 {number}" for number in range(3)] == first.lines()
+    assert [f"caf\u00e9 {number}" for number in range(3, 6)] == second.lines()
 
 
 def write_status(folder: Path, **facts: object) -> None:

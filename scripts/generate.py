@@ -1,0 +1,91 @@
+"""Write every file that is generated from the code: tables of the documentation, helm/ and k8s/. --check only compares.
+
+k8s/ needs helm, which renders the chart. Without it, --check leaves k8s/ out, and writing ends with exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import shutil
+import sys
+from typing import TYPE_CHECKING
+
+import generate_chart
+from generate_chart import ROOT
+
+from job import config, errors, images
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+JOB_DOES: dict[errors.JobAction, str] = {
+    "Complete": "completes",
+    "Count": "counts it, tries again",
+    "FailJob": "fails",
+    "Ignore": "ignores it, tries again",
+}
+
+
+def main() -> int:
+    """Write the files, or compare them; return 1 where one differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="write nothing, and fail where something would change")
+    parser.add_argument("--helm", default="helm", help="the program (default: helm)")
+    arguments = parser.parse_args()
+    files = documents() | generate_chart.chart()
+    failed = False
+    if helm := shutil.which(arguments.helm):
+        files |= generate_chart.manifests(helm)
+    elif not arguments.check:
+        failed = True
+        print("k8s/ is not written: there is no helm. Set HELM=/path/to/helm.", file=sys.stderr)
+    for path, expected in files.items():
+        found = path.read_text(encoding="utf-8") if path.exists() else ""
+        if found == expected:
+            continue
+        name = str(path.relative_to(ROOT))
+        if arguments.check:
+            failed = True
+            lines = difflib.unified_diff(found.splitlines(), expected.splitlines(), name, "generated", lineterm="")
+            print(f"{name} is stale: run `make generated`", *lines, sep="\n")
+        else:
+            path.write_text(expected, encoding="utf-8")
+            print(f"wrote {name}")
+    return int(failed)
+
+
+def documents() -> dict[Path, str]:
+    """Return the documents whose tables have their source in the code."""
+    codes = [f"| {code} | {meaning} | {action} |" for code, (meaning, action) in errors.exit_codes().items()]
+    reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in images.REASONS.items()]
+    tables = {
+        "settings": config.settings_table(),
+        "exit codes": "\n".join(["| code | meaning | the Job |", "|---|---|---|", *codes]) + "\n",
+        "quarantine": "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n",
+    }
+    readme, operations = ROOT / "README.md", ROOT / "docs/operations.md"
+    files = {path: path.read_text(encoding="utf-8") for path in (readme, operations)}
+    for name, table in tables.items():
+        pattern = rf"(<!-- generated: {name} -->\n).*?(?=<!-- end -->)"
+        files[readme] = _replace(files[readme], pattern, rf"\g<1>{_escape(table)}")
+    # Causes and remedies are written by hand, between what the code knows of each exit code.
+    for code, (meaning, action) in errors.exit_codes().items():
+        row = rf"| {code} | {_escape(meaning)} |\1| {JOB_DOES[action]} |\n"
+        files[operations] = _replace(files[operations], rf"(?<=\n)\| {code} \|[^|]*\|([^\n]*)\|[^|]*\|\n", row)
+    return files
+
+
+def _replace(text: str, pattern: str, replacement: str) -> str:
+    text, count = re.subn(pattern, replacement, text, flags=re.DOTALL)
+    assert count == 1, f"{count} places match {pattern}"
+    return text
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", r"\\")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
