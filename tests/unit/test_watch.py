@@ -260,7 +260,7 @@ def test_no_cluster(tmp_path: Path) -> None:
     assert "KUBECONFIG" in done.stderr
 
 
-class Cluster:
+class FakeCluster:
     """A cluster with one Job, as its API server would show it from look to look.
 
     Args:
@@ -318,7 +318,7 @@ FAILED = [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "me
 RUNNING = of_job("p-1", pod(state={"running": {"startedAt": "2026-01-01T00:00:00Z"}}, phase="Running"))
 
 
-def follow(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[Event]]:
+def follow_job(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> tuple[int, list[Event]]:
     """Follow the cluster's Job; return the exit code and the events."""
     events: list[Event] = []
 
@@ -353,7 +353,7 @@ def test_job_that_has_ended(
 ) -> None:
     """Watch exits as the Job's last Pod did; with 1 where the Job failed and has no Pod."""
     named = [of_job(f"p-{n}", found) for n, found in enumerate(pods, 1)]
-    exit_code, events = follow(Cluster((conditions, named)), monkeypatch)
+    exit_code, events = follow_job(FakeCluster((conditions, named)), monkeypatch)
 
     assert code == exit_code
     expected = [found["status"]["containerStatuses"][1]["state"]["terminated"]["exitCode"] for found in pods]
@@ -364,13 +364,13 @@ def test_job_that_has_ended(
 def test_pod_that_was_evicted_and_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit code of a Pod that no longer exists is read from its log; watch exits as the last Pod did."""
     stopped = json.dumps({"message": "run.stopped", "severity": "INFO", "exit_code": 75})
-    cluster = Cluster(
+    cluster = FakeCluster(
         ([], [RUNNING]),
         ([], []),
         (FAILED, [of_job("p-2", ended(3))]),
         logs={"p-1": [[("2026-01-01T00:00:00Z", stopped)]]},
     )
-    code, events = follow(cluster, monkeypatch)
+    code, events = follow_job(cluster, monkeypatch)
 
     assert 3 == code
     assert [("p-1", 75), ("p-2", 3)] == ended_pods(events)
@@ -379,11 +379,11 @@ def test_pod_that_was_evicted_and_is_gone(monkeypatch: pytest.MonkeyPatch) -> No
 def test_log_that_is_cut_repeats_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log whose connection is cut is read again, and no line is reported twice."""
     lines = [(f"2026-01-01T00:00:0{n}Z", f"line {n}") for n in range(4)]
-    cluster = Cluster(
+    cluster = FakeCluster(
         ([], [RUNNING]),
         (COMPLETE, [of_job("p-1", ended(0))]),
         logs={"p-1": [lines[:2], lines[:3], lines]},
     )
-    _, events = follow(cluster, monkeypatch)
+    _, events = follow_job(cluster, monkeypatch)
 
     assert [line for _, line in lines] == [event.name for event in events if event.name.startswith("line")]
