@@ -17,15 +17,15 @@ OWN = np.array([[0.75, 0.25], [0.2503, 0.7497], [0.5002, 0.4998]], np.float32)
 """The run's probabilities: two clear answers, and one that is nearly a tie."""
 
 
-def verify(tmp_path: Path, served: np.ndarray) -> dict[str, object]:
-    """Verify an exported model that answers with these probabilities."""
+def compare(tmp_path: Path, served: np.ndarray) -> dict[str, object]:
+    """Compare with an exported model that answers with these probabilities."""
     scorer = SimpleNamespace(probabilities=lambda _folder, _encoded: served)
     return export.verify(scorer, tmp_path, [b""] * len(OWN), OWN)
 
 
 def test_within_the_tolerance(tmp_path: Path) -> None:
     """Probabilities may differ by 0.001, which may flip a near tie; metrics.json has the largest difference."""
-    report = verify(tmp_path, OWN + np.float32([-0.0009, 0.0009]))
+    report = compare(tmp_path, OWN + np.float32([-0.0009, 0.0009]))
 
     assert {"images": 3, "max_difference": pytest.approx(0.0009, rel=1e-3), "tolerance": 1e-3} == report
 
@@ -34,7 +34,7 @@ def test_within_the_tolerance(tmp_path: Path) -> None:
 def test_other_answers(tmp_path: Path, moved: list[float]) -> None:
     """A larger difference ends the run with exit 9, as do NaN and infinity."""
     with pytest.raises(errors.InvariantError, match=r"expected at most 0.001") as caught:
-        verify(tmp_path, OWN + np.float32([[0, 0], [0, 0], moved]))
+        compare(tmp_path, OWN + np.float32([[0, 0], [0, 0], moved]))
     assert 9 == caught.value.exit_code
 
 
