@@ -6,8 +6,7 @@ import io
 import itertools
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -15,11 +14,14 @@ import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import BAD_IMAGES, PHOTOS
 from PIL import Image, ImageOps
 
 from job import decode, images
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+if TYPE_CHECKING:
+    from pathlib import Path
+
 MAX_PIXELS = 64_000_000
 Array = np.ndarray[Any, Any]
 
@@ -84,10 +86,10 @@ def test_pixels_are_those_of_keras(tmp_path: Path, image_size: int) -> None:
         np.testing.assert_array_equal(np.rint(expected).astype(np.uint8), decoded(data, image_size))
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not there")
+@pytest.mark.needs_shared
 def test_photos_are_those_of_keras() -> None:
     """Real photos are, rounded, what Keras decodes and resizes."""
-    photos = sorted((SHARED / "cats_dogs_small").rglob("*.jpg"))[::60]
+    photos = sorted(PHOTOS.rglob("*.jpg"))[::60]
     assert photos
     for photo in photos:
         image = tf.io.decode_image(photo.read_bytes(), channels=3, expand_animations=False)
@@ -321,11 +323,11 @@ OUTCOMES: dict[str, images.Header | images.Reason] = {
 }
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not there")
+@pytest.mark.needs_shared
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_outcome_of_real_files(name: str) -> None:
     """Each odd file has its outcome: a header and the same pixels in training and when served, or a reason."""
-    data = (SHARED / "bad_images" / name).read_bytes()
+    data = (BAD_IMAGES / name).read_bytes()
     try:
         header = images.read_header(data, max_pixels=MAX_PIXELS)
         pixels = decode.decode_image(data, header, 24)
@@ -338,7 +340,7 @@ def test_outcome_of_real_files(name: str) -> None:
     assert OUTCOMES[name] == outcome
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not there")
+@pytest.mark.needs_shared
 def test_every_real_file_has_an_outcome() -> None:
     """No file of the collection is left out."""
-    assert set(OUTCOMES) == {file.name for file in (SHARED / "bad_images").iterdir()} - {"TABLE.md"}
+    assert set(OUTCOMES) == {file.name for file in BAD_IMAGES.iterdir()} - {"TABLE.md"}
