@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 COMMA := ,
 
 # every file here proves a claim and refreshes its own section of benchmarks/RESULTS.md
-CLAIMS := $(filter-out harness plain_keras gpu_check,$(basename $(notdir $(wildcard benchmarks/*.py))))
+CLAIMS := $(filter-out harness digests plain_keras gpu_check,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: help demo test unit lint format lock bench gpu-check soak readme clean chart k8s cluster image image-gpu build-image
 
@@ -90,7 +90,7 @@ build-image:
 	    --build-arg SOURCE="$$(git config remote.origin.url | sed 's#//.*@#//#')" $(ARGS) .
 
 soak: $(INSTALLED)  ## kill runs a hundred times at random moments; every one must end in the same bits
-	$(BIN)/python scripts/soak.py --kills 100
+	PYTHONPATH=benchmarks $(BIN)/python scripts/soak.py --kills 100
 
 readme: $(INSTALLED)  ## write the README's tables that have their source in the code
 	$(BIN)/python scripts/generate_readme.py

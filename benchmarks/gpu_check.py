@@ -16,21 +16,17 @@ import argparse
 import contextlib
 import csv
 import ctypes
-import hashlib
-import io
 import json
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import h5py
 import harness
-import numpy as np
+from digests import arrays_sha256
 
 from job import demo, gpu
 
@@ -242,19 +238,9 @@ def history(output: Path) -> list[dict[str, str]]:
 
 
 def digest(output: Path) -> str:
-    """Return the sha256 over the arrays of the published model.keras."""
+    """Return the sha256 over the arrays of the published model."""
     [run] = (output / "runs").iterdir()
-    sha256 = hashlib.sha256()
-    with zipfile.ZipFile(run / "model/model.keras") as archive:
-        weights = io.BytesIO(archive.read("model.weights.h5"))
-
-    def add(name: str, found: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(found, h5py.Dataset):
-            sha256.update(name.encode() + np.asarray(found).tobytes())
-
-    with h5py.File(weights) as file:
-        file.visititems(add)
-    return sha256.hexdigest()
+    return arrays_sha256(run / "model/model.keras")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/resume.py                                    three rounds; some 10 minutes on two cores
     python benchmarks/resume.py --rounds 1 --images 40 --image_size 96 --epochs 2
 
-Real pictures from a local folder, ImageNet weights, and an emulated bucket for the output. Measured are
+Pictures from a local folder, ImageNet weights, and an emulated bucket for the output. Measured are
 
 - what saving costs: the epochs of stage 2 between the end of the first and the end of the last, validation and saving
   counted, of runs that save at the default interval and of runs that do not save at all, in turn, epoch by epoch. The
@@ -41,8 +41,6 @@ from job import emulator
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 BUCKET = "trained"
 PEER = "import time, tensorflow, keras; print('ready at', time.time())"
 
@@ -78,19 +76,15 @@ sys.exit(program.main())
 def main() -> None:
     """Measure all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data/cats_dogs_small", help="train/ and validation/")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / WEIGHTS)
+    harness.add_inputs(parser)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=60, help="of each class on each side, for runs that are stopped")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=3, help="for what saving costs: all but the first are measured")
     options = parser.parse_args()
-    if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: it needs {options.data} and {options.weights}")
-        return
-    with tempfile.TemporaryDirectory() as scratch, bucket() as emulator_pid:
-        rows = measure_saving(options, emulator_pid)
-        rows += measure_stopping(options, Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch, harness.pictures(options) as pictures, bucket() as emulator_pid:
+        rows = measure_saving(options, pictures, emulator_pid)
+        rows += measure_stopping(options, pictures, Path(scratch))
     harness.record("Never lose work: what it costs", ["", "", "reach"], rows)
 
 
@@ -181,14 +175,14 @@ def at(line: dict[str, Any]) -> float:
 # What saving costs
 
 
-def measure_saving(options: argparse.Namespace, emulator_pid: int) -> list[list[object]]:
+def measure_saving(options: argparse.Namespace, pictures: Path, emulator_pid: int) -> list[list[object]]:
     """Train with and without saving in turn, and compare the epochs."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     saves: list[float] = []
     emulating: list[float] = []
     for number in range(options.rounds):
         for saving in (False, True):
-            arguments = flags(options, options.data, f"cost-{number}-{saving}")
+            arguments = flags(options, pictures, f"cost-{number}-{saving}")
             arguments += ["--feature_extraction.epochs", "0", "--fine_tuning.epochs", str(options.epochs)]
             before = cpu_seconds(emulator_pid)
             with Start([*arguments, "--log.level", "debug"], saving=saving) as start:
@@ -221,10 +215,10 @@ def flags(options: argparse.Namespace, data: Path, name: str) -> list[str | Path
 # Stopping, and going on
 
 
-def measure_stopping(options: argparse.Namespace, scratch: Path) -> list[list[object]]:
+def measure_stopping(options: argparse.Namespace, pictures: Path, scratch: Path) -> list[list[object]]:
     """Stop runs in each of their phases, and see how the next start goes on."""
     data = scratch / "in"
-    copy(options.data, data, options.images)
+    copy(pictures, data, options.images)
     seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
     twice, peers, resumed, steps = [], [], [], []
     for number in range(options.rounds):

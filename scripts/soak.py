@@ -1,6 +1,6 @@
 """Kill a run at random moments until it has been killed N times, and see that nothing is lost: `make soak`.
 
-    python scripts/soak.py [--kills 100] [--seed 7]
+    PYTHONPATH=benchmarks python scripts/soak.py [--kills 100] [--seed 7]
 
 Small runs are started one after the other; each is killed again and again, by SIGKILL and sometimes by SIGTERM, and
 then taken to its end; every other one has a cache volume that outlives it. Lost is
@@ -16,7 +16,6 @@ A line a kill and a loss, a summary, exit 1 on any loss, or where no start went 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import signal
@@ -24,13 +23,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from digests import arrays_sha256
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -157,8 +156,7 @@ class Run:
         if process.returncode:
             return None
         [model] = (self._folder / self.name).glob("runs/*/model/model.keras")
-        with zipfile.ZipFile(model) as archive, tempfile.TemporaryDirectory() as scratch:
-            return arrays_sha256(Path(archive.extract("model.weights.h5", scratch)))
+        return arrays_sha256(model)
 
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, str(COUNTING), "run", *SETTINGS]
@@ -225,20 +223,6 @@ def draw(folder: Path) -> None:
             (folder / label).mkdir(parents=True, exist_ok=True)
             noise = np.random.default_rng(n + shade).integers(-50, 50, (40, 30, 3))
             Image.fromarray(np.clip(shade + noise, 0, 255).astype(np.uint8)).save(folder / label / f"{n}.png")
-
-
-def arrays_sha256(weights: Path) -> str:
-    """Return the sha256 over all arrays of an HDF5 file, with their names."""
-    import h5py
-
-    sha256 = hashlib.sha256()
-    with h5py.File(weights) as file:
-        file.visititems(
-            lambda name, item: (
-                sha256.update(name.encode() + item[()].tobytes()) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-    return sha256.hexdigest()
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from attempts import Attempt, Position, position
+from digests import arrays_sha256
 from held import Hold
-from runs import arrays_sha256, only_run
+from runs import only_run
 
 from job import storage
 

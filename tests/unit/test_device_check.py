@@ -85,7 +85,7 @@ def test_expected_values(case: device_check.Case, dtype: str, xla: bool) -> None
 @DTYPES
 @pytest.mark.parametrize("gradients", [False, True])
 def test_device_that_computes(dtype: str, gradients: bool) -> None:
-    """A device that computes passes in silence. (With XLA: tests/integration/test_device.py.)"""
+    """A device that computes passes in silence; with XLA: tests/integration/test_device.py."""
     device_check.check("CPU:0", dtype, xla=False, gradients=gradients)
 
 
