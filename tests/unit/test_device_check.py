@@ -22,6 +22,7 @@ DTYPES = pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def executed(function: Callable[..., Any], operands: list[tf.Tensor]) -> set[str]:
     """Call `function` and return the operations of the graphs that were executed: those after all optimizations."""
     context.context().enable_run_metadata()
+    context.context().export_run_metadata()  # note: graphs of earlier functions, which have waited for this
     try:
         function(*operands)
         metadata = context.context().export_run_metadata()
