@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 COMMA := ,
 
 # every file here proves a claim and refreshes its own section of benchmarks/RESULTS.md
-CLAIMS := $(filter-out harness digests plain_keras gpu_check,$(basename $(notdir $(wildcard benchmarks/*.py))))
+CLAIMS := $(filter-out harness attempts digests plain_keras gpu_check,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: help demo test unit lint format lock bench gpu-check soak readme clean chart k8s cluster image image-gpu build-image
 

@@ -196,7 +196,32 @@ def test_last_batch_counts(classifier: model.Classifier) -> None:
 
     assert [3, 3, 2] == seen[:3]
     expected = ["stage.started", "stage.first_step", "epoch.finished", "stage.finished"]
-    assert expected == [event.name for event in recorder.events]
+    assert expected == [event.name for event in recorder.events if event.severity != "debug"]
+
+
+@eagerly
+def test_each_step_is_an_event(classifier: model.Classifier) -> None:
+    """Each step is told once it counts, by the stage, epoch and step that come next; for debugging alone."""
+    data, state, recorder = examples(classifier, "feature_extraction"), TrainingState(), Recorder()
+    captured = []
+
+    def keep_all(capture: Callable[[], TrainingState], *, always: bool) -> None:
+        if not always:
+            captured.append(capture())
+
+    progress = Progress([recorder])
+    stages.run("feature_extraction", settings(), classifier, data, state, progress=progress, after_step=keep_all)
+
+    taken = [event for event in recorder.events if event.name == "step.taken"]
+    assert [(epoch, step) for epoch in (0, 1) for step in (1, 2, 3)] == [
+        (event.facts["epoch"], event.facts["step"]) for event in taken
+    ]
+    assert {("debug", "feature_extraction", 3)} == {
+        (event.severity, event.facts["stage"], event.facts["steps"]) for event in taken
+    }
+    assert {(event.facts["epoch"], event.facts["step"]) for event in taken} <= {
+        (state.epoch, state.step) for state in captured
+    }
 
 
 @eagerly
