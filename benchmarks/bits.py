@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import http.client
-import io
 import json
 import os
 import random
@@ -22,45 +20,38 @@ import sys
 import tempfile
 import threading
 import time
-import zipfile
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-import h5py
 import harness
 import numpy as np
+from digests import arrays_sha256
 
 from job import emulator, storage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
 BUCKET = "pictures"
 
 
 def main() -> None:
     """Run all of them, and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data/cats_dogs_small", help="train/ and validation/")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / WEIGHTS)
+    harness.add_inputs(parser)
     parser.add_argument("--images", type=int, help="of each class on each side; all by default")
     parser.add_argument("--image_size", type=int, default=96)
     parser.add_argument("--epochs", type=int, nargs=2, default=[2, 2])
     options = parser.parse_args()
-    if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: it needs {options.data} and {options.weights}")
-        return
-    command = [sys.executable, "-m", "job", "run", "--model.weights", str(options.weights), "--model.alpha", "0.35"]
+    command = [sys.executable, "-m", "job", "run", "--model.weights", options.weights, "--model.alpha", "0.35"]
     command += ["--model.image_size", str(options.image_size), "--feature_extraction.epochs", str(options.epochs[0])]
     command += ["--fine_tuning.epochs", str(options.epochs[1])]
-    with tempfile.TemporaryDirectory() as scratch, shuffling_bucket() as proxy:
+    with tempfile.TemporaryDirectory() as scratch, harness.pictures(options) as pictures, shuffling_bucket() as proxy:
         data, output = Path(scratch, "in"), Path(scratch, "out")
-        names = copy(options.data, data, options.images)
+        names = copy(pictures, data, options.images)
         local = [*command, "--input.uri", str(data)]
         first = run([*local, "--output.uri", f"{output}/1"])
         second = run([*local, "--output.uri", f"{output}/2"])
@@ -109,20 +100,6 @@ def run(command: list[str], endpoint: str = "") -> Result:
     [cache] = [line for line in lines if line["message"] == "cache.opened"]
     [folder] = Path(command[command.index("--output.uri") + 1], "runs").iterdir()
     return Result(arrays_sha256(folder / "model/model.keras"), cache)
-
-
-def arrays_sha256(model: Path) -> str:
-    """Return the sha256 over all arrays of a .keras file, with their names and types."""
-    sha256 = hashlib.sha256()
-
-    def update(name: str, item: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(item, h5py.Dataset):
-            array = np.asarray(item)
-            sha256.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())
-
-    with zipfile.ZipFile(model) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
-        file.visititems(update)
-    return sha256.hexdigest()
 
 
 def equality(one: Result, other: Result) -> str:

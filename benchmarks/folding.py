@@ -3,7 +3,7 @@
     python benchmarks/folding.py
 
 Equality in float64, where rounding can hide nothing: logits, and the gradients of the recipe's loss in every variable
-of stage 2, with the ImageNet weights and real pictures. A difference is relative to the largest number of its array.
+of stage 2, with the ImageNet weights. A difference is relative to the largest number of its array.
 Speed in float32, as the job computes: plain and folded in turn, step by step, in one process.
 """
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
@@ -22,34 +21,30 @@ from job import config, device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from job.model import Classifier
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 WARM_UP = 3
 
 
 def main() -> None:
     """Compare in float64, time in float32."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data/cats_dogs_small", help="train/ and validation/")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / WEIGHTS)
+    harness.add_inputs(parser)
     parser.add_argument("--image_size", type=int, default=160)
     parser.add_argument("--images", type=int, default=32, help="in a batch, for the times")
     parser.add_argument("--compared", type=int, default=8, help="images, for the differences")
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: it needs {options.data} and {options.weights}")
-        return
-    flags = ["--model.weights", str(options.weights), "--model.image_size", str(options.image_size)]
+    flags = ["--model.weights", options.weights, "--model.image_size", str(options.image_size)]
     settings = config.load(flags, {}).settings
     device.prepare()
     device.configure(settings)
-    pixels, labels = pictures(options)
+    with harness.pictures(options) as folder:
+        pixels, labels = read(folder, options)
 
     differences = compare(settings, pixels[: options.compared], labels[: options.compared])
     worst = max(differences, key=differences.__getitem__)
@@ -64,11 +59,11 @@ def main() -> None:
     harness.record("Folded equals plain", ["", "relative difference, or ratio", "reach"], rows)
 
 
-def pictures(options: argparse.Namespace) -> tuple[NDArray[Any], NDArray[Any]]:
+def read(folder: Path, options: argparse.Namespace) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return pixels, uint8 [images, size, size, 3], and labels, int32 [images], taken from the classes in turn."""
     from job import decode, images
 
-    classes = [sorted(path.iterdir()) for path in sorted((options.data / "train").iterdir())]
+    classes = [sorted(path.iterdir()) for path in sorted((folder / "train").iterdir())]
     labels = np.arange(options.images, dtype=np.int32) % len(classes)
     chosen = [classes[label][n // len(classes)].read_bytes() for n, label in enumerate(labels)]
     decoded = [

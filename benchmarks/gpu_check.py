@@ -15,21 +15,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import hashlib
-import io
 import json
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import h5py
 import harness
-import numpy as np
+from digests import arrays_sha256
 
 from job import demo, gpu
 
@@ -221,19 +217,9 @@ def provenance(output: Path) -> Document:
 
 
 def digest(output: Path) -> str:
-    """Return the sha256 over the arrays of the published model.keras."""
+    """Return the sha256 over the arrays of the published model."""
     [run] = (output / "runs").iterdir()
-    sha256 = hashlib.sha256()
-    with zipfile.ZipFile(run / "model/model.keras") as archive:
-        weights = io.BytesIO(archive.read("model.weights.h5"))
-
-    def add(name: str, found: h5py.Group | h5py.Dataset) -> None:
-        if isinstance(found, h5py.Dataset):
-            sha256.update(name.encode() + np.asarray(found).tobytes())
-
-    with h5py.File(weights) as file:
-        file.visititems(add)
-    return sha256.hexdigest()
+    return arrays_sha256(run / "model/model.keras")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ Peer and job run A, B, A, B, … so that a machine whose speed drifts slows both
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime as dt
 import json
@@ -25,8 +26,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job import demo
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    import argparse
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 PREAMBLE = "# Results\n\nWritten by `make bench`: the median (smallest to largest, number of runs).\n"
@@ -144,6 +148,24 @@ def validation_share(output: Path) -> float | None:
     seconds, rate = float(last["seconds"]), float(last["images_per_second"])
     images = sum(line["split"] == "train" for line in lines(output, "data/split.jsonl"))
     return 1 - images / rate / seconds if rate else None
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Let a benchmark take pictures and weights: by default pictures that are drawn, and the published weights."""
+    parser.add_argument("--data", type=Path, help="train/ and validation/, a folder a class in each; default: drawn")
+    parser.add_argument("--weights", default="imagenet", help="a file, or imagenet: from Keras's cache, or downloaded")
+
+
+@contextlib.contextmanager
+def pictures(options: argparse.Namespace) -> Iterator[Path]:
+    """Have the pictures of `add_inputs`: a folder with train/ and validation/; 480 and 120 are drawn."""
+    if options.data:
+        yield options.data
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, (side, count) in enumerate((("train", 480), ("validation", 120))):
+            demo.draw(Path(folder, side), count=count, seed=seed)
+        yield Path(folder)
 
 
 def machine() -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import harness
-from recipe import SHARED, WEIGHTS
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -39,22 +38,18 @@ class Published(NamedTuple):
 def main() -> None:
     """Run every precision in turn for each seed, and write down what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data/cats_dogs_small", help="train/ and validation/")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / WEIGHTS)
+    harness.add_inputs(parser)
     parser.add_argument("--image_size", type=int, default=160)
     parser.add_argument("--epochs", type=int, nargs=3, default=[10, 10, 10], help="of stage 2, in each precision")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: it needs {options.data} and {options.weights}")
-        return
     runs: dict[str, list[Published]] = {precision: [] for precision in PRECISIONS}
     epochs = dict(zip(PRECISIONS, options.epochs, strict=True))
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, harness.pictures(options) as pictures:
         for seed in range(1, options.rounds + 1):
             for precision in PRECISIONS:
                 output = Path(scratch) / f"{precision}-{seed}"
-                runs[precision].append(train(options, precision, epochs[precision], seed, output))
+                runs[precision].append(train(options, pictures, precision, epochs[precision], seed, output))
     mean = {precision: statistics.fmean(run.accuracy for run in runs[precision]) for precision in PRECISIONS}
     rows = [
         [
@@ -79,10 +74,12 @@ def main() -> None:
     harness.record("Half precision in the training step", header, rows)
 
 
-def train(options: argparse.Namespace, precision: str, epochs: int, seed: int, output: Path) -> Published:
+def train(
+    options: argparse.Namespace, pictures: Path, precision: str, epochs: int, seed: int, output: Path
+) -> Published:
     """Run the job once, and return what it published."""
     settings = {
-        "input.uri": options.data,
+        "input.uri": pictures,
         "output.uri": output,
         "model.weights": options.weights,
         "model.image_size": options.image_size,

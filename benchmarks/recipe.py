@@ -2,9 +2,9 @@
 
     python benchmarks/recipe.py        three seeds, 10 + 10 epochs; some 20 minutes on two cores
 
-All train on the same 600 pictures with the same split, from the same ImageNet weights, each in a process of its own, in
-turn: the script as TensorFlow chooses about oneDNN on this CPU; the script with oneDNN off, as TensorFlow chooses on
-others; and the job, which has it on by default.
+All train on the same pictures (600 where they are drawn) with the same split, from the same ImageNet weights, each in a
+process of its own, in turn: the script as TensorFlow chooses about oneDNN on this CPU; the script with oneDNN off, as
+TensorFlow chooses on others; and the job, which has it on by default.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from typing import Any
 
 import harness
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 PEERS = {"oneDNN off": {"TF_ENABLE_ONEDNN_OPTS": "0"}, "TensorFlow's choice": {}}
 
 Measured = dict[str, Any]
@@ -30,17 +28,13 @@ Measured = dict[str, Any]
 def main() -> None:
     """Run all in turn for each seed, and write down what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data/cats_dogs_small", help="train/ and validation/")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / WEIGHTS)
+    harness.add_inputs(parser)
     parser.add_argument("--image_size", type=int, default=160)
     parser.add_argument("--epochs", type=int, nargs=2, default=[10, 10])
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: it needs {options.data} and {options.weights}")
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        rounds = [compare(options, seed, Path(scratch)) for seed in range(1, options.rounds + 1)]
+    with tempfile.TemporaryDirectory() as scratch, harness.pictures(options) as data:
+        rounds = [compare(options, data, seed, Path(scratch)) for seed in range(1, options.rounds + 1)]
     jobs = [measured["job"] for measured in rounds]
     peers = {name: [measured[name] for measured in rounds] for name in PEERS}
     stage_1, stage_2 = options.epochs
@@ -77,13 +71,13 @@ def main() -> None:
     harness.record(title, [*header, "reach"], rows)
 
 
-def compare(options: argparse.Namespace, seed: int, scratch: Path) -> dict[str, Measured]:
+def compare(options: argparse.Namespace, data: Path, seed: int, scratch: Path) -> dict[str, Measured]:
     """Run all once, and return what is compared of each."""
     output, size, epochs = scratch / f"job-{seed}", str(options.image_size), list(map(str, options.epochs))
-    job = [sys.executable, "-m", "job", "run", "--input.uri", options.data, "--output.uri", output]
+    job: list[str | Path] = [sys.executable, "-m", "job", "run", "--input.uri", data, "--output.uri", output]
     job += ["--model.weights", options.weights, "--model.image_size", size, "--run.seed", str(seed)]
     job += ["--feature_extraction.epochs", epochs[0], "--fine_tuning.epochs", epochs[1]]
-    plain = [sys.executable, Path(__file__).parent / "plain_keras.py", "--data", options.data]
+    plain: list[str | Path] = [sys.executable, Path(__file__).parent / "plain_keras.py", "--data", data]
     plain += ["--weights", options.weights, "--image_size", size, "--epochs", *epochs, "--seed", str(seed)]
     histories = {name: scratch / f"{seed} {name}.json" for name in PEERS}
     commands = {name: [*plain, "--json", history] for name, history in histories.items()}

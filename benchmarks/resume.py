@@ -3,7 +3,7 @@
     python benchmarks/resume.py                                    three rounds; some 10 minutes on two cores
     python benchmarks/resume.py --rounds 1 --images 40 --image_size 96 --epochs 2
 
-Real pictures from a local folder, ImageNet weights, and an emulated bucket for the output. Measured are
+Pictures from a local folder, ImageNet weights, and an emulated bucket for the output. Measured are
 
 - what saving costs: the epochs of stage 2 between the end of the first and the end of the last, validation and saving
   counted, of runs that save at the default interval and of runs that do not save at all, in turn, epoch by epoch. The
@@ -22,27 +22,23 @@ import argparse
 import contextlib
 import datetime as dt
 import itertools
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import harness
+from attempts import Attempt
 
 from job import emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 BUCKET = "trained"
 PEER = "import time, tensorflow, keras; print('ready at', time.time())"
 
@@ -52,15 +48,10 @@ from job import __main__ as program
 from job import checkpoint, cli
 from job.progress import Listener
 
-def tell(message, **facts):
-    print(json.dumps({"message": message, **facts}), flush=True)
-
 class Phases(Listener):
     def on_advance(self, phase):
         if phase.name == "ingest" and phase.done and not phase.ended:
-            tell("pass.advanced")
-        if phase.ended and "step" in phase.facts:
-            tell("steps.left", step=phase.facts["step"])
+            print(json.dumps({"message": "pass.advanced"}), file=sys.stderr, flush=True)
 
 def listen(settings, listen=cli.listen):
     progress = listen(settings)
@@ -72,25 +63,21 @@ if sys.argv.pop(1) == "unsaved":
     checkpoint.Checkpoints.after_step = lambda self, capture, *, always: None
 sys.exit(program.main())
 """
-"""The job, which also tells how the pass advances, and the last step that an epoch came to, however it was left."""
+"""The job, which also tells how the pass advances."""
 
 
 def main() -> None:
     """Measure all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data/cats_dogs_small", help="train/ and validation/")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / WEIGHTS)
+    harness.add_inputs(parser)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=60, help="of each class on each side, for runs that are stopped")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--epochs", type=int, default=3, help="for what saving costs: all but the first are measured")
     options = parser.parse_args()
-    if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: it needs {options.data} and {options.weights}")
-        return
-    with tempfile.TemporaryDirectory() as scratch, bucket() as emulator_pid:
-        rows = measure_saving(options, emulator_pid)
-        rows += measure_stopping(options, Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch, harness.pictures(options) as pictures, bucket() as emulator_pid:
+        rows = measure_saving(options, pictures, emulator_pid)
+        rows += measure_stopping(options, pictures, Path(scratch))
     harness.record("Never lose work: what it costs", ["", "", "reach"], rows)
 
 
@@ -103,68 +90,16 @@ def bucket() -> Iterator[int]:
         yield running.pid
 
 
-class Start:
-    """One start of the job, whose log is read while it is written. Use it as a context manager.
+def start(arguments: Sequence[str | Path], *, saving: bool = True) -> Attempt:
+    """Start the job; unless `saving`, its state is never saved."""
+    return Attempt(arguments, program=("-c", PROGRAM, "saved" if saving else "unsaved"), counting=True)
 
-    Args:
-        arguments: flags of ``finetune run``.
-        saving: whether the state is saved.
 
-    Attributes:
-        began: when it was started, as `time.time` has it.
-        lines: of its log so far.
-    """
-
-    def __init__(self, arguments: Sequence[str | Path], *, saving: bool = True) -> None:
-        command = [sys.executable, "-c", PROGRAM, "saved" if saving else "unsaved", "run", *map(str, arguments)]
-        self.lines: list[dict[str, Any]] = []
-        self._changed = threading.Condition()
-        self._ended = False
-        self.began = time.time()
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-
-    def wait_for(self, name: str, **facts: object) -> dict[str, Any]:
-        """Wait for an event with these facts, and return the first."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.named(name, **facts) or self._ended)
-        found = self.named(name, **facts)
-        assert found, f"there was no {name}: {self.lines[-1:]}"
-        return found[0]
-
-    def named(self, name: str, **facts: object) -> list[dict[str, Any]]:
-        """Return the events of a name, with these facts, so far."""
-        return [line for line in list(self.lines) if line["message"] == name and facts.items() <= line.items()]
-
-    def stop(self) -> float:
-        """Send SIGTERM, and return the seconds to the end of the process."""
-        started = time.perf_counter()
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait()
-        seconds = time.perf_counter() - started
-        self._reader.join()
-        assert code == 75, f"exit {code}: {self.lines[-1:]}"
-        return seconds
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(b"{"):  # note: libraries in C write others
-                with self._changed:
-                    self.lines.append(json.loads(line))
-                    self._changed.notify_all()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+def reach_event(attempt: Attempt, name: str, **facts: Any) -> dict[str, Any]:
+    """Wait for an event, and return it."""
+    found = attempt.wait_for(name, **facts)
+    assert found, f"there was no {name}: {attempt.events[-1:]}"
+    return found
 
 
 def cpu_seconds(pid: int) -> float:
@@ -181,20 +116,20 @@ def at(line: dict[str, Any]) -> float:
 # What saving costs
 
 
-def measure_saving(options: argparse.Namespace, emulator_pid: int) -> list[list[object]]:
+def measure_saving(options: argparse.Namespace, pictures: Path, emulator_pid: int) -> list[list[object]]:
     """Train with and without saving in turn, and compare the epochs."""
     seconds: dict[bool, list[float]] = {False: [], True: []}
     saves: list[float] = []
     emulating: list[float] = []
     for number in range(options.rounds):
         for saving in (False, True):
-            arguments = flags(options, options.data, f"cost-{number}-{saving}")
+            arguments = flags(options, pictures, f"cost-{number}-{saving}")
             arguments += ["--feature_extraction.epochs", "0", "--fine_tuning.epochs", str(options.epochs)]
             before = cpu_seconds(emulator_pid)
-            with Start([*arguments, "--log.level", "debug"], saving=saving) as start:
-                start.wait_for("stage.finished")
-                ends = [at(line) for line in start.named("epoch.finished")]
-                saved = start.named("checkpoint.saved")
+            with start(arguments, saving=saving) as attempt:
+                reach_event(attempt, "stage.finished")
+                ends = [at(line) for line in attempt.named("epoch.finished")]
+                saved = attempt.named("checkpoint.saved")
             saves += [line["seconds"] for line in saved]
             emulating += [(cpu_seconds(emulator_pid) - before) / len(saved)] if saved else []
             seconds[saving] += [end - begin for begin, end in itertools.pairwise(ends)]
@@ -221,10 +156,10 @@ def flags(options: argparse.Namespace, data: Path, name: str) -> list[str | Path
 # Stopping, and going on
 
 
-def measure_stopping(options: argparse.Namespace, scratch: Path) -> list[list[object]]:
+def measure_stopping(options: argparse.Namespace, pictures: Path, scratch: Path) -> list[list[object]]:
     """Stop runs in each of their phases, and see how the next start goes on."""
     data = scratch / "in"
-    copy(options.data, data, options.images)
+    copy(pictures, data, options.images)
     seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
     twice, peers, resumed, steps = [], [], [], []
     for number in range(options.rounds):
@@ -235,16 +170,17 @@ def measure_stopping(options: argparse.Namespace, scratch: Path) -> list[list[ob
         for phase, reach in PHASES.items():
             if phase == AFTER_STAGE_2:
                 peers.append(import_tensorflow())
-            with Start(arguments) as start:
-                reach(start, cache)
-                seconds[phase].append(start.stop())
+            with start(arguments) as attempt:
+                reach(attempt, cache)
+                seconds[phase].append(attempt.stop(signal.SIGTERM))
+                assert attempt.process.returncode == 75, f"exit {attempt.process.returncode}: {attempt.events[-1:]}"
             print(f"round {number + 1}: {phase}: {seconds[phase][-1]:.2f} s", file=sys.stderr)
             if phase == STAGE_2:
-                last_step = start.named("steps.left")[-1]["step"]
+                last_step = attempt.named("step.taken")[-1]["step"]
             if phase == AFTER_STAGE_2:
-                first = start.wait_for("stage.first_step")
+                first = reach_event(attempt, "stage.first_step")
                 twice.append(last_step - (first["step"] - 1))
-                resumed.append(at(first) - start.began)
+                resumed.append(at(first) - attempt.began)
                 steps.append(first["seconds"])
     slowest = max(PHASES, key=lambda phase: max(seconds[phase]))
     beyond = [all_of_it - peer for all_of_it, peer in zip(resumed, peers, strict=True)]
@@ -284,56 +220,57 @@ def wait_until(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-def reach_import(start: Start, _: Path) -> None:
+def reach_import(attempt: Attempt, _: Path) -> None:
     """Wait until TensorFlow's libraries are being loaded."""
-    wait_until(lambda: "tensorflow" in Path(f"/proc/{start.process.pid}/maps").read_text())
+    wait_until(lambda: "tensorflow" in Path(f"/proc/{attempt.process.pid}/maps").read_text())
 
 
-def reach_pass(start: Start, _: Path) -> None:
+def reach_pass(attempt: Attempt, _: Path) -> None:
     """Wait until the first pictures are here."""
-    start.wait_for("pass.advanced")
+    reach_event(attempt, "pass.advanced")
 
 
-def reach_stage_1(start: Start, _: Path) -> None:
+def reach_stage_1(attempt: Attempt, _: Path) -> None:
     """Wait until stage 1 compiles its step: its steps are over in a moment."""
-    start.wait_for("stage.started", stage="feature_extraction")
+    reach_event(attempt, "stage.started", stage="feature_extraction")
 
 
-def reach_stage_2(start: Start, _: Path) -> None:
+def reach_stage_2(attempt: Attempt, _: Path) -> None:
     """Wait until the second step of stage 2 begins."""
-    start.wait_for("stage.first_step", stage="fine_tuning")
+    reach_event(attempt, "stage.first_step", stage="fine_tuning")
 
 
-def reach_validation(start: Start, _: Path) -> None:
+def reach_validation(attempt: Attempt, _: Path) -> None:
     """Wait until the last step of stage 2 is taken."""
-    start.wait_for("steps.left")
+    steps = reach_event(attempt, "step.taken", stage="fine_tuning")["steps"]
+    reach_event(attempt, "step.taken", stage="fine_tuning", step=steps)
 
 
-def reach_evaluation(start: Start, _: Path) -> None:
+def reach_evaluation(attempt: Attempt, _: Path) -> None:
     """Wait until the kept model is scored."""
-    start.wait_for("model.chosen")
+    reach_event(attempt, "model.chosen")
 
 
-def reach_export(start: Start, _: Path) -> None:
+def reach_export(attempt: Attempt, _: Path) -> None:
     """Wait until the process is started that will score the exported model."""
-    start.wait_for("model.chosen")
-    pid = start.process.pid
+    reach_event(attempt, "model.chosen")
+    pid = attempt.process.pid
     wait_until(Path(f"/proc/{pid}/task/{pid}/children").read_text)
 
 
-def reach_verification(start: Start, cache: Path) -> None:
+def reach_verification(attempt: Attempt, cache: Path) -> None:
     """Wait until the exported model is scored."""
-    start.wait_for("model.chosen")
+    reach_event(attempt, "model.chosen")
     wait_until(lambda: list(cache.glob("*/model/labels.txt")))  # the last file of the export
 
 
-def reach_upload(start: Start, _: Path) -> None:
+def reach_upload(attempt: Attempt, _: Path) -> None:
     """Wait until the model is sent."""
-    start.wait_for("model.verified")
+    reach_event(attempt, "model.verified")
 
 
 STAGE_2, AFTER_STAGE_2 = "a step of stage 2", "validation"
-PHASES: dict[str, Callable[[Start, Path], None]] = {
+PHASES: dict[str, Callable[[Attempt, Path], None]] = {
     "importing TensorFlow": reach_import,
     "pass over the data": reach_pass,
     "stage 1": reach_stage_1,

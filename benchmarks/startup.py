@@ -21,8 +21,6 @@ from pathlib import Path
 
 import harness
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-WEIGHTS = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 IMAGES = {"train": 12, "validation": 4}  # of each class: together one range of the pass over the data
 PEER = """
 import argparse, sys, time
@@ -36,18 +34,14 @@ print("ready at", time.time())
 def main() -> None:
     """Start both in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=SHARED / "data/cats_dogs_small", help="train/ and validation/")
-    parser.add_argument("--weights", type=Path, default=SHARED / "weights" / WEIGHTS)
+    harness.add_inputs(parser)
     parser.add_argument("--image_size", type=int, default=160)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    if not (options.data.exists() and options.weights.exists()):
-        print(f"skipped: it needs {options.data} and {options.weights}")
-        return
     peers, jobs = [], []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, harness.pictures(options) as pictures:
         data = Path(scratch) / "in"
-        copy(options.data, data)
+        copy(pictures, data)
         start_peer(options)  # note: once, so that neither reads from a cold disk
         for number in range(options.rounds):
             peers.append(start_peer(options))
@@ -75,7 +69,7 @@ def copy(source: Path, target: Path) -> None:
 
 def start_peer(options: argparse.Namespace) -> float:
     """Return the seconds from the start of the process until the model is built."""
-    command = [sys.executable, "-c", PEER, str(Path(__file__).parent), str(options.weights), str(options.image_size)]
+    command = [sys.executable, "-c", PEER, str(Path(__file__).parent), options.weights, str(options.image_size)]
     started = time.time()
     [line] = [line for line in harness.run(command).output.splitlines() if line.startswith("ready at")]
     return float(line.split()[-1]) - started
@@ -84,7 +78,7 @@ def start_peer(options: argparse.Namespace) -> float:
 def start_job(options: argparse.Namespace, data: Path, output: Path) -> dict[str, float]:
     """Return the seconds until the first step is done, and what the job itself says of them."""
     command = [sys.executable, "-m", "job", "run", "--input.uri", str(data), "--output.uri", str(output)]
-    command += ["--model.weights", str(options.weights), "--model.image_size", str(options.image_size)]
+    command += ["--model.weights", options.weights, "--model.image_size", str(options.image_size)]
     command += ["--feature_extraction.epochs", "1", "--fine_tuning.epochs", "0"]
     started = time.time()
     lines = [json.loads(line) for line in harness.run(command).output.splitlines() if line.startswith("{")]

@@ -9,6 +9,7 @@ Events are dotted and past tense, with facts as keywords. Any name will do; some
                      the first use of each computation can take many minutes
     stage.started    stage, epochs; epochs_done where the stage goes on after an interruption
     stage.first_step stage, step, seconds: this start's first, compilation counted; from here on the device is busy
+    step.taken       stage, epoch, step (that come next, from 0, as in checkpoint.loaded), steps (of an epoch); debug
     epoch.finished   the canonical line: stage, epoch (from 1), loss, accuracy, val_loss, val_accuracy, seconds,
                      images_per_second; eta_seconds (to the end of the stage) is added here
     stage.finished   stage

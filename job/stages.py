@@ -287,6 +287,14 @@ class Training:
                 state.correct += correct
                 state.step += 1
                 self._changing.release()
+                self._progress.event(
+                    "step.taken",
+                    severity="debug",
+                    stage=state.stage,
+                    epoch=state.epoch,
+                    step=state.step,
+                    steps=len(batches),
+                )
                 if not self._has_stepped:  # it is what whoever waits for the GPU to be used wants to know
                     self._has_stepped = True
                     self._progress.event("stage.first_step", stage=state.stage, step=state.step, seconds=seconds)

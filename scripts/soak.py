@@ -1,6 +1,6 @@
 """Kill a run at random moments until it has been killed N times, and see that nothing is lost: `make soak`.
 
-    python scripts/soak.py [--kills 100] [--seed 7]
+    PYTHONPATH=benchmarks python scripts/soak.py [--kills 100] [--seed 7]
 
 Small runs are started one after the other; each is killed again and again, by SIGKILL and sometimes by SIGTERM, and
 then taken to its end; every other one has a cache volume that outlives it. Lost is
@@ -16,7 +16,6 @@ A line a kill and a loss, a summary, exit 1 on any loss, or where no start went 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import random
 import signal
@@ -24,13 +23,14 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from attempts import Attempt
+from digests import arrays_sha256
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -43,9 +43,6 @@ SETTINGS = (
     *(word for stage, epochs in EPOCHS.items() for word in (f"--{stage}.epochs", str(epochs))),
     *("--feature_extraction.batch_size", "4", "--fine_tuning.batch_size", "4", "--checkpoint.interval", "0.2"),
 )
-
-COUNTING = Path(__file__).parents[1] / "tests/faults/attempts.py"
-"""The job, with a line in its log for each step."""
 
 
 def main() -> int:
@@ -121,7 +118,7 @@ class Run:
     """One run, start after start. Where it stands is counted in steps from its first one.
 
     Args:
-        folder: where its input, its output and its log are.
+        folder: where its input and its output are.
         name: its output's.
         tally: what its starts are counted in.
 
@@ -139,55 +136,51 @@ class Run:
 
     def kill(self, number: signal.Signals, after: float) -> int:
         """Start the job, send it a signal after some seconds, and return its exit code."""
-        process, wanted = self._start(), {0}
-        try:
-            process.wait(after)
-        except subprocess.TimeoutExpired:
-            wanted |= {75 if number == signal.SIGTERM else -number}
-            while number == signal.SIGTERM and process.poll() is None and not is_caught(number, process.pid):
-                time.sleep(0.01)  # it is the interpreter that would end, before the job is there
-            process.send_signal(number)
-        self._end(process, wanted, number.name)
-        return process.returncode
+        wanted = {0}
+        with self._start() as attempt:
+            process = attempt.process
+            try:
+                process.wait(after)
+            except subprocess.TimeoutExpired:
+                wanted |= {75 if number == signal.SIGTERM else -number}
+                while number == signal.SIGTERM and process.poll() is None and not is_caught(number, process.pid):
+                    time.sleep(0.01)  # it is the interpreter that would end, before the job is there
+                process.send_signal(number)
+            return self._end(attempt, wanted, number.name)
 
     def finish(self) -> str | None:
         """Take the run to its end; return the sha256 of its weights, None where it fails."""
-        process = self._start()
-        self._end(process, {0})
-        if process.returncode:
-            return None
+        with self._start() as attempt:
+            if self._end(attempt, {0}):
+                return None
         [model] = (self._folder / self.name).glob("runs/*/model/model.keras")
-        with zipfile.ZipFile(model) as archive, tempfile.TemporaryDirectory() as scratch:
-            return arrays_sha256(Path(archive.extract("model.weights.h5", scratch)))
+        return arrays_sha256(model)
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(COUNTING), "run", *SETTINGS]
-        command += ["--input.uri", str(self._folder / "in"), "--output.uri", str(self._folder / self.name)]
+    def _start(self) -> Attempt:
+        arguments: list[str | Path] = [*SETTINGS, "--input.uri", self._folder / "in"]
+        arguments += ["--output.uri", self._folder / self.name]
         if self.name.endswith(("0", "2", "4", "6", "8")):
-            command += ["--cache.dir", str(self._folder / "cache")]
-        with (self._folder / "log").open("wb") as log:
-            return subprocess.Popen(command, stderr=log)
+            arguments += ["--cache.dir", self._folder / "cache"]
+        return Attempt(arguments, counting=True)
 
-    def _end(self, process: subprocess.Popen[bytes], wanted: set[int], signal_name: str = "") -> None:
-        """Wait for the end of a start; count what it did, and what it lost."""
-        code = process.wait()
-        log = (self._folder / "log").read_text(errors="replace")
+    def _end(self, attempt: Attempt, wanted: set[int], signal_name: str = "") -> int:
+        """Wait for the end of a start; count what it did, and what it lost; return its exit code."""
+        code = attempt.wait()
         published = [*(self._folder / self.name).glob("runs/*/_SUCCESS")]
         if code not in wanted or (code == 0 and not published):
-            self._tally.lose(
-                f"{self.name} ended with exit {code}, {'' if published else 'not '}published:\n{log[-2000:]}"
-            )
-        events = [json.loads(line) for line in log.splitlines() if line.startswith("{") and line.endswith("}")]
-        if any(event["message"] == "run.started" for event in events):
-            self._count(events, signal_name)
+            ended = f"{self.name} ended with exit {code}, {'' if published else 'not '}published"
+            self._tally.lose(f"{ended}:\n{attempt.events[-5:]}\n{''.join(attempt.others)[-2000:]}")
+        if "run.started" in attempt.names():
+            self._count(attempt, signal_name)
         else:
             self.reached = "before it looked for checkpoints"
+        return code
 
-    def _count(self, events: list[dict[str, Any]], signal_name: str) -> None:
+    def _count(self, attempt: Attempt, signal_name: str) -> None:
         tally, before = self._tally, self._ended_by
-        taken = [event for event in events if event["message"] == "step.taken"]
+        taken = attempt.named("step.taken")
         tally.epoch = tally.epoch or next((event["steps"] for event in taken), 0)  # the undisturbed run's
-        loaded = [event for event in events if event["message"] == "checkpoint.loaded"]
+        loaded = attempt.named("checkpoint.loaded")
         first = self._place(loaded[0]) if loaded else 0
         tally.resumed += len(loaded)
         tally.within += sum(event["step"] > 0 for event in loaded)
@@ -225,20 +218,6 @@ def draw(folder: Path) -> None:
             (folder / label).mkdir(parents=True, exist_ok=True)
             noise = np.random.default_rng(n + shade).integers(-50, 50, (40, 30, 3))
             Image.fromarray(np.clip(shade + noise, 0, 255).astype(np.uint8)).save(folder / label / f"{n}.png")
-
-
-def arrays_sha256(weights: Path) -> str:
-    """Return the sha256 over all arrays of an HDF5 file, with their names."""
-    import h5py
-
-    sha256 = hashlib.sha256()
-    with h5py.File(weights) as file:
-        file.visititems(
-            lambda name, item: (
-                sha256.update(name.encode() + item[()].tobytes()) if isinstance(item, h5py.Dataset) else None
-            )
-        )
-    return sha256.hexdigest()
 
 
 if __name__ == "__main__":

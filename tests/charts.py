@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from paths import CLUSTER, ROOT
 
-ROOT = Path(__file__).parents[1]
 CHART = ROOT / "helm"
 TOOLS = Path("/var/tmp/finetune-tools")  # noqa: S108  # outlives a checkout: making them takes minutes
 HELM_3 = "v3.20.2"
@@ -128,7 +128,7 @@ def helm_4() -> Path | None:
         == "v4"
     ):
         return Path(found)
-    installer = ROOT.parent / "shared" / "cluster" / "tools"
+    installer = CLUSTER / "tools"
     if not (TOOLS / "helm").exists() and installer.exists():
         # It wants a python3 with pip.
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

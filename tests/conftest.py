@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import fault_proxy
 import pytest
+import structlog
 
 from job import emulator as emulators
 
@@ -14,6 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fault_proxy import Proxy
+
+
+@pytest.fixture(autouse=True)
+def _log() -> Iterator[None]:
+    """Take back what a test has configured: its log writes to streams that end with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

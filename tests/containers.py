@@ -11,16 +11,15 @@ import time
 import uuid
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from paths import CLUSTER, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-CLUSTER = ROOT.parent / "shared" / "cluster"
 BASE_IMAGE = "python:3.13-slim-trixie"
 IMAGE = "finetune:cpu"
 TEMPORARY = ("--tmpfs", "/tmp")  # noqa: S108  # in the container
@@ -32,16 +31,19 @@ def docker(*arguments: str | Path, timeout: float = 60, check: bool = True) -> s
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=check, timeout=timeout)
 
 
+def engine_answers() -> bool:
+    """Whether there is a Docker engine that answers."""
+    return shutil.which("docker") is not None and docker("version", check=False).returncode == 0
+
+
 @contextlib.contextmanager
 def engine() -> Iterator[None]:
-    """Have a Docker engine: the one that answers, else one that is started, and ends with the context.
+    """Have a Docker engine: the one that answers, else one that ../shared/cluster starts, and ends with the context.
 
-    Skips the test where there can be none.
+    Skips the test where that fails.
     """
-    answers = shutil.which("docker") is not None and docker("version", check=False).returncode == 0
+    answers = engine_answers()
     if not answers:
-        if not CLUSTER.is_dir():
-            pytest.skip("no Docker engine answers, and ../shared/cluster, which could start one, is not here")
         started = subprocess.run([CLUSTER / "docker-up"], capture_output=True, text=True, check=False, timeout=300)
         if started.returncode:
             pytest.skip(f"no Docker engine can run here: {started.stderr.strip()[-300:]}")

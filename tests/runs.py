@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING
 
-import keras
 import numpy as np
 from PIL import Image
 
@@ -78,14 +76,6 @@ def strict_json(data: bytes | str) -> object:
         raise ValueError(f"{constant} is not JSON")
 
     return json.loads(data, parse_constant=refuse)
-
-
-def arrays_sha256(model: Path) -> str:
-    """Return the sha256 over all arrays of a .keras file, with their names."""
-    sha256 = hashlib.sha256()
-    for variable in sorted(keras.models.load_model(model).variables, key=lambda variable: variable.path):
-        sha256.update(variable.path.encode() + variable.numpy().tobytes())
-    return sha256.hexdigest()
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:

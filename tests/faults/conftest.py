@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from attempts import Attempt
-from runs import SMALL, arrays_sha256, draw, only_run
+from digests import arrays_sha256
+from runs import SMALL, draw, only_run
 
 from job import storage
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from attempts import Attempt
+from digests import arrays_sha256
 from held import Hold
-from runs import arrays_sha256
 
 from job import storage
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from attempts import Attempt
+from digests import arrays_sha256
 from held import Hold, cache_flags, damage, sides
-from runs import arrays_sha256, only_run
+from runs import only_run
 
 from job import stages
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from attempts import Attempt
-from runs import arrays_sha256, only_run
+from digests import arrays_sha256
+from runs import only_run
 
 from job import cache
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from attempts import Attempt
+from digests import arrays_sha256
 from fault_proxy import HANG_UP, LOSE_THE_ANSWER, Fault, reply
-from runs import arrays_sha256
 
 from job import emulator as emulators
 from job import storage

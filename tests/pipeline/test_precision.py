@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from paths import WEIGHTS
 from runs import Recorder, draw, only_run, run, strict_json
 
 from job import device, errors, signals
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from job import gpu
     from job.device import Precision
-
-WEIGHTS = Path(__file__).parents[3] / "shared/weights"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +91,7 @@ def test_half_precision_is_published(pictures: Path, weights: Path, tmp_path: Pa
     check(tmp_path, precision)
 
 
-@pytest.mark.skipif(not WEIGHTS.is_dir(), reason=f"no real ImageNet weights in {WEIGHTS}")
+@pytest.mark.needs_shared
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_with_imagenet_weights(pictures: Path, tmp_path: Path, precision: Precision) -> None:
     """The same with the weights that users start from."""

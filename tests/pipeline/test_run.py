@@ -15,7 +15,8 @@ import google_crc32c
 import numpy as np
 import pytest
 import tensorflow as tf
-from runs import SMALL, At, arrays_sha256, draw, only_run, run, strict_json, tree
+from digests import arrays_sha256
+from runs import SMALL, At, draw, only_run, run, strict_json, tree
 from structlog.testing import capture_logs
 
 from job import errors, storage

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+import odd_images
 import pytest
 import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
+from paths import BAD_IMAGES, PHOTOS
 from PIL import Image, ImageOps
 
 from job import decode, images
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
 MAX_PIXELS = 64_000_000
 
 
@@ -86,10 +89,10 @@ def test_pixels_are_those_of_keras(tmp_path: Path, image_size: int) -> None:
         np.testing.assert_array_equal(np.rint(expected).astype(np.uint8), decoded(data, image_size))
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not there")
+@pytest.mark.needs_shared
 def test_photos_are_those_of_keras() -> None:
     """Real photos are, rounded, what Keras decodes and resizes."""
-    photos = sorted((SHARED / "cats_dogs_small").rglob("*.jpg"))[::60]
+    photos = sorted(PHOTOS.rglob("*.jpg"))[::60]
     assert photos
     for photo in photos:
         image = tf.io.decode_image(photo.read_bytes(), channels=3, expand_animations=False)
@@ -272,7 +275,27 @@ def test_damage_behind_the_header(image_format: str) -> None:
     assert "Op:" not in caught.value.detail
 
 
-# -- real files of other decoders' test suites -----------------------------------------------------------------------
+# -- odd files, built here, and real ones of other decoders' test suites ----------------------------------------------
+
+
+def outcome(data: bytes) -> images.Header | images.Reason:
+    """Return the header, with the same pixels in training and when served, or the reason why there are none."""
+    try:
+        header = images.read_header(data, max_pixels=MAX_PIXELS)
+        pixels = decode.decode_image(data, header, 24)
+    except images.UnreadableImage as error:
+        return error.reason
+    np.testing.assert_array_equal(served(tf.constant([data]))[0], pixels)
+    return header
+
+
+@pytest.mark.parametrize("name", odd_images.KINDS)
+def test_outcome_of_odd_files(name: str) -> None:
+    """Each kind of odd file has its outcome: a header and the same pixels in training and when served, or a reason."""
+    kind = odd_images.KINDS[name]
+
+    assert kind.verdict == outcome(kind.build())
+
 
 OUTCOMES: dict[str, images.Header | images.Reason] = {
     "exif_landscape_2_mirrored.jpg": images.Header("jpeg", 1800, 1200, 2),
@@ -323,24 +346,23 @@ OUTCOMES: dict[str, images.Header | images.Reason] = {
 }
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not there")
+@pytest.mark.needs_shared
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_outcome_of_real_files(name: str) -> None:
-    """Each odd file has its outcome: a header and the same pixels in training and when served, or a reason."""
-    data = (SHARED / "bad_images" / name).read_bytes()
-    try:
-        header = images.read_header(data, max_pixels=MAX_PIXELS)
-        pixels = decode.decode_image(data, header, 24)
-    except images.UnreadableImage as error:
-        outcome: images.Header | images.Reason = error.reason
-    else:
-        outcome = header
-        np.testing.assert_array_equal(served(tf.constant([data]))[0], pixels)
+    """Each real file has its outcome, and it is that of the file of its kind that is built here, but for the size."""
+    found = outcome((BAD_IMAGES / name).read_bytes())
 
-    assert OUTCOMES[name] == outcome
+    assert OUTCOMES[name] == found
+    assert without_size(odd_images.KINDS[name].verdict) == without_size(found)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="../shared is not there")
+def without_size(found: images.Header | images.Reason) -> images.Header | images.Reason:
+    """Return an outcome that files of any size may have."""
+    return found if isinstance(found, str) else dataclasses.replace(found, width=0, height=0)
+
+
+@pytest.mark.needs_shared
 def test_every_real_file_has_an_outcome() -> None:
-    """No file of the collection is left out."""
-    assert set(OUTCOMES) == {file.name for file in (SHARED / "bad_images").iterdir()} - {"TABLE.md"}
+    """No file of the collection is left out, and there is one of its kind that is built here."""
+    assert set(OUTCOMES) == {file.name for file in BAD_IMAGES.iterdir()} - {"TABLE.md"}
+    assert list(OUTCOMES) == list(odd_images.KINDS)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tensorflow as tf
+from classifiers import small_classifier
 from runs import Recorder, draw
 
-from job import cache, config, dataset, errors, features, manifest, model
+from job import cache, config, dataset, errors, features, manifest
 from job.progress import Progress
 from job.state import TrainingState
 
@@ -18,15 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from job import model
+
 SIZE = 32
 
 
-@pytest.fixture(scope="module")
-def classifier() -> model.Classifier:
-    """A classifier of random weights."""
-    settings = config.ModelSettings(alpha=0.35, image_size=SIZE, weights="none")
-    classifier = model.create(settings, ("a", "b"), seed=7)
-    classifier.fold()
+@pytest.fixture
+def classifier(monkeypatch: pytest.MonkeyPatch) -> model.Classifier:
+    """A small classifier whose features depend on how many images are computed at once, as a large one's last bits."""
+    classifier = small_classifier()
+    plain = classifier.features
+
+    def features_of_a_part(pixels: tf.Tensor) -> tf.Tensor:
+        return plain(pixels) + tf.cast(tf.shape(pixels)[0], tf.float32)
+
+    monkeypatch.setattr(classifier, "features", features_of_a_part)
     return classifier
 
 

@@ -6,11 +6,12 @@ import io
 import itertools
 import struct
 import typing
-import zlib
 
+import odd_images
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from odd_images import chunk, segment
 from PIL import Image
 
 from job import images
@@ -49,16 +50,6 @@ def exif(orientation: int, order: str = "<", *, kind: int = 3, count: int = 1, d
     )
     magic = b"MM\0*" if order == ">" else b"II*\0"
     return magic + struct.pack(order + "I", directory) + struct.pack(order + "H", 3) + b"".join(packed) + bytes(4)
-
-
-def segment(marker: int, payload: bytes) -> bytes:
-    """Write a JPEG segment."""
-    return struct.pack(">BBH", 0xFF, marker, 2 + len(payload)) + payload
-
-
-def chunk(kind: bytes, payload: bytes) -> bytes:
-    """Write a PNG chunk."""
-    return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
 def with_segments(*segments: bytes) -> bytes:
@@ -134,6 +125,14 @@ def test_bmp_with_rows_from_the_top() -> None:
     bmp = encode("BMP")
 
     assert read(bmp) == read(bmp[:22] + struct.pack("<i", -20) + bmp[26:])
+
+
+@pytest.mark.parametrize("name", odd_images.KINDS)
+def test_odd_files(name: str) -> None:
+    """Each kind of odd file that decoders' own test suites hold has its header read, or is refused for its reason."""
+    kind = odd_images.KINDS[name]
+
+    assert kind.header == outcome(kind.build(), MAX_PIXELS)
 
 
 # -- limits ----------------------------------------------------------------------------------------------------------
@@ -412,10 +411,10 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
-def outcome(data: bytes) -> images.Header | images.Reason:
+def outcome(data: bytes, max_pixels: int = 10_000) -> images.Header | images.Reason:
     """Return the header, or the reason why there is none."""
     try:
-        return read(data, max_pixels=10_000)
+        return read(data, max_pixels=max_pixels)
     except images.UnreadableImage as error:
         return error.reason
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import shutil
-import subprocess
 import sys
 import tomllib
 from importlib import metadata
-from pathlib import Path
 
+import paths
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from paths import ROOT
 
-ROOT = Path(__file__).parents[2]
+pytest_plugins = ["pytester"]
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT, GROUPS = PYPROJECT["project"], PYPROJECT["dependency-groups"]
 LOCKS = {path.stem: path for path in sorted((ROOT / "requirements").glob("*.txt"))}
@@ -128,21 +127,35 @@ def test_every_import_is_a_declared_dependency() -> None:
 
 
 @pytest.mark.parametrize(("environment", "code"), [({"CI": "true"}, 1), ({}, 0)])
-def test_a_skip_fails_the_run_in_ci_alone(tmp_path: Path, environment: dict[str, str], code: int) -> None:
+def test_a_skip_fails_the_run_in_ci_alone(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], code: int
+) -> None:
     """With CI set a skipped test fails the run and is named with its reason; at a developer's desk it does not."""
-    shutil.copy(ROOT / "conftest.py", tmp_path)
-    (tmp_path / "test_it.py").write_text("import pytest\ndef test_it(): pytest.skip('no data here')")
-    inherited = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("COV")}
+    pytester.makeconftest((ROOT / "conftest.py").read_text())
+    pytester.makepyfile(test_it="import pytest\ndef test_it(): pytest.skip('no data here')")
+    monkeypatch.delenv("CI", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", tmp_path],
-        cwd=tmp_path,
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider")
 
-    assert code == done.returncode, done.stdout
-    assert ("test_it.py::test_it: Skipped: no data here" in done.stdout) == bool(environment)
+    assert code == done.ret
+    assert ("test_it.py::test_it: Skipped: no data here" in done.stdout.str()) == bool(environment)
+
+
+@pytest.mark.parametrize(("shared", "outcomes"), [(True, {"passed": 2}), (False, {"passed": 1, "deselected": 1})])
+def test_what_needs_shared_is_not_collected_without_it(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, shared: bool, outcomes: dict[str, int]
+) -> None:
+    """Where ../shared is absent, a marked test is deselected and not skipped: the suite passes in CI."""
+    pytester.makeconftest((ROOT / "conftest.py").read_text())
+    pytester.makepyfile("import pytest\n@pytest.mark.needs_shared\ndef test_data(): pass\ndef test_other(): pass")
+    monkeypatch.setattr(paths, "SHARED", pytester.path / "shared")
+    if shared:
+        paths.SHARED.mkdir()
+    monkeypatch.setenv("CI", "true")
+
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+
+    assert 0 == done.ret
+    done.assert_outcomes(**outcomes)

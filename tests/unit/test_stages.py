@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar, get_args
 
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from classifiers import small_classifier
 
 from job import config, errors, invariants, model, stages
 from job.device import Precision
@@ -19,7 +20,7 @@ from job.progress import Event, Listener, Phase, Progress
 from job.state import STAGES, StageName, TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from job.state import Arrays
 
@@ -39,23 +40,21 @@ class Recorder(Listener):
 
 
 @pytest.fixture
+def functions_run_eagerly() -> Iterator[None]:
+    """Run functions eagerly: compiling one takes a hundred times as long as the few steps of these tests."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+eagerly = pytest.mark.usefixtures("functions_run_eagerly")
+"""For tests of the loop around the step. Those of the step itself run it as it is compiled."""
+
+
+@pytest.fixture
 def classifier() -> model.Classifier:
     """A classifier as the job builds it, but for its base model: two convolutions with BatchNormalization."""
-    keras.utils.set_random_seed(7)
-    maps = inputs = keras.Input((32, 32, 3))
-    for name, layer in (("a", keras.layers.Conv2D), ("b", keras.layers.SeparableConv2D)):
-        maps = layer(8, 3, strides=4, name=name)(maps)
-        maps = keras.layers.BatchNormalization(name=f"{name}_BN")(maps)
-        maps = keras.layers.ReLU()(maps)
-    base_model = keras.Model(inputs, maps)
-    pixels = keras.Input((32, 32, 3), dtype="uint8")
-    x = base_model(keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(pixels), training=False)
-    x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dense(8, activation="relu", name="fc1")(x)
-    x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
-    classifier = model.Classifier(keras.Model(pixels, x), base_model, ("a", "b"))
-    classifier.fold()
-    return classifier
+    return small_classifier()
 
 
 def examples(classifier: model.Classifier, stage: StageName) -> stages.Examples:
@@ -124,6 +123,7 @@ def test_stage_trains_as_keras_does(classifier: model.Classifier, stage: StageNa
     assert [state.history[0].loss] == pytest.approx(fitted["loss"], rel=1e-4)
 
 
+@eagerly
 def test_two_stages_make_one_history(classifier: model.Classifier) -> None:
     """Epochs are counted on through both stages, and training lowers the loss."""
     state = run(classifier, "feature_extraction")
@@ -134,6 +134,7 @@ def test_two_stages_make_one_history(classifier: model.Classifier) -> None:
     assert state.history[-1].loss < state.history[0].loss
 
 
+@eagerly
 def test_validation_is_a_phase(classifier: model.Classifier) -> None:
     """Validation tells how far it is, so that a long one is seen and not taken for a stall."""
 
@@ -149,20 +150,30 @@ def test_validation_is_a_phase(classifier: model.Classifier) -> None:
     assert {"feature_extraction 1/1": (8, 8), "feature_extraction 1/1 validation": (4, 4)} == Phases.seen
 
 
-def test_input_wait_is_measured(classifier: model.Classifier) -> None:
-    """The share of an epoch that was spent waiting for data is noted: nearly all of it where they come slowly."""
-    data = examples(classifier, "feature_extraction")
-    slow = stages.Examples(**{**vars(data), "inputs": lambda rows: time.sleep(0.5) or data.inputs(rows)})
-    waits = []
-    for source in (data, slow):
-        state = TrainingState()
-        stages.run("feature_extraction", settings(), classifier, source, state, progress=Progress(), after_step=ignore)
-        waits.append(state.history[-1].input_wait)
+@eagerly
+def test_input_wait_is_measured(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The share of an epoch's steps that was spent waiting for data is noted: nine seconds of ten."""
+    now = 0.0
 
-    assert 0 <= waits[0] < waits[1] <= 1
-    assert waits[1] > 0.9
+    def slow(load: Callable[[np.ndarray], np.ndarray], batches: list[np.ndarray]) -> Iterator[tuple[np.ndarray, float]]:
+        nonlocal now
+        for rows in batches:
+            now += 9
+            yield load(rows), 9.0
+
+    def computed(_: Callable[[], TrainingState], *, always: bool) -> None:
+        nonlocal now
+        now += 0 if always else 1
+
+    data, state = examples(classifier, "feature_extraction"), TrainingState()
+    monkeypatch.setattr(stages, "prefetch", slow)
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: now))
+    stages.run("feature_extraction", settings(), classifier, data, state, progress=Progress(), after_step=computed)
+
+    assert [0.9, 0.9] == [pytest.approx(result.input_wait) for result in state.history]
 
 
+@eagerly
 def test_largest_seed(classifier: model.Classifier) -> None:
     """Every seed that the settings allow can be trained with, in both stages."""
     for stage in STAGES:
@@ -172,6 +183,7 @@ def test_largest_seed(classifier: model.Classifier) -> None:
         assert 1 == len(state.history)
 
 
+@eagerly
 def test_dropout_differs_in_every_step(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step of every epoch of both stages has a dropout seed of its own."""
     compiled, seeds = stages._compile, []
@@ -188,6 +200,7 @@ def test_dropout_differs_in_every_step(classifier: model.Classifier, monkeypatch
     assert 2 * 2 * 3 == len(seeds) == len(set(seeds))
 
 
+@eagerly
 def test_last_batch_counts(classifier: model.Classifier) -> None:
     """The last, smaller batch of an epoch is trained on: eight images in batches of three are three steps."""
     progress, recorder = Progress(), Recorder()
@@ -200,9 +213,35 @@ def test_last_batch_counts(classifier: model.Classifier) -> None:
 
     assert [3, 3, 2] == seen[:3]
     expected = ["stage.started", "stage.first_step", "epoch.finished", "stage.finished"]
-    assert expected == [event.name for event in recorder.events]
+    assert expected == [event.name for event in recorder.events if event.severity != "debug"]
 
 
+@eagerly
+def test_each_step_is_an_event(classifier: model.Classifier) -> None:
+    """Each step is told once it counts, by the stage, epoch and step that come next; for debugging alone."""
+    data, state, recorder = examples(classifier, "feature_extraction"), TrainingState(), Recorder()
+    captured = []
+
+    def keep_all(capture: Callable[[], TrainingState], *, always: bool) -> None:
+        if not always:
+            captured.append(capture())
+
+    progress = Progress([recorder])
+    stages.run("feature_extraction", settings(), classifier, data, state, progress=progress, after_step=keep_all)
+
+    taken = [event for event in recorder.events if event.name == "step.taken"]
+    assert [(epoch, step) for epoch in (0, 1) for step in (1, 2, 3)] == [
+        (event.facts["epoch"], event.facts["step"]) for event in taken
+    ]
+    assert {("debug", "feature_extraction", 3)} == {
+        (event.severity, event.facts["stage"], event.facts["steps"]) for event in taken
+    }
+    assert {(event.facts["epoch"], event.facts["step"]) for event in taken} <= {
+        (state.epoch, state.step) for state in captured
+    }
+
+
+@eagerly
 def test_keep_best_and_last(classifier: model.Classifier) -> None:
     """`best` publishes the weights of the lowest validation loss over both stages, `last` those at the end."""
     data, weights = examples(classifier, "fine_tuning"), []
@@ -228,6 +267,7 @@ def test_keep_best_and_last(classifier: model.Classifier) -> None:
     assert (best.val_loss, best.val_accuracy) == (pytest.approx(loss, rel=1e-4), accuracy)
 
 
+@eagerly
 def test_first_of_equal_epochs_is_the_best(classifier: model.Classifier) -> None:
     """Of two epochs with the same validation loss, the earlier one is published."""
     state = run(classifier, "feature_extraction", learning_rate=1e-30)
@@ -236,6 +276,7 @@ def test_first_of_equal_epochs_is_the_best(classifier: model.Classifier) -> None
     assert state.history[0] == state.best
 
 
+@eagerly
 def test_skipped_stage(classifier: model.Classifier) -> None:
     """A stage of no epochs changes nothing."""
     before = classifier.state()
@@ -252,6 +293,25 @@ def test_prefetch_keeps_the_order() -> None:
         assert list(range(n)) == [int(rows[0]) for rows, _ in stages.prefetch(lambda rows: rows, batches)]
 
 
+def test_prefetch_measures_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With each batch come the seconds in which it was asked for and not there."""
+    now, asked = 0.0, threading.Event()
+
+    def monotonic() -> float:
+        asked.set()
+        return now
+
+    def load(rows: np.ndarray) -> np.ndarray:
+        nonlocal now
+        asked.wait()
+        now += 5
+        return rows
+
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=monotonic))
+
+    assert [5.0] == [wait for _, wait in stages.prefetch(load, [np.array([0])])]
+
+
 def test_prefetch_passes_on_errors() -> None:
     """What goes wrong while loading is raised where the batch is used."""
 
@@ -262,6 +322,7 @@ def test_prefetch_passes_on_errors() -> None:
         list(stages.prefetch(load, [np.array([0])]))
 
 
+@eagerly
 def test_not_finite(classifier: model.Classifier) -> None:
     """A loss that stays not a number ends the run at that step, naming stage, epoch, step and learning rate."""
     classifier.output.bias.assign([np.nan])
@@ -289,6 +350,7 @@ class Breaker:
             self.captured.append(capture())
 
 
+@eagerly
 @pytest.mark.parametrize(("after", "epoch", "found"), [(6, 1, "the loss"), (3, 0, "the validation loss")])
 def test_not_finite_once(classifier: model.Classifier, after: int, epoch: int, found: str) -> None:
     """After one loss that is not finite, training goes back to the epoch's start with half the learning rate."""
@@ -307,6 +369,7 @@ def test_not_finite_once(classifier: model.Classifier, after: int, epoch: int, f
     assert (epoch, 0, pytest.approx(5e-4)) == tuple(went_back[name] for name in ("epoch", "step", "learning_rate"))
 
 
+@eagerly
 def test_not_finite_in_validation(classifier: model.Classifier) -> None:
     """A validation loss that is not finite for the second time ends the run as a training loss does."""
 
@@ -332,6 +395,7 @@ def adam_rate(state: TrainingState) -> float:
     return float(state.optimizer["adam/learning_rate"])
 
 
+@eagerly
 def test_halved_learning_rate_stays_halved(classifier: model.Classifier) -> None:
     """After going back, a resumed run and the next stage train with half of the learning rate."""
     data, broken = examples(classifier, "feature_extraction"), Breaker(classifier, after=1)
@@ -351,6 +415,7 @@ def test_halved_learning_rate_stays_halved(classifier: model.Classifier) -> None
     assert [5e-4, 5e-4, 0.05] == pytest.approx([adam_rate(state) for state in (went_back, resumed, next_stage)])
 
 
+@eagerly
 def test_going_back_after_a_resume(classifier: model.Classifier) -> None:
     """A run that was resumed in the middle of an epoch goes back as far as an undisturbed one: the same bits."""
     tf.config.experimental.enable_op_determinism()
@@ -374,9 +439,21 @@ def test_going_back_after_a_resume(classifier: model.Classifier) -> None:
     assert all(value.tobytes() == expected[path].tobytes() for path, value in weights.items())
 
 
+@eagerly
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: StageName) -> None:
     """From a state captured after any step, in validation or at an epoch's end, training ends in the same bits."""
+    resume_everywhere(classifier, stage, range(1, 12, 2))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_compiled_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: StageName) -> None:
+    """So it does where the step is compiled, from the middle of the second epoch."""
+    resume_everywhere(classifier, stage, [7])
+
+
+def resume_everywhere(classifier: model.Classifier, stage: StageName, at: Iterable[int]) -> None:
+    """Assert that training ends in the same bits from each of these states."""
     tf.config.experimental.enable_op_determinism()
     classifier.dropout = 0.5  # a resumed run must drop the same features
     before, captured = classifier.state(), []
@@ -390,7 +467,7 @@ def test_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: Stage
     expected, history = classifier.state(), state.history
 
     assert 2 * (3 + 2 + 1) == len(captured)  # three steps, two batches of validation and the end of each epoch
-    for stopped in captured[1::2]:
+    for stopped in [captured[number] for number in at]:
         classifier.load_state(before)
         resumed = TrainingState.restored(stopped.document(), stopped.arrays())
         classifier.load_state(resumed.weights)
@@ -560,6 +637,7 @@ def same_arrays(expected: Arrays, seen: Arrays) -> bool:
     }
 
 
+@eagerly
 def test_out_of_memory_in_validation(classifier: model.Classifier) -> None:
     """Validation that does not fit is done in smaller parts, and the state says so; if one does not fit, exit 8."""
     data, recorder = examples(classifier, "fine_tuning"), Recorder()
@@ -628,6 +706,7 @@ def test_gradients_that_overflow(classifier: model.Classifier) -> None:
     assert taken == [saved.step for saved in states if saved.step]
 
 
+@eagerly
 def test_gradients_that_are_never_finite(classifier: model.Classifier) -> None:
     """Gradients that overflow without any scaling, too, end as a loss that is not finite does."""
     classifier.fold(training_precision="float16")
@@ -652,6 +731,7 @@ def test_gradients_that_are_never_finite(classifier: model.Classifier) -> None:
         )
 
 
+@eagerly
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_stage_1_is_float32(classifier: model.Classifier, precision: Precision) -> None:
     """The head is trained in float32 for every training precision: the same bits, and no scaled loss."""
@@ -666,6 +746,7 @@ def test_stage_1_is_float32(classifier: model.Classifier, precision: Precision) 
     assert same_arrays(*results)
 
 
+@eagerly
 @pytest.mark.parametrize(("began", "resumed"), list(itertools.product(PRECISIONS, PRECISIONS)))
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_in_another_precision(
@@ -704,6 +785,7 @@ def test_resume_in_another_precision(
     assert np.isfinite([result.val_loss for result in state.history]).all()
 
 
+@eagerly
 @pytest.mark.parametrize(("began", "resumed"), [("float32", "float16"), ("float16", "bfloat16")])
 def test_going_back_in_another_precision(classifier: model.Classifier, began: Precision, resumed: Precision) -> None:
     """A loss that is not finite, after a resume in another precision, goes back to the epoch's start all the same."""
@@ -766,6 +848,7 @@ def test_wrong_trainable_variables_are_noticed(classifier: model.Classifier, mon
         run(classifier, "fine_tuning")
 
 
+@eagerly
 def test_moved_statistics_are_noticed(classifier: model.Classifier) -> None:
     """BatchNormalization that adapts to the data, as `fit` without the flags would let it, ends the run."""
     classifier.set_trainable("fine_tuning")

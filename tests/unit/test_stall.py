@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from job import stall
@@ -64,35 +64,70 @@ def test_whatever_hangs() -> None:
     assert 20 == hang("lambda seconds: False", "hang")[0]
 
 
-def test_signs_of_life() -> None:
+class Watched:
+    """A watch of 0.2 s under a clock that the test sets.
+
+    Attributes:
+        progress: what it listens to.
+        said: the last words.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now, self._looks = 0.0, threading.Semaphore(0)
+        monkeypatch.setattr(stall, "time", SimpleNamespace(monotonic=self._monotonic))
+        self.said: list[str] = []
+        watch = StallWatch(
+            0.2,
+            save=lambda _: False,
+            last_words=lambda error: self.said.append(error.message),
+            end=lambda _: self._looks.release(2),
+        )
+        self.progress = Progress([watch], clock=self._monotonic)
+
+    def _monotonic(self) -> float:
+        if threading.current_thread().name == "stall":
+            self._looks.release()
+        return self._now
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass until the watch has seen it: looked at the clock and come back, or given up."""
+        self._now += seconds
+        while self._looks.acquire(blocking=False):
+            pass
+        for _ in range(2):
+            assert self._looks.acquire(timeout=60)
+
+    def close(self) -> None:
+        """Close the watch, and wait for its thread."""
+        self.progress.close()
+        for thread in threading.enumerate():
+            if thread.name == "stall":
+                thread.join(60)
+
+
+def test_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """Events and progress of a phase are signs of life; a closed watch ends nothing."""
-    ended: list[int] = []
-    watch = StallWatch(2.0, save=lambda _: False, last_words=lambda _: None, end=ended.append)
-    progress = Progress([watch])
-    with progress.phase("download", 10, "images") as phase:
+    watched = Watched(monkeypatch)
+    with watched.progress.phase("download", 10, "images") as phase:
         for _ in range(10):
-            time.sleep(0.25)
+            watched.wait(0.15)
             phase.advance()
-    progress.event("run.succeeded")
-    progress.close()
-    time.sleep(2.2)
+    watched.wait(0.15)
+    watched.progress.event("run.succeeded")
+    watched.wait(0.15)
+    watched.close()
 
-    assert [] == ended
+    assert [] == watched.said
 
 
-def stalled_after(*events: tuple[str, dict[str, object]], seconds: float) -> list[str]:
-    """Watch for 0.2 s of silence, or 1 s while kernels are compiled; return the error if it ends within `seconds`."""
-    said: list[str] = []
-    ended = threading.Event()
-    watch = StallWatch(
-        0.2, save=lambda _: False, last_words=lambda error: said.append(error.message), end=lambda _: ended.set()
-    )
-    progress = Progress([watch])
+def stalled_after(monkeypatch: pytest.MonkeyPatch, *events: tuple[str, dict[str, object]], silence: float) -> list[str]:
+    """Let some silence follow on events; return the last words, if that ended the run."""
+    watched = Watched(monkeypatch)
     for name, facts in events:
-        progress.event(name, **facts)
-    ended.wait(seconds)
-    progress.close()
-    return said
+        watched.progress.event(name, **facts)
+    watched.wait(silence)
+    watched.close()
+    return watched.said
 
 
 COMPILED_AT_FIRST_USE = ("device.kernels_compiled_at_first_use", {"gpu": "NVIDIA X1"})
@@ -102,8 +137,8 @@ def test_silence_while_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> 
     """Where kernels are compiled at first use, only a longer silence ends the process, and the message says so."""
     monkeypatch.setattr(stall, "COMPILING_SECONDS", 1.2)
 
-    assert [] == stalled_after(COMPILED_AT_FIRST_USE, seconds=0.8)
-    [message] = stalled_after(COMPILED_AT_FIRST_USE, seconds=10)
+    assert [] == stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, silence=1.1)
+    [message] = stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, silence=1.2)
     assert "no progress for 0.02 minutes (device.stall_minutes, longer while kernels are compiled" in message
 
 
@@ -112,8 +147,8 @@ def test_limit_after_the_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(stall, "COMPILING_SECONDS", 60.0)
     stages = [("epoch.finished", {"stage": stage}) for stage in ("feature_extraction", "fine_tuning")]
 
-    assert [] == stalled_after(COMPILED_AT_FIRST_USE, stages[0], seconds=1.0)
-    [message] = stalled_after(COMPILED_AT_FIRST_USE, *stages, seconds=10)
+    assert [] == stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, stages[0], silence=59.0)
+    [message] = stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, *stages, silence=0.2)
     assert "(device.stall_minutes);" in message
 
 
@@ -121,6 +156,7 @@ def test_longer_limit_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels that are compiled at first use never shorten the limit."""
     monkeypatch.setattr(stall, "COMPILING_SECONDS", 0.1)
 
-    [message] = stalled_after(COMPILED_AT_FIRST_USE, seconds=10)
+    assert [] == stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, silence=0.15)
+    [message] = stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, silence=0.2)
 
     assert "no progress for 0.00333333 minutes (device.stall_minutes);" in message

@@ -201,11 +201,20 @@ def write_status(folder: Path, **facts: object) -> None:
     (folder / "new").rename(folder / "status.json")
 
 
+WATCH = """
+from job import __main__, watch
+watch._STATUS_INTERVAL = 0.05
+raise SystemExit(__main__.main())
+"""
+"""The program `finetune`, which looks for news at shorter intervals."""
+
+
 def watching(folder: Path) -> subprocess.Popen[str]:
     """Watch a run's folder in a process of its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FINETUNE_")}
-    command = [sys.executable, "-m", "job", "watch", str(folder)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", WATCH, "watch", str(folder)], env=environment, stderr=subprocess.PIPE, text=True
+    )
 
 
 @pytest.mark.parametrize(

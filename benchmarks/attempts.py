@@ -1,8 +1,6 @@
-"""The job as a process that can be watched, stopped and started again.
+"""The job as a process that can be watched, stopped and started again: for fault tests, benchmarks and `make soak`.
 
-As a program, `python tests/faults/attempts.py run …` is the job itself, with a line in its log for each training step:
-
-    step.taken    stage, epoch, step (that come next, as in checkpoint.loaded), steps (of an epoch)
+As a program, `python benchmarks/attempts.py run …` is the job itself, which sends itself a signal after a step.
 """
 
 from __future__ import annotations
@@ -19,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from job import config
 
 Position = tuple[str, int, int]
 """Stage, epoch and step that come next, the last two from 0: what a checkpoint calls its own."""
@@ -38,12 +38,15 @@ class Attempt:
     Args:
         arguments: flags of ``finetune run``.
         within: a command that it is started by.
-        counting: have a line in the log for each step.
+        program: what Python executes instead of the job; it gets the arguments.
+        counting: have a line in the log for each step: ``step.taken``.
         signal_at: a signal, and after which step the process gets it: at once, before anything else is done.
         environment: added to this process's own.
 
     Attributes:
+        began: when it was started, as `time.time` has it.
         events: the lines of its log so far.
+        others: what else it wrote, as libraries in C do.
     """
 
     def __init__(
@@ -51,19 +54,23 @@ class Attempt:
         arguments: Sequence[str | Path],
         within: Sequence[str] = (),
         *,
+        program: Sequence[str] = ("-m", "job"),
         counting: bool = False,
         signal_at: tuple[signal.Signals, Position] | None = None,
         **environment: str,
     ) -> None:
         self.events: list[dict[str, Any]] = []
+        self.others: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
-        program = (__file__,) if counting or signal_at else ("-m", "job")
         if signal_at:
             number, where = signal_at
+            program = (__file__,)
             environment[SIGNAL_AT] = " ".join(map(str, (number.name, *where)))
+        level = ("--log.level", "debug") if counting or signal_at else ()
+        self.began = time.time()
         self.process = subprocess.Popen(
-            [*within, sys.executable, *program, "run", *map(str, arguments)],
+            [*within, sys.executable, *program, "run", *map(str, arguments), *level],
             stderr=subprocess.PIPE,
             env={**os.environ, **environment},
         )
@@ -78,19 +85,21 @@ class Attempt:
         self.process.wait()
         self._reader.join()
 
-    def wait_for(self, name: str, count: int = 1, seconds: float = 240) -> dict[str, Any] | None:
-        """Wait for an event to come for the count-th time; return it, None where the process ended without."""
+    def wait_for(self, name: str, count: int = 1, seconds: float = 240, **facts: object) -> dict[str, Any] | None:
+        """Wait for an event with these facts for the count-th time; return it, None where the process ended without."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._named(name)) >= count or self._ended, seconds)
-            found = self._named(name)
+            self._changed.wait_for(lambda: len(self.named(name, **facts)) >= count or self._ended, seconds)
+            found = self.named(name, **facts)
         return found[count - 1] if len(found) >= count else None
 
     def stop(self, number: signal.Signals) -> float:
         """Send a signal, wait for the end, and return the seconds it took."""
         started = time.monotonic()
         self.process.send_signal(number)
-        self.wait()
-        return time.monotonic() - started
+        self.process.wait(300)
+        seconds = time.monotonic() - started
+        self._reader.join()
+        return seconds
 
     def wait(self) -> int:
         """Wait for the end and return the exit code."""
@@ -100,50 +109,61 @@ class Attempt:
 
     def names(self) -> list[str]:
         """Return the names of all events so far."""
-        return [event.get("event", event["message"]) for event in list(self.events)]
+        return [_name(event) for event in list(self.events)]
+
+    def named(self, name: str, **facts: object) -> list[dict[str, Any]]:
+        """Return the events of a name, with these facts, so far."""
+        return [event for event in list(self.events) if _name(event) == name and facts.items() <= event.items()]
 
     def loaded(self) -> Position | None:
-        """Return where it went on; None where it did not, or not yet."""
-        found = self._named("checkpoint.loaded")
+        """Return where it resumed; None where it did not, or not yet."""
+        found = self.named("checkpoint.loaded")
         return position(found[0]) if found else None
 
     def steps(self) -> list[Position]:
         """Return where it was after each step it took; it must be counting."""
-        return [position(event) for event in self._named("step.taken")]
-
-    def _named(self, name: str) -> list[dict[str, Any]]:
-        return [event for event in list(self.events) if event.get("event", event["message"]) == name]
+        return [position(event) for event in self.named("step.taken")]
 
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
             with self._changed:
-                self.events.append(json.loads(line))
+                try:
+                    self.events.append(json.loads(line))
+                except ValueError:
+                    self.others.append(line.decode(errors="replace"))
                 self._changed.notify_all()
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
 
-def count_steps() -> int:
-    """Be the job, and tell of each step when it is taken; return its exit code."""
-    from job import __main__, log, progress
+def _name(event: Mapping[str, Any]) -> str:
+    name: str = event.get("event", event["message"])
+    return name
 
-    name, _, where = os.environ.get(SIGNAL_AT, "").partition(" ")
-    advance = progress.Phase.advance
 
-    def tell_and_advance(phase: progress.Phase, n: int = 1, **facts: object) -> None:
-        if "step" in facts:
-            assert phase.stage
-            stage, epoch, step = phase.stage.name, phase.stage.epochs_done, facts["step"]
-            log.get().info("step.taken", stage=stage, epoch=epoch, step=step, steps=facts["steps"])
-            if f"{stage} {epoch} {step}" == where:
+def main() -> int:
+    """Be the job, and send this process a signal once it is where it is to be; return the exit code."""
+    from job import __main__, cli, progress
+
+    name, _, where = os.environ[SIGNAL_AT].partition(" ")
+
+    class Sender(progress.Listener):
+        def on_event(self, event: progress.Event) -> None:
+            if event.name == "step.taken" and where == " ".join(map(str, position(event.facts))):
                 signal.raise_signal(signal.Signals[name])
-        advance(phase, n, **facts)
 
-    progress.Phase.advance = tell_and_advance
+    listen = cli.listen
+
+    def listen_and_send(settings: config.LogSettings) -> progress.Progress:
+        stream = listen(settings)
+        stream.subscribe(Sender())
+        return stream
+
+    cli.listen = listen_and_send
     return __main__.main()
 
 
 if __name__ == "__main__":
-    sys.exit(count_steps())
+    sys.exit(main())
