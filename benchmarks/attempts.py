@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from job import config
+    from job.config.settings import LogSettings
 
 Position = tuple[str, int, int]
 """Stage, epoch and step that come next, the last two from 0: what a checkpoint calls its own."""
@@ -145,7 +145,9 @@ def _name(event: Mapping[str, Any]) -> str:
 
 def main() -> int:
     """Be the job, and send this process a signal once it is where it is to be; return the exit code."""
-    from job import __main__, cli, progress
+    from job import __main__
+    from job.commands import cli
+    from job.observability import progress
 
     name, _, where = os.environ[SIGNAL_AT].partition(" ")
 
@@ -156,7 +158,7 @@ def main() -> int:
 
     listen = cli.listen
 
-    def listen_and_send(settings: config.LogSettings) -> progress.Progress:
+    def listen_and_send(settings: LogSettings) -> progress.Progress:
         stream = listen(settings)
         stream.subscribe(Sender())
         return stream

@@ -30,7 +30,8 @@ import harness
 import numpy as np
 from digests import arrays_sha256
 
-from job import emulator, storage
+from job import storage
+from job.storage import emulator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

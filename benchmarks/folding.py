@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import harness
 import numpy as np
 
-from job import config, device
+from job.config.load import load_settings
+from job.runtime import device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from job.model import Classifier
+    from job.config.settings import Settings
+    from job.model.classifier import Classifier
 
 WARM_UP = 3
 
@@ -40,7 +42,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
     flags = ["--model.weights", options.weights, "--model.image_size", str(options.image_size)]
-    settings = config.load(flags, {}).settings
+    settings = load_settings(flags, {}).settings
     device.prepare()
     device.configure(settings)
     with harness.pictures(options) as folder:
@@ -61,25 +63,27 @@ def main() -> None:
 
 def read(folder: Path, options: argparse.Namespace) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return pixels, uint8 [images, size, size, 3], and labels, int32 [images], taken from the classes in turn."""
-    from job import decode, images
+    from job.data import decode, image_header
 
     classes = [sorted(path.iterdir()) for path in sorted((folder / "train").iterdir())]
     labels = np.arange(options.images, dtype=np.int32) % len(classes)
     chosen = [classes[label][n // len(classes)].read_bytes() for n, label in enumerate(labels)]
     decoded = [
-        decode.decode_image(data, images.read_header(data, max_pixels=2**26), options.image_size) for data in chosen
+        decode.decode_image(data, image_header.read_header(data, max_pixels=2**26), options.image_size)
+        for data in chosen
     ]
     return np.stack(decoded), labels
 
 
-def create(settings: config.Settings) -> tuple[Classifier, dict[str, Callable[..., Any]]]:
+def create(settings: Settings) -> tuple[Classifier, dict[str, Callable[..., Any]]]:
     """Return the classifier as stage 2 trains it, and its logits as functions of pixels: plain and folded."""
     import keras
 
-    from job import folding, model, weights
-    from job.progress import Progress
+    from job.model import folding, weights
+    from job.model.classifier import create_classifier
+    from job.observability.progress import Progress
 
-    classifier = model.create(settings.model, ("cats", "dogs"), seed=settings.run.seed)
+    classifier = create_classifier(settings.model, ("cats", "dogs"), seed=settings.run.seed)
     weights.load_into(classifier.base_model, settings.model, Progress())
     classifier.set_trainable("fine_tuning")
 
@@ -95,7 +99,7 @@ def create(settings: config.Settings) -> tuple[Classifier, dict[str, Callable[..
     return classifier, {"plain": logits_of(classifier.base_model), "folded": logits_of(folded)}
 
 
-def compare(settings: config.Settings, pixels: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
+def compare(settings: Settings, pixels: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
     """Return the relative differences in float64: of the logits, and of each variable's gradient by its path."""
     import keras
     import tensorflow as tf
@@ -117,13 +121,13 @@ def compare(settings: config.Settings, pixels: NDArray[Any], labels: NDArray[Any
 
 
 def speed(
-    settings: config.Settings, pixels: NDArray[Any], labels: NDArray[Any], rounds: int
+    settings: Settings, pixels: NDArray[Any], labels: NDArray[Any], rounds: int
 ) -> dict[str, tuple[list[float], list[float]]]:
     """Return the seconds of each forward pass and each training step: (plain, folded)."""
     import keras
     import tensorflow as tf
 
-    from job import stages
+    from job.training import stages
 
     classifier, logits_of = create(settings)
     assert {variable.dtype for variable in classifier.model.trainable_variables} == {"float32"}

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import harness
 from digests import arrays_sha256
 
-from job import demo, gpu
+from job.data import demo_pictures
+from job.runtime import gpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ def main() -> None:
     shared = SMALL if options.small else {**FULL, "model.weights": options.weights}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        demo.draw(folder / "pictures", count=64 if options.small else demo.COUNT)
+        demo_pictures.draw(folder / "pictures", count=64 if options.small else demo_pictures.COUNT)
         shared = {"input.uri": str(folder / "pictures"), "log.format": "json", **shared}
         outputs: dict[str, Path | None] = {
             case.name: train(case, shared, folder) for case in cases(small=options.small)

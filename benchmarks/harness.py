@@ -26,7 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job import demo
+from job.data import demo_pictures
 
 if TYPE_CHECKING:
     import argparse
@@ -164,7 +164,7 @@ def pictures(options: argparse.Namespace) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory() as folder:
         for seed, (side, count) in enumerate((("train", 480), ("validation", 120))):
-            demo.draw(Path(folder, side), count=count, seed=seed)
+            demo_pictures.draw(Path(folder, side), count=count, seed=seed)
         yield Path(folder)
 
 

@@ -121,7 +121,7 @@ def rebuild() -> list[float]:
         context = Path(folder, "source")
         shutil.copytree(ROOT, context, ignore=shutil.ignore_patterns(".*cache", ".venv", ".git", "finetune-demo"))
         for number in itertools.count():
-            with (context / "job/labels.py").open("a") as file:
+            with (context / "job/data/labels.py").open("a") as file:
                 file.write(f"# {time.time_ns()}\n")
             started = time.perf_counter()
             build(context, "finetune:benchmark", "--build-arg", "ACCELERATOR=cpu")

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import harness
 from attempts import Attempt
 
-from job import emulator
+from job.storage import emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,8 +45,8 @@ PEER = "import time, tensorflow, keras; print('ready at', time.time())"
 PROGRAM = """
 import json, sys
 from job import __main__ as program
-from job import checkpoint, cli
-from job.progress import Listener
+from job.runs import checkpoints as checkpoint; from job.commands import cli
+from job.observability.progress import Listener
 
 class Phases(Listener):
     def on_advance(self, phase):

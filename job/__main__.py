@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from job import imports, signals
+from job.runtime import imports, signals
 
 signals.install()  # before what takes a while to import
 
 with imports.uncollected():
-    from job import cli, config
+    from job.commands import cli
+    from job.config.settings import LogSettings
     from job.errors import REPORT, FinetuneError, StoppedError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Execute the command in `arguments`, the process's by default, and return its exit code: see job/errors.py."""
-    progress = cli.listen(config.LogSettings())  # until it is known which log is wanted
+    progress = cli.listen(LogSettings())  # until it is known which log is wanted
     try:
         with signals.interrupting(lambda: progress.event("run.stopped", severity="warning", **_stopped().facts)):
             command = cli.parse(sys.argv[1:] if arguments is None else arguments)

@@ -16,18 +16,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from job import __version__, device, identity, imports, manifest, memory, publish, signals, split, storage
-from job.checkpoint import Data
-from job.labels import SPLIT_NAMES
-from job.state import STAGES, TrainingState
-from job.status import StatusFile
-from job.timing import Timing
+from job import __version__, storage
+from job.config.settings import STAGES
+from job.data import manifest, split
+from job.data.labels import SPLIT_NAMES
+from job.observability.status import StatusFile
+from job.runs import identity, publish
+from job.runs.checkpoints import Data
+from job.runtime import device, imports, memory, signals
+from job.runtime.timing import Timing
+from job.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from job.checkpoint import Checkpoints
-    from job.config import Loaded, Settings
-    from job.progress import Progress
-    from job.publish import Outcome, Run
+    from job.config.load import Loaded
+    from job.config.settings import Settings
+    from job.observability.progress import Progress
+    from job.runs.checkpoints import Checkpoints
+    from job.runs.publish import Outcome, Run
 
 
 def run(loaded: Loaded, progress: Progress) -> None:
@@ -68,9 +73,9 @@ def list_images(settings: Settings, progress: Progress) -> Data:
     """
     source = settings.input
     if not source.uri:
-        from job import demo  # nobody else needs Pillow
+        from job.data import demo_pictures  # nobody else needs Pillow
 
-        drawn = demo.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
+        drawn = demo_pictures.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
         source = source.model_copy(update={"uri": str(drawn)})
     with progress.phase("list", None, "objects") as phase:
         listed, quarantined = manifest.read(source, phase.advance)
@@ -108,13 +113,18 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
     with timing.part("import"), imports.uncollected():
         device.prepare()
         machine = device.configure(settings, before=checkpoints.facts, notify=progress.event)
-        from job import cache, dataset, evaluate, export, features, model, stages, weights
+        from job.data import cache, dataset
+        from job.evaluation import evaluate
+        from job.export import saved_model
+        from job.model import weights
+        from job.model.classifier import create_classifier
+        from job.training import features, stages
     progress.event("device.configured", **dataclasses.asdict(machine))
     if changes := machine.changes(checkpoints.facts):
         progress.event("device.changed", severity="warning", **changes, note="the result may differ in its last bits")
 
     with timing.part("model"):
-        classifier = model.create(settings.model, data.listed.labels, seed=settings.run.seed)
+        classifier = create_classifier(settings.model, data.listed.labels, seed=settings.run.seed)
         origin = weights.load_into(classifier.base_model, settings.model, progress)
         classifier.pretrained = origin.source != "random"
         if state.weights:
@@ -189,14 +199,14 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
 
         # What the model is worth, and whether what is published answers as it does.
         exported = kept.folder / "model"
-        with export.Scorer() as scorer:
+        with saved_model.Scorer() as scorer:
             with timing.part("evaluate"):
                 scores = evaluate.score(classifier, examples["fine_tuning"], rows_of, state, progress)
             with timing.part("export"):
-                export.save(classifier, exported)
+                saved_model.save(classifier, exported)
             with timing.part("verify"):
                 held_out = evaluate.held_out(scores, images, settings.export.verify_images)
-                verification = export.verify(scorer, exported, *held_out)
+                verification = saved_model.verify(scorer, exported, *held_out)
         progress.event("model.verified", **verification)
 
         # Publish: files first, then what makes them count.

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import h5py
 
-from job import storage, weights
+from job import storage
 from job.errors import DataError, FinetuneError, UnavailableError
+from job.model import weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

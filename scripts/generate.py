@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import generate_chart
 from generate_chart import ROOT
 
-from job import config, errors, images
+from job import errors
+from job.config import reference
+from job.data import image_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,9 +61,9 @@ def main() -> int:
 def documents() -> dict[Path, str]:
     """Return the documents whose tables have their source in the code."""
     codes = [f"| {code} | {meaning} | {action} |" for code, (meaning, action) in errors.exit_codes().items()]
-    reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in images.REASONS.items()]
+    reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in image_header.REASONS.items()]
     tables = {
-        "settings": config.settings_table(),
+        "settings": reference.settings_table(),
         "exit codes": "\n".join(["| code | meaning | the Job |", "|---|---|---|", *codes]) + "\n",
         "quarantine": "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n",
     }

@@ -1,7 +1,7 @@
 """What in helm/ and k8s/ follows from the job's code and from helm/values.yaml, for scripts/generate.py.
 
-    helm/values.yaml                          the section "config", from job/config.py
-    helm/values.schema.json                   from job/config.py and helm/values.yaml
+    helm/values.yaml                          the section "config", from job/config/settings.py
+    helm/values.schema.json                   from job/config/settings.py and helm/values.yaml
     helm/README.md                            the table of values, from helm/values.yaml
     helm/Chart.yaml                           appVersion, from job/__init__.py
     helm/templates/_pod_failure_policy.tpl    from job/errors.py
@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from job import __version__, config, errors
+from job import __version__, errors
+from job.config import reference
+from job.config.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +48,8 @@ COMPUTED = {
 """Where the chart's default is not the job's."""
 
 OPENING = """\
-  # Generated from job/config.py up to the end of this section. What is unset is the job's own default, so that an image
-  # and a chart of different versions cannot disagree in silence.
+  # Generated from job/config/settings.py up to the end of this section. What is unset is the job's own default, so that
+  # an image and a chart of different versions cannot disagree in silence.
 """
 
 
@@ -69,13 +71,13 @@ def config_section() -> str:
     """Return the section "config" of values.yaml, from its key on."""
     lines = ["config:\n" + OPENING]
     group = ""
-    for row in config.rows():
+    for row in reference.rows():
         head, _, name = row.name.rpartition(".")
         if row.name in MANAGED or head in MANAGED:
             continue
         if head and head != group:
             group = head
-            doc = config.Settings.model_fields[head].annotation.__doc__ or ""  # a group is a model
+            doc = Settings.model_fields[head].annotation.__doc__ or ""  # a group is a model
             lines.append(f"\n{_comment(doc.splitlines()[0], 2)}  {head}:\n")
         elif not head:
             group = ""
@@ -173,7 +175,7 @@ def _schema(value: Value) -> Document:
 
 def config_schema() -> Document:
     """Return the schema of the section "config": that of the job's settings file, without references."""
-    whole = config.json_schema()
+    whole = reference.json_schema()
 
     def inline(schema: Document, name: str) -> Document:
         if "$ref" in schema:
@@ -228,7 +230,7 @@ def readme() -> str:
         if value.name != "config":
             add(value)
             continue
-        for row in config.rows():
+        for row in reference.rows():
             if row.name not in MANAGED and row.name.partition(".")[0] not in MANAGED:
                 default = "" if row.name in COMPUTED else f"`{row.default}`"
                 doc = f"{row.meaning} {COMPUTED.get(row.name, '')}".strip()

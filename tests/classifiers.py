@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import keras
 
-from job import model
+from job.model.classifier import Classifier
 
 
-def small_classifier() -> model.Classifier:
+def small_classifier() -> Classifier:
     """Return a classifier as the job builds it, but for its base model: two convolutions with BatchNormalization."""
     keras.utils.set_random_seed(7)
     maps = inputs = keras.Input((32, 32, 3))
@@ -21,6 +21,6 @@ def small_classifier() -> model.Classifier:
     x = keras.layers.GlobalAveragePooling2D()(x)
     x = keras.layers.Dense(8, activation="relu", name="fc1")(x)
     x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
-    classifier = model.Classifier(keras.Model(pixels, x), base_model, ("a", "b"))
+    classifier = Classifier(keras.Model(pixels, x), base_model, ("a", "b"))
     classifier.fold()
     return classifier

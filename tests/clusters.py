@@ -18,7 +18,7 @@ import numpy as np
 from charts import CHART
 from PIL import Image
 
-from job import emulator
+from job.storage import emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ import fault_proxy
 import pytest
 import structlog
 
-from job import emulator as emulators
+from job.storage import emulator as emulators
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

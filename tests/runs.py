@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from job import config, pipeline
-from job.progress import Event, Listener, Progress
+from job import pipeline
+from job.config.load import load_settings
+from job.observability.progress import Event, Listener, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ def run(*arguments: str | Path, listeners: Sequence[Listener] = ()) -> list[str]
     recorder = Recorder()
     progress = Progress([recorder, *listeners])
     try:
-        pipeline.run(config.load([*SMALL, *map(str, arguments)], {}, required=("output.uri",)), progress)
+        pipeline.run(load_settings([*SMALL, *map(str, arguments)], {}, required=("output.uri",)), progress)
     finally:
         progress.close()
     return recorder.names

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 import uuid
 
-from job import config, log, storage
+from job import storage
+from job.config.load import load_settings
 from job.errors import FinetuneError
+from job.observability import log
 
 
 def main() -> int:
     """Try what a run needs of the bucket, and return the exit code that a run would have."""
     log.configure(console=False)
     try:
-        settings = config.load(sys.argv[1:], required=("output.uri",)).settings
+        settings = load_settings(sys.argv[1:], required=("output.uri",)).settings
         if settings.input.uri:
             first = next(iter(storage.open_store(settings.input.uri).list()), None)
             log.get().info("input.listed", uri=settings.input.uri, first=first and first.name)

@@ -25,8 +25,9 @@ from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 from requests.adapters import HTTPAdapter
 
-from job import config, log
+from job.config import environment
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
+from job.observability import log
 from job.storage.google_calls import Calls, DamagedError
 from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, crc32c
 from job.storage.parallel import THREADS, UNPACKED_BYTES, in_parallel
@@ -61,7 +62,7 @@ def open_bucket(bucket: str, prefix: str, *, retry: RetryPolicy, user_project: s
     if "" in prefix.split("/")[:-1]:
         meant = "/".join(filter(None, (bucket, *prefix.split("/"))))
         raise SettingsError(f"'gs://{bucket}/{prefix}' has two slashes in a row", remedy=f"Did you mean gs://{meant}?")
-    if host := config.get_environment("STORAGE_EMULATOR_HOST"):
+    if host := environment.get("STORAGE_EMULATOR_HOST"):
         endpoint = host if "://" in host else f"http://{host}"
         return GoogleStore(bucket, prefix, AnonymousCredentials(), retry, endpoint=endpoint, user_project=user_project)
     return GoogleStore(bucket, prefix, _find_credentials(retry), retry, user_project=user_project)
@@ -260,7 +261,7 @@ class GoogleStore:
 @functools.cache
 def _find_credentials(retry: RetryPolicy) -> Credentials:
     """Return Application Default Credentials, found once in a process."""
-    if config.get_environment("KUBERNETES_SERVICE_HOST") is None:  # elsewhere nothing comes up a little later
+    if environment.get("KUBERNETES_SERVICE_HOST") is None:  # elsewhere nothing comes up a little later
         retry = RetryPolicy(seconds=0, credential_seconds=0)
 
     def attempt(_: int) -> Credentials:
@@ -275,7 +276,7 @@ def _find_credentials(retry: RetryPolicy) -> Credentials:
 
 def _client(credentials: Credentials, endpoint: str | None) -> storage.Client:
     # Or else the client asks for the bucket's own metadata, in a thread of its own, for traces that nobody collects.
-    config.set_environment_default("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
+    environment.set_default("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     session = AuthorizedSession(credentials)
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_maxsize=THREADS))

@@ -19,8 +19,8 @@ from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage.exceptions import DataCorruption
 
-from job import log
 from job.errors import AccessError, FinetuneError, SettingsError, UnavailableError
+from job.observability import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from job import log
 from job.errors import AccessError, DataError, FinetuneError, SettingsError, UnavailableError
+from job.observability import log
 from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, crc32c
 from job.storage.parallel import THREADS, in_parallel
 

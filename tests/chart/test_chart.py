@@ -13,7 +13,7 @@ import pytest
 import yaml
 from charts import CHART, ROOT, Rendered
 
-from job import config
+from job.config.load import load_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -549,7 +549,7 @@ podLabels: {build: 5176135}
     file = tmp_path / "config.yaml"
     file.write_text(found.settings_file)
 
-    settings = config.load(["--config", str(file)], {}).settings
+    settings = load_settings(["--config", str(file)], {}).settings
 
     assert "finetune:5176135" == found.container["image"]
     assert (1000000, "20261125", 100000000) == (settings.run.seed, settings.run.id, settings.input.max_pixels)
@@ -565,7 +565,7 @@ def test_defaults_load(helm: Helm, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(helm.render("config.fine_tuning.learning_rate=0.0000001").settings_file)
 
-    settings = config.load(["--config", str(file)], {}, required=("output.uri",)).settings
+    settings = load_settings(["--config", str(file)], {}, required=("output.uri",)).settings
 
     assert (1e-7, True, True) == (
         settings.fine_tuning.learning_rate, settings.device.require_gpu, settings.events.enabled

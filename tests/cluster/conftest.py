@@ -19,7 +19,7 @@ from charts import Helm, helm_4
 from clusters import HOST, Bucket, Namespace, fill, new_bucket
 from paths import CLUSTER, SHARED
 
-from job import emulator as emulators
+from job.storage import emulator as emulators
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

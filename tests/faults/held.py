@@ -10,8 +10,8 @@ import json
 import threading
 from typing import TYPE_CHECKING
 
-from job import cache as caches
 from job import storage
+from job.data import cache as caches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

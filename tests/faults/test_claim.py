@@ -119,7 +119,7 @@ def test_other_owner_gives_way(uploaded: tuple[str, ...], output: Store) -> None
 
 CLAIM = """
 import sys
-from job import checkpoint, log, storage
+from job import storage; from job.runs import checkpoints as checkpoint; from job.observability import log
 
 log.configure(console=False, level="info")
 output = storage.open_store(sys.argv[1])

@@ -12,7 +12,7 @@ from digests import arrays_sha256
 from held import Hold, cache_flags, damage, sides
 from runs import only_run
 
-from job import stages
+from job.training import stages
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from attempts import Attempt
 from digests import arrays_sha256
 from runs import only_run
 
-from job import cache
+from job.data import cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

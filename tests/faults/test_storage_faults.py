@@ -18,8 +18,8 @@ from attempts import Attempt
 from digests import arrays_sha256
 from fault_proxy import HANG_UP, LOSE_THE_ANSWER, Fault, reply
 
-from job import emulator as emulators
 from job import storage
+from job.storage import emulator as emulators
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,8 @@ import pip
 import pytest
 from containers import IMAGE, ROOT, TEMPORARY, docker, run
 
-from job import __version__, weights
+from job import __version__
+from job.model import weights
 
 
 @pytest.fixture(scope="module")

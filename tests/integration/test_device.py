@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from job import device, device_check
+from job.runtime import device, device_check
 
 SEEN = """
 import json, os, sys
-from job import config, device
+from job.config.load import load_settings; from job.runtime import device
 device.prepare()
-machine = device.configure(config.load(sys.argv[1:]).settings)
+machine = device.configure(load_settings(sys.argv[1:]).settings)
 import tensorflow as tf
 from tensorflow.python.framework import config as framework
 threads = tf.config.threading
@@ -79,9 +79,9 @@ def test_xla_is_not_kept_on_the_cpu() -> None:
     before = {"gpu": "NVIDIA L4", "xla": True, "precision": "bfloat16", "threads": 1, "cpu": "another"}
     code = f"""
 import json
-from job import config, device
+from job.config.load import load_settings; from job.runtime import device
 device.prepare()
-machine = device.configure(config.load([]).settings, before={before!r})
+machine = device.configure(load_settings([]).settings, before={before!r})
 print(json.dumps([machine.facts(), machine.changes({before!r}), machine.changes(machine.facts())]))
 """
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

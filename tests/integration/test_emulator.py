@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from job import emulator
 from job.errors import SettingsError, UnavailableError
+from job.storage import emulator
 
 
 def is_alive(pid: int) -> bool:
@@ -46,9 +46,13 @@ def test_it_runs_as_long_as_its_context() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")
 def test_it_dies_with_its_parent() -> None:
     """It does not outlive a process that was killed."""
-    script = (
-        "import time; from job import emulator\nwith emulator.running() as e: print(e.pid, flush=True); time.sleep(60)"
-    )
+    script = """
+import time
+from job.storage import emulator
+with emulator.running() as emulated:
+    print(emulated.pid, flush=True)
+    time.sleep(60)
+"""
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())

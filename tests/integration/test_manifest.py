@@ -1,4 +1,4 @@
-"""job/manifest.py: manifests read from a bucket."""
+"""job/data/manifest.py: manifests read from a bucket."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from job import storage
-from job.config import InputSettings
+from job.config.settings import InputSettings
+from job.data.manifest import check_usable, read
 from job.errors import DataError
-from job.lookup import WORTH_LISTING
-from job.manifest import check_usable, read
+from job.storage.lookup import WORTH_LISTING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from job.manifest import Manifest, Quarantined
+    from job.data.listing import Quarantined
+    from job.data.manifest import Manifest
 
 ANIMALS = [f"{label}/{i}.jpg" for label in ("cats", "dogs") for i in range(5)]
 

@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pytest
 
-from job import checkpoint, config, errors, identity, manifest, publish, storage
-from job.state import TrainingState
+from job import errors, storage
+from job.config.load import Loaded, load_settings
+from job.data import manifest
+from job.runs import identity, publish
+from job.runs.checkpoints import Data
+from job.training.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from job.checkpoint import Checkpoints
-    from job.publish import Run
+    from job.runs.checkpoints import Checkpoints
+    from job.runs.publish import Run
     from job.storage import Store
 
 GATE = publish.Gate(passed=True, accuracy=0.9, min_accuracy=0.5)
@@ -74,9 +78,9 @@ def output(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return storage.open_store(f"gs://{request.getfixturevalue('bucket')}")
 
 
-def load(*arguments: str) -> config.Loaded:
+def load(*arguments: str) -> Loaded:
     """Return settings of a Job's Pod."""
-    return config.load(["--output.uri", "/out", "--run.job_uid", "uid-1", *arguments], {})
+    return load_settings(["--output.uri", "/out", "--run.job_uid", "uid-1", *arguments], {})
 
 
 def listed(*names: str) -> manifest.Manifest:
@@ -273,7 +277,7 @@ def test_checkpoints_are_removed(output: Store) -> None:
     """A published run has no checkpoints any more: neither states nor data."""
     run = open_run(output)
     with run.checkpoints(load().settings) as checkpoints:
-        checkpoints.save_data(checkpoint.Data(listed=listed("1.jpg"), usable=np.ones(1, bool), quarantined=[]))
+        checkpoints.save_data(Data(listed=listed("1.jpg"), usable=np.ones(1, bool), quarantined=[]))
         save(checkpoints)
         saved = len(list(output.list(f"runs/{run.id}/checkpoints")))
         do(run, "first")

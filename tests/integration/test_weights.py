@@ -9,8 +9,8 @@ import pytest
 from fault_proxy import Fault, reply
 from paths import ROOT
 
-from job import weights
 from job.errors import UnavailableError
+from job.model import weights
 
 if TYPE_CHECKING:
     from pathlib import Path

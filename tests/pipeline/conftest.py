@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from runs import draw, run
 
-from job import config, device
+from job.config.settings import Settings
+from job.runtime import device
 
 # TensorFlow takes its threads once in a process: here, before any test has used it.
 device.prepare()
-device.configure(config.Settings())
+device.configure(Settings())
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from runs import draw
 
-from job import cache, config, dataset, errors, manifest
-from job.progress import Listener, Progress
+from job import errors
+from job.config.settings import CacheSettings, InputSettings
+from job.data import cache, dataset, manifest
+from job.observability.progress import Listener, Progress
 from job.storage.local import LocalStore
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from job import storage
-    from job.progress import Phase
+    from job.observability.progress import Phase
 
 IMAGES = 80
 """Of each of two classes: five ranges of 32 rows."""
@@ -32,7 +34,7 @@ def listed(tmp_path: Path) -> manifest.Manifest:
     for n in range(IMAGES):
         for label, shade in (("dark", 90), ("light", 160)):
             draw(tmp_path / "in" / label / f"{n}.png", shade=shade, seed=n, size=(8, 8))
-    return manifest.read(config.InputSettings(uri=str(tmp_path / "in")))[0]
+    return manifest.read(InputSettings(uri=str(tmp_path / "in")))[0]
 
 
 @contextlib.contextmanager
@@ -41,7 +43,7 @@ def opened(
 ) -> Iterator[tuple[dataset.Dataset, cache.Cache]]:
     """Open the data, with a cache that outlives a start that fails."""
     sizes = {"images": len(listed), "encoded_bytes": int(listed.size.sum()), "image_size": 8, "feature_size": 0}
-    settings = config.CacheSettings(dir=str(tmp_path / "cache"), **changes)
+    settings = CacheSettings(dir=str(tmp_path / "cache"), **changes)
     parts: dict = {"encoded": {}, "features": {}, "pixels": {}}
     with (
         cache.Cache(settings, run_id="run-1", made_from=parts, **sizes) as kept,

@@ -10,7 +10,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from job import config, decode, errors, export, images, model
+from job import errors
+from job.config.settings import ModelSettings
+from job.data import decode, image_header
+from job.export import saved_model
+from job.model.classifier import create_classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,12 +25,12 @@ if TYPE_CHECKING:
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes], np.ndarray]:
     """An exported classifier, six encoded images, and its own probabilities for them."""
     folder = tmp_path_factory.mktemp("export") / "model"
-    settings = config.ModelSettings(alpha=0.35, image_size=32, weights="none")
-    classifier = model.create(settings, ("a", "b", "ü"), seed=7)
+    settings = ModelSettings(alpha=0.35, image_size=32, weights="none")
+    classifier = create_classifier(settings, ("a", "b", "ü"), seed=7)
     classifier.fold()
     # note: random features are all alike; a larger head tells them apart
     classifier.output.kernel.assign(classifier.output.kernel * 1e4)
-    export.save(classifier, folder)
+    saved_model.save(classifier, folder)
     random = np.random.default_rng(0)
     encoded = []
     for number in range(6):
@@ -34,15 +38,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes
         picture = Image.fromarray(random.integers(0, 256, (20 + number, 30, 3), np.uint8))
         picture.save(file, ("png", "jpeg", "webp")[number % 3])
         encoded.append(file.getvalue())
-    pixels = [decode.decode_image(data, images.read_header(data, max_pixels=10**6), 32) for data in encoded]
+    pixels = [decode.decode_image(data, image_header.read_header(data, max_pixels=10**6), 32) for data in encoded]
     return folder, encoded, classifier.probabilities(classifier.logits(tf.constant(np.stack(pixels)))).numpy()
 
 
 def test_exported_model_answers_as_the_run_did(exported: tuple[Path, list[bytes], np.ndarray]) -> None:
     """A fresh process scores the raw bytes within the tolerance."""
     folder, encoded, probabilities = exported
-    with export.Scorer() as scorer:
-        report = export.verify(scorer, folder, encoded, probabilities)
+    with saved_model.Scorer() as scorer:
+        report = saved_model.verify(scorer, folder, encoded, probabilities)
 
     assert 6 == report["images"]
     assert report["max_difference"] <= 1e-3
@@ -53,10 +57,10 @@ def test_a_model_that_answers_differently_is_noticed(exported: tuple[Path, list[
     """Probabilities that are off by more than the tolerance end the run with exit 9, naming both."""
     folder, encoded, probabilities = exported
     with (
-        export.Scorer() as scorer,
+        saved_model.Scorer() as scorer,
         pytest.raises(errors.InvariantError, match=r"differ by up to 0.0\d+, expected at most 0.001") as caught,
     ):
-        export.verify(scorer, folder, encoded, probabilities + np.array([0.02, 0, -0.02]))
+        saved_model.verify(scorer, folder, encoded, probabilities + np.array([0.02, 0, -0.02]))
     assert 9 == caught.value.exit_code
 
 
@@ -66,13 +70,13 @@ def test_a_model_that_cannot_be_loaded_is_noticed(
     """A SavedModel that a fresh process cannot load ends the run with exit 9 and the reason."""
     _, encoded, probabilities = exported
     (tmp_path / "model/saved_model").mkdir(parents=True)
-    with export.Scorer() as scorer, pytest.raises(errors.InvariantError, match="cannot be loaded and run"):
-        export.verify(scorer, tmp_path / "model", encoded, probabilities)
+    with saved_model.Scorer() as scorer, pytest.raises(errors.InvariantError, match="cannot be loaded and run"):
+        saved_model.verify(scorer, tmp_path / "model", encoded, probabilities)
 
 
 def test_scorer_leaves_no_process_behind(tmp_path: Path) -> None:
     """A scorer that is never asked, or that is left while it is told the images, ends with its context."""
-    with export.Scorer() as scorer:
+    with saved_model.Scorer() as scorer:
         assert scorer._child.poll() is None
     assert scorer._child.poll() is not None
 
@@ -80,7 +84,7 @@ def test_scorer_leaves_no_process_behind(tmp_path: Path) -> None:
         yield b"not all of them"
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), export.Scorer() as scorer:
+    with pytest.raises(KeyboardInterrupt), saved_model.Scorer() as scorer:
         scorer.probabilities(tmp_path, images())
     assert scorer._child.poll() is not None
     assert (True, True) == (scorer._child.stdin.closed, scorer._child.stdout.closed)

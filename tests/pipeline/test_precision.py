@@ -13,14 +13,15 @@ import tensorflow as tf
 from paths import WEIGHTS
 from runs import Recorder, draw, only_run, run, strict_json
 
-from job import device, errors, signals
-from job.progress import Event, Listener
+from job import errors
+from job.observability.progress import Event, Listener
+from job.runtime import device, signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from job import gpu
-    from job.device import Precision
+    from job.runtime import gpu
+    from job.runtime.device import Precision
 
 
 @pytest.fixture(scope="module")

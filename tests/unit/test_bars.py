@@ -16,9 +16,9 @@ WIDTH = 100
 
 SCRIPT = r"""
 import itertools, sys, threading, time
-from job import log
-from job.bars import Bars
-from job.progress import LogListener, Progress
+from job.observability import log
+from job.observability.bars import Bars
+from job.observability.progress import LogListener, Progress
 
 log.configure(console=True)
 terminal = log.terminal()

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from job import cache, config, errors
+from job import errors
+from job.config.settings import CacheSettings
+from job.data import cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +30,7 @@ PIXEL_BYTES = 40 * (4 * 4 * 3 + 4)
 
 def open_cache(folder: Path | str, **changes: Any) -> cache.Cache:
     """Open the cache of a run of 40 images of 4 x 4 pixels, with features of length 3."""
-    settings = config.CacheSettings(dir=str(folder), max_bytes=changes.pop("max_bytes", None))
+    settings = CacheSettings(dir=str(folder), max_bytes=changes.pop("max_bytes", None))
     sizes = {"images": 40, "encoded_bytes": 4000, "image_size": 4, "feature_size": 3}
     return cache.Cache(settings, **{"run_id": "run-1", "made_from": DATA, **sizes, **changes})
 

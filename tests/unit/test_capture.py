@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from job import config, model, stages
-from job.progress import Event, Listener, Progress
-from job.state import TrainingState
+from job.config.settings import ModelSettings, StageSettings
+from job.model.classifier import Classifier, create_classifier
+from job.observability.progress import Event, Listener, Progress
+from job.training import stages
+from job.training.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,21 +63,21 @@ class Asker(Listener):
 
 
 @pytest.fixture
-def classifier() -> model.Classifier:
+def classifier() -> Classifier:
     """A classifier that trains its head."""
-    classifier = model.create(config.ModelSettings(alpha=0.35, image_size=32, weights="none"), ("a", "b"), seed=7)
+    classifier = create_classifier(ModelSettings(alpha=0.35, image_size=32, weights="none"), ("a", "b"), seed=7)
     classifier.fold()
     classifier.set_trainable("feature_extraction")
     return classifier
 
 
-def train(classifier: model.Classifier, asker: Asker, bias: float = 0.0) -> None:
+def train(classifier: Classifier, asker: Asker, bias: float = 0.0) -> None:
     """Train for an epoch of two steps, from a bias that is set when the first good state is known."""
     features = np.random.default_rng(0).normal(size=(8, 1280)).astype(np.float32)
     images = SimpleNamespace(pixels=None, manifest=SimpleNamespace(label=LABELS))
     rows_of = {"train": ROWS, "validation": ROWS}
     training = stages.Training(
-        config.StageSettings(epochs=1, learning_rate=0.1, batch_size=4),
+        StageSettings(epochs=1, learning_rate=0.1, batch_size=4),
         classifier,
         stages.examples(classifier, images, features, rows_of, seed=7)["feature_extraction"],
         TrainingState(),
@@ -89,7 +91,7 @@ def train(classifier: model.Classifier, asker: Asker, bias: float = 0.0) -> None
     asker.thread.join(20)
 
 
-def test_in_the_middle_of_a_step(classifier: model.Classifier) -> None:
+def test_in_the_middle_of_a_step(classifier: Classifier) -> None:
     """Asked for when a step has moved the weights and is not counted yet, the state comes when it is."""
     asker = Asker("step")
     train(classifier, asker)
@@ -100,7 +102,7 @@ def test_in_the_middle_of_a_step(classifier: model.Classifier) -> None:
     assert state.step >= 1
 
 
-def test_after_a_loss_that_is_not_finite(classifier: model.Classifier) -> None:
+def test_after_a_loss_that_is_not_finite(classifier: Classifier) -> None:
     """Weights that are not numbers are not captured: the state comes when training has gone back to the last good."""
     asker = Asker("training.not_finite")
     before = classifier.output.bias.numpy()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from job import __version__, config, errors
+from job import __version__, errors
+from job.config import reference
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm"
@@ -41,7 +42,7 @@ def test_schema_has_every_setting_but_the_charts_own() -> None:
         for inner in group.get("properties", [""])
     }
 
-    settings = {row.name for row in config.rows()}
+    settings = {row.name for row in reference.rows()}
     assert settings - found == {"run.job_uid", *(name for name in settings if name.startswith("events."))}
     assert found <= settings
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from job import checkpoint, errors, signals, storage
-from job.manifest import Manifest
-from job.state import EpochResult, TrainingState
+from job import errors, storage
+from job.data.manifest import Manifest
+from job.runs.checkpoints import Checkpoints, Data
+from job.runtime import signals
+from job.training.state import EpochResult, TrainingState
 
 RESULT = EpochResult(
     stage="fine_tuning",
@@ -39,10 +41,10 @@ def open_checkpoints(
     takeover: float = 60.0,
     interval: float = 1000.0,
     identity: dict[str, str] = IDENTITY,
-) -> checkpoint.Checkpoints:
+) -> Checkpoints:
     """Return checkpoints below a folder."""
     output = storage.open_store(str(folder))
-    return checkpoint.Checkpoints(output, "c", identity=identity, owner=owner, interval=interval, takeover=takeover)
+    return Checkpoints(output, "c", identity=identity, owner=owner, interval=interval, takeover=takeover)
 
 
 def state(step: int) -> TrainingState:
@@ -137,7 +139,7 @@ def test_signal_while_the_store_refuses(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(signals, "received", lambda: "SIGTERM")
     with (
         pytest.raises(errors.UnavailableError, match="no room"),
-        checkpoint.Checkpoints(output, "c", identity=IDENTITY, owner="job", interval=1000.0, takeover=60.0) as opened,
+        Checkpoints(output, "c", identity=IDENTITY, owner="job", interval=1000.0, takeover=60.0) as opened,
     ):
         opened.after_step(lambda: state(1), always=False)
 
@@ -180,7 +182,7 @@ def test_index_that_cannot_be_read(tmp_path: Path, index: bytes) -> None:
     assert load(tmp_path)[0] is None
 
 
-def data(*names: str, usable: bool = True) -> checkpoint.Data:
+def data(*names: str, usable: bool = True) -> Data:
     """Return data of images of these names, each an image of its own class."""
     count = len(names)
     columns = {column: np.arange(count, dtype=np.int64) for column in ("size", "crc32c", "generation")}
@@ -193,7 +195,7 @@ def data(*names: str, usable: bool = True) -> checkpoint.Data:
         gzip=np.zeros(count, bool),
         **columns,
     )
-    return checkpoint.Data(listed=listed, usable=np.full(count, usable), quarantined=[])
+    return Data(listed=listed, usable=np.full(count, usable), quarantined=[])
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -201,7 +203,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "c/index.json").read_text())
 
 
-def load_data(folder: Path) -> checkpoint.Data | None:
+def load_data(folder: Path) -> Data | None:
     """Return the data that the next start finds."""
     with open_checkpoints(folder) as checkpoints:
         return checkpoints.load_data()

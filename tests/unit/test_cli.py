@@ -1,4 +1,4 @@
-"""job/cli.py and job/__main__.py: what a user types, what comes back, and the exit code."""
+"""job/commands/cli.py and job/__main__.py: what a user types, what comes back, and the exit code."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from job import __version__, cli, config, errors
-from job.progress import Progress
+from job import __version__, errors
+from job.commands import cli
+from job.config import reference
+from job.observability.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +56,7 @@ def test_help_of_run(capsys: pytest.CaptureFixture[str], arguments: list[str]) -
     """The help of a command with settings tells every one of them, with its default and its meaning."""
     text = output_of(capsys, *arguments)
 
-    for row in config.rows():
+    for row in reference.rows():
         assert f"  --{row.name} {row.default}\n" in text
         assert row.meaning in " ".join(text.split())
 
@@ -72,7 +74,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
     """The schema is printed as JSON, and nothing beside it."""
-    assert config.json_schema() == json.loads(output_of(capsys, "schema"))
+    assert reference.json_schema() == json.loads(output_of(capsys, "schema"))
 
 
 @pytest.mark.parametrize(
@@ -226,11 +228,11 @@ main(["run", "--output.uri", {str(tmp_path)!r}, "--log.format=console", "--log.l
 def test_commands_get_what_they_need() -> None:
     """The demo gets its arguments; the summary gets the model's settings, and what it returns is printed."""
     code = """
-import sys, types, job
+import sys, types, job.commands
 from job.__main__ import main
 
-job.demo = types.SimpleNamespace(run=lambda arguments: print(arguments))
-job.model = types.SimpleNamespace(summary=lambda settings: f"alpha {settings.alpha}")
+job.commands.demo = types.SimpleNamespace(run=lambda arguments: print(arguments))
+sys.modules["job.model.classifier"] = types.SimpleNamespace(summary=lambda settings: f"alpha {settings.alpha}")
 sys.exit(main(["demo", "--folder", "x"]) or main(["summary", "--model.alpha", "0.35"]))
 """
 

@@ -1,4 +1,4 @@
-"""job/config.py: every setting can be given in every way, and every mistake is told at once."""
+"""job/config/settings.py: every setting can be given in every way, and every mistake is told at once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from job import config, sources
-from job.config import Settings, load
+from job.config import environment, reference, sources
+from job.config.load import Loaded, load_settings
+from job.config.settings import IMAGENET_ALPHAS, RunSettings, Settings, result_settings
 from job.errors import SettingsError
 
 WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Z"], exclude_characters="/"), min_size=1, max_size=8)
@@ -41,7 +42,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "run.seed": st.integers(0, 2**32 - 1),
     "run.reproducible": st.booleans(),
     "model.backbone": st.just("MobileNetV2"),
-    "model.alpha": st.sampled_from(config.IMAGENET_ALPHAS),
+    "model.alpha": st.sampled_from(IMAGENET_ALPHAS),
     "model.image_size": st.integers(32, 1024),
     "model.weights": st.sampled_from(["imagenet", "none", "/weights.h5", "gs://weights/w.h5"]),
     "model.weights_dir": st.just("/somewhere"),
@@ -90,12 +91,12 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
-def load_from(file: dict[str, Any], environment: dict[str, Any], flags: dict[str, Any]) -> config.Loaded:
+def load_from(file: dict[str, Any], environment: dict[str, Any], flags: dict[str, Any]) -> Loaded:
     """Write each of the settings where it belongs, and load them all."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "settings.yaml")
         path.write_text(yaml.safe_dump(nest(file), allow_unicode=True), encoding="utf-8")
-        return load(
+        return load_settings(
             ["--config", str(path), *(f"--{name}={text(value)}" for name, value in flags.items() if value is not None)],
             {sources.variable(name): text(value) for name, value in environment.items()},
         )
@@ -104,18 +105,18 @@ def load_from(file: dict[str, Any], environment: dict[str, Any], flags: dict[str
 def mistakes_of(*flags: str, environment: dict[str, str] | None = None, required: tuple[str, ...] = ()) -> list[str]:
     """Return the lines of the error that these settings raise."""
     with pytest.raises(SettingsError) as raised:
-        load(flags, environment or {}, required=required)
+        load_settings(flags, environment or {}, required=required)
     return [line.strip() for line in raised.value.message.splitlines()[1:]]
 
 
 def test_values_cover_every_setting() -> None:
     """The strategies above leave no setting out."""
-    assert [row.name for row in config.rows()] == list(VALUES)
+    assert [row.name for row in reference.rows()] == list(VALUES)
 
 
 def test_defaults() -> None:
     """Nothing given: the recipe's own numbers, which differ between the stages only in the learning rate."""
-    settings = load([], {}).settings
+    settings = load_settings([], {}).settings
 
     assert Settings() == settings
     assert (10, 1e-4, 32) == tuple(dict(settings.feature_extraction).values())
@@ -124,7 +125,7 @@ def test_defaults() -> None:
 
 def test_a_stage_keeps_its_own_defaults() -> None:
     """A stage of which one setting is given has its own learning rate, not the other stage's."""
-    settings = load(["--fine_tuning.epochs", "3", "--feature_extraction.epochs", "4"], {}).settings
+    settings = load_settings(["--fine_tuning.epochs", "3", "--feature_extraction.epochs", "4"], {}).settings
 
     assert (3, 1e-5) == (settings.fine_tuning.epochs, settings.fine_tuning.learning_rate)
     assert (4, 1e-4) == (settings.feature_extraction.epochs, settings.feature_extraction.learning_rate)
@@ -172,7 +173,9 @@ def test_document_can_be_read_again(values: dict[str, Any]) -> None:
 
 def test_numbers_as_templates_write_them() -> None:
     """A whole number may come in scientific notation, as long as it is whole."""
-    settings = load(["--run.seed", "1e+06", "--cache.max_bytes=5.36870912e+10", "--device.threads", "2.0"], {}).settings
+    settings = load_settings(
+        ["--run.seed", "1e+06", "--cache.max_bytes=5.36870912e+10", "--device.threads", "2.0"], {}
+    ).settings
 
     assert (1_000_000, 53_687_091_200, 2) == (settings.run.seed, settings.cache.max_bytes, settings.device.threads)
     assert ["run.seed = '1.5e0' (flag --run.seed): must be a valid integer"] == mistakes_of("--run.seed", "1.5e0")
@@ -184,7 +187,7 @@ def test_settings_are_frozen_and_closed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Settings().run.seed = 3  # type: ignore[misc]  # that is the point
     with pytest.raises(ValidationError, match="Extra inputs"):
-        config.RunSettings.model_validate({"sede": 3})
+        RunSettings.model_validate({"sede": 3})
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:
@@ -222,7 +225,7 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
 
 def test_a_value_that_is_overruled_is_not_looked_at() -> None:
     """Only the value that counts must be right."""
-    assert 3 == load(["--run.seed", "3"], {"FINETUNE_RUN__SEED": "x"}).settings.run.seed
+    assert 3 == load_settings(["--run.seed", "3"], {"FINETUNE_RUN__SEED": "x"}).settings.run.seed
 
 
 def test_what_is_wrong_alone_is_not_wrong_together() -> None:
@@ -306,7 +309,7 @@ def test_values_that_are_wrong_together(flags: list[str], names: list[str]) -> N
 )
 def test_values_that_are_right_together(flags: list[str]) -> None:
     """Nothing is refused that only looks like a mistake."""
-    load(flags, {})
+    load_settings(flags, {})
 
 
 def test_an_output_that_is_linked_into_the_input(tmp_path: Path) -> None:
@@ -322,13 +325,13 @@ def test_a_folder_that_looks_like_a_bucket(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "bkt" / "d").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
 
-    assert f"{tmp_path}/bkt/d" == load(["--input.uri", "bkt/d"], {}).settings.input.uri
-    assert f"{tmp_path}/nowhere" == load(["--input.uri", "./nowhere"], {}).settings.input.uri
+    assert f"{tmp_path}/bkt/d" == load_settings(["--input.uri", "bkt/d"], {}).settings.input.uri
+    assert f"{tmp_path}/nowhere" == load_settings(["--input.uri", "./nowhere"], {}).settings.input.uri
 
 
 def test_result_settings() -> None:
     """Those that change the result are part of the run's identity; where it lies, runs and is told are not."""
-    names = set(config.result_settings(Settings()))
+    names = set(result_settings(Settings()))
 
     assert {name for name in VALUES if name.startswith(("feature_extraction.", "fine_tuning."))} < names
     assert {"run.seed", "run.reproducible", "model.backbone", "model.weights", "keep", "input.test_fraction"} < names
@@ -339,9 +342,9 @@ def test_result_settings() -> None:
 
 def test_result_settings_follow_the_values() -> None:
     """The values are those of the settings, in types that JSON has."""
-    settings = load(["--run.seed=3", "--keep=last", "--fine_tuning.epochs=4"], {}).settings
+    settings = load_settings(["--run.seed=3", "--keep=last", "--fine_tuning.epochs=4"], {}).settings
 
-    result = config.result_settings(settings)
+    result = result_settings(settings)
 
     assert (3, "last", 4) == (result["run.seed"], result["keep"], result["fine_tuning.epochs"])
     assert result == json.loads(json.dumps(result))
@@ -349,14 +352,14 @@ def test_result_settings_follow_the_values() -> None:
 
 def test_json_schema() -> None:
     """Every object of the schema is closed, and every setting has a description, its default and its choices."""
-    schema = config.json_schema()
+    schema = reference.json_schema()
 
     for group in [schema, *schema["$defs"].values()]:
         assert group["additionalProperties"] is False
-    for row in config.rows():
+    for row in reference.rows():
         group, _, last = row.name.rpartition(".")
-        reference = schema["properties"][group]["$ref"] if group else ""
-        setting = (schema["$defs"][reference.removeprefix("#/$defs/")] if group else schema)["properties"][last]
+        definition = schema["properties"][group]["$ref"] if group else ""
+        setting = (schema["$defs"][definition.removeprefix("#/$defs/")] if group else schema)["properties"][last]
         assert "\n" not in setting["description"]
         assert json.loads(row.default) == setting["default"]
     assert ["best", "last"] == schema["properties"]["keep"]["enum"]
@@ -364,12 +367,12 @@ def test_json_schema() -> None:
 
 def test_settings_table() -> None:
     """The README's table has a row for every setting, with its default, its variable and its choices."""
-    lines = config.settings_table().splitlines()
+    lines = reference.settings_table().splitlines()
 
     assert len(VALUES) == len(lines) - 2
     assert lines[2].startswith('| `input.uri` | `""` | `FINETUNE_INPUT__URI` | Labelled images: ')
     assert all(line.count(" | ") == 3 and len(line.rpartition(" | ")[2]) > 10 for line in lines[2:])
-    assert "One of: `best`, `last`." in config.settings_table()
+    assert "One of: `best`, `last`." in reference.settings_table()
 
 
 def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,12 +381,12 @@ def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("A_VARIABLE", "set")
     monkeypatch.delenv("ANOTHER_VARIABLE", raising=False)
 
-    config.set_environment_default("A_VARIABLE", "default")
-    config.set_environment_default("ANOTHER_VARIABLE", "default")
+    environment.set_default("A_VARIABLE", "default")
+    environment.set_default("ANOTHER_VARIABLE", "default")
 
-    assert 3 == load([]).settings.run.seed
-    assert ("set", None) == (config.get_environment("A_VARIABLE"), config.get_environment("NO_SUCH_VARIABLE"))
-    assert {"ANOTHER_VARIABLE": "default", "EXTRA": "1"}.items() <= config.child_environment(EXTRA="1").items()
+    assert 3 == load_settings([]).settings.run.seed
+    assert ("set", None) == (environment.get("A_VARIABLE"), environment.get("NO_SUCH_VARIABLE"))
+    assert {"ANOTHER_VARIABLE": "default", "EXTRA": "1"}.items() <= environment.for_child(EXTRA="1").items()
     assert "EXTRA" not in os.environ
     monkeypatch.delenv("ANOTHER_VARIABLE")
 
@@ -391,7 +394,8 @@ def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None
 def test_nothing_heavy_is_imported() -> None:
     """Settings are read without TensorFlow, NumPy or any client of a store."""
     heavy = "{'tensorflow', 'keras', 'numpy', 'google.cloud', 'obstore', 'kubernetes', 'h5py', 'PIL'}"
-    code = f"import sys; from job import config; config.load([], {{}}); print({heavy} & set(sys.modules))"
+    program = "import sys; from job.config.load import load_settings; load_settings([], {})"
+    code = f"{program}; print({heavy} & set(sys.modules))"
 
     assert "set()\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from paths import BAD_IMAGES, PHOTOS
 from PIL import Image, ImageOps
 
-from job import decode, images
+from job.data import decode, image_header
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +53,7 @@ def exif(orientation: int, order: str) -> bytes:
 
 def decoded(data: bytes, image_size: int = 24) -> NDArray[Any]:
     """Decode as the pass over the data does."""
-    return decode.decode_image(data, images.read_header(data, max_pixels=MAX_PIXELS), image_size)
+    return decode.decode_image(data, image_header.read_header(data, max_pixels=MAX_PIXELS), image_size)
 
 
 # as the served model does it
@@ -201,7 +201,7 @@ def test_orientation(image_format: str, orientation: int, order: str) -> None:
     stored.getexif()[0x0112] = orientation
     upright = encode(ImageOps.exif_transpose(stored), "PNG")
 
-    assert orientation == images.read_header(data, max_pixels=MAX_PIXELS).orientation
+    assert orientation == image_header.read_header(data, max_pixels=MAX_PIXELS).orientation
     assert orientation == served_orientation(data).numpy()
     np.testing.assert_array_equal(decoded(upright), decoded(data))
 
@@ -224,8 +224,8 @@ def damaged(draw: st.DrawFn) -> bytes:
 def test_orientation_in_the_graph_is_the_headers(data: bytes) -> None:
     """However a file is damaged, the served model turns it as training does, if the header gate takes it at all."""
     try:
-        expected = images.read_header(data, max_pixels=MAX_PIXELS).orientation
-    except images.UnreadableImage:
+        expected = image_header.read_header(data, max_pixels=MAX_PIXELS).orientation
+    except image_header.UnreadableImage:
         return
 
     assert expected == served_orientation(data).numpy()
@@ -265,7 +265,7 @@ def test_damage_behind_the_header(image_format: str) -> None:
     data = encode(picture("P" if image_format == "GIF" else "RGB", 200, 200), image_format)
     data = data[: len(data) * 2 // 3]
 
-    with pytest.raises(images.UnreadableImage) as caught:
+    with pytest.raises(image_header.UnreadableImage) as caught:
         decoded(data)
     with pytest.raises(tf.errors.InvalidArgumentError):
         served(tf.constant([data]))
@@ -278,12 +278,12 @@ def test_damage_behind_the_header(image_format: str) -> None:
 # -- odd files, built here, and real ones of other decoders' test suites ----------------------------------------------
 
 
-def outcome(data: bytes) -> images.Header | images.Reason:
+def outcome(data: bytes) -> image_header.Header | image_header.Reason:
     """Return the header, with the same pixels in training and when served, or the reason why there are none."""
     try:
-        header = images.read_header(data, max_pixels=MAX_PIXELS)
+        header = image_header.read_header(data, max_pixels=MAX_PIXELS)
         pixels = decode.decode_image(data, header, 24)
-    except images.UnreadableImage as error:
+    except image_header.UnreadableImage as error:
         return error.reason
     np.testing.assert_array_equal(served(tf.constant([data]))[0], pixels)
     return header
@@ -297,50 +297,50 @@ def test_outcome_of_odd_files(name: str) -> None:
     assert kind.verdict == outcome(kind.build())
 
 
-OUTCOMES: dict[str, images.Header | images.Reason] = {
-    "exif_landscape_2_mirrored.jpg": images.Header("jpeg", 1800, 1200, 2),
-    "exif_portrait_8.jpg": images.Header("jpeg", 1800, 1200, 8),
+OUTCOMES: dict[str, image_header.Header | image_header.Reason] = {
+    "exif_landscape_2_mirrored.jpg": image_header.Header("jpeg", 1800, 1200, 2),
+    "exif_portrait_8.jpg": image_header.Header("jpeg", 1800, 1200, 8),
     "ljt_12bit.jpg": "unsupported_format",
-    "ljt_baseline_good.jpg": images.Header("jpeg", 227, 149, 1),
-    "made_1x1.png": images.Header("png", 1, 1, 1),
-    "made_gif_named.jpg": images.Header("gif", 128, 128, 1),
+    "ljt_baseline_good.jpg": image_header.Header("jpeg", 227, 149, 1),
+    "made_1x1.png": image_header.Header("png", 1, 1, 1),
+    "made_gif_named.jpg": image_header.Header("gif", 128, 128, 1),
     "made_half.jpg": "corrupt",
     "made_html_404.jpg": "not_an_image",
     "made_huge_1bit_20000x20000.png": "too_large",
-    "made_png_named.jpg": images.Header("png", 128, 128, 1),
+    "made_png_named.jpg": image_header.Header("png", 128, 128, 1),
     "made_s3_access_denied.jpg": "not_an_image",
-    "made_trailing_garbage.jpg": images.Header("jpeg", 500, 374, 1),
-    "made_webp_named.jpg": images.Header("webp", 128, 128, 1),
-    "pil_16bit_qtables.jpg": images.Header("jpeg", 128, 128, 1),
+    "made_trailing_garbage.jpg": image_header.Header("jpeg", 500, 374, 1),
+    "made_webp_named.jpg": image_header.Header("webp", 128, 128, 1),
+    "pil_16bit_qtables.jpg": image_header.Header("jpeg", 128, 128, 1),
     "pil_16bit_rgb.tiff": "unsupported_format",
-    "pil_animated.webp": images.Header("webp", 245, 245, 1),
-    "pil_apng.png": images.Header("png", 128, 64, 1),
+    "pil_animated.webp": image_header.Header("webp", 245, 245, 1),
+    "pil_apng.png": image_header.Header("png", 128, 64, 1),
     "pil_bomb.gif": "too_large",
     "pil_broken.png": "corrupt",
-    "pil_cmyk.jpg": images.Header("jpeg", 100, 100, 1),
-    "pil_decompression_dos.png": images.Header("png", 1, 1, 1),
-    "pil_gray.jpg": images.Header("jpeg", 128, 128, 1),
-    "pil_icc_after_sof.jpg": images.Header("jpeg", 10, 10, 1),
-    "pil_mpo_named_jpg.jpg": images.Header("jpeg", 640, 480, 1),
-    "pil_orientation6_webp.webp": images.Header("webp", 128, 128, 6),
+    "pil_cmyk.jpg": image_header.Header("jpeg", 100, 100, 1),
+    "pil_decompression_dos.png": image_header.Header("png", 1, 1, 1),
+    "pil_gray.jpg": image_header.Header("jpeg", 128, 128, 1),
+    "pil_icc_after_sof.jpg": image_header.Header("jpeg", 10, 10, 1),
+    "pil_mpo_named_jpg.jpg": image_header.Header("jpeg", 640, 480, 1),
+    "pil_orientation6_webp.webp": image_header.Header("webp", 128, 128, 6),
     "pil_photo.avif": "unsupported_format",
-    "pil_photo.bmp": images.Header("bmp", 128, 128, 1),
-    "pil_photo.webp": images.Header("webp", 480, 360, 1),
-    "pil_transparent.gif": images.Header("gif", 200, 150, 1),
-    "pil_truncated_app14.jpg": images.Header("jpeg", 100, 100, 1),
+    "pil_photo.bmp": image_header.Header("bmp", 128, 128, 1),
+    "pil_photo.webp": image_header.Header("webp", 480, 360, 1),
+    "pil_transparent.gif": image_header.Header("gif", 200, 150, 1),
+    "pil_truncated_app14.jpg": image_header.Header("jpeg", 100, 100, 1),
     "pil_truncated_end_chunk.png": "corrupt",
     "pil_truncated_jpeg.jpg": "corrupt",
     "pil_ultrahdr.jpg": "corrupt",
     "png_bad_colour_type.png": "corrupt",
     "png_bad_crc_idat.png": "corrupt",
-    "png_gray1.png": images.Header("png", 32, 32, 1),
-    "png_gray16.png": images.Header("png", 32, 32, 1),
-    "png_interlaced_gray_alpha.png": images.Header("png", 32, 32, 1),
+    "png_gray1.png": image_header.Header("png", 32, 32, 1),
+    "png_gray16.png": image_header.Header("png", 32, 32, 1),
+    "png_interlaced_gray_alpha.png": image_header.Header("png", 32, 32, 1),
     "png_missing_idat.png": "corrupt",
-    "png_palette_alpha.png": images.Header("png", 32, 32, 1),
-    "png_rgb16.png": images.Header("png", 32, 32, 1),
-    "tf_bad_huffman.jpg": images.Header("jpeg", 1024, 768, 1),
-    "tf_cmyk.jpg": images.Header("jpeg", 128, 256, 1),
+    "png_palette_alpha.png": image_header.Header("png", 32, 32, 1),
+    "png_rgb16.png": image_header.Header("png", 32, 32, 1),
+    "tf_bad_huffman.jpg": image_header.Header("jpeg", 1024, 768, 1),
+    "tf_cmyk.jpg": image_header.Header("jpeg", 128, 256, 1),
     "tf_corrupt34_2.jpg": "corrupt",
     "tf_corrupt34_3.jpg": "corrupt",
 }
@@ -356,7 +356,7 @@ def test_outcome_of_real_files(name: str) -> None:
     assert without_size(odd_images.KINDS[name].verdict) == without_size(found)
 
 
-def without_size(found: images.Header | images.Reason) -> images.Header | images.Reason:
+def without_size(found: image_header.Header | image_header.Reason) -> image_header.Header | image_header.Reason:
     """Return an outcome that files of any size may have."""
     return found if isinstance(found, str) else dataclasses.replace(found, width=0, height=0)
 

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from job import demo, storage
+from job import storage
+from job.commands import demo
+from job.data import demo_pictures
 from job.errors import AccessError, SettingsError
 
 ROOT = Path(__file__).parents[2]
@@ -32,14 +34,14 @@ def digests(folder: Path) -> dict[str, str]:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a few pictures."""
     folder = tmp_path_factory.mktemp("drawn") / "pictures"
-    demo.draw(folder, count=24)
+    demo_pictures.draw(folder, count=24)
     return folder
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the whole set be small."""
-    monkeypatch.setattr(demo.draw, "__kwdefaults__", {"count": 4, "seed": 7})
+    monkeypatch.setattr(demo_pictures.draw, "__kwdefaults__", {"count": 4, "seed": 7})
 
 
 def test_classes_are_balanced(drawn: Path) -> None:
@@ -50,7 +52,7 @@ def test_classes_are_balanced(drawn: Path) -> None:
 
 def test_same_pictures(drawn: Path, tmp_path: Path) -> None:
     """The same seed draws the same bytes, also where fewer are drawn."""
-    demo.draw(tmp_path / "again", count=6)
+    demo_pictures.draw(tmp_path / "again", count=6)
 
     again, before = digests(tmp_path / "again"), digests(drawn)
     assert 6 == len(again)
@@ -59,7 +61,7 @@ def test_same_pictures(drawn: Path, tmp_path: Path) -> None:
 
 def test_other_pictures(drawn: Path, tmp_path: Path) -> None:
     """No two pictures are the same, nor any of another seed."""
-    demo.draw(tmp_path / "other", count=6, seed=8)
+    demo_pictures.draw(tmp_path / "other", count=6, seed=8)
     assert 30 == len({*digests(drawn).values(), *digests(tmp_path / "other").values()})
 
 
@@ -78,10 +80,10 @@ def test_pictures_are_photograph_like(drawn: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_set_is_drawn_once(tmp_path: Path) -> None:
     """The set is drawn where none is, and used again where it is; nothing else is left in the folder."""
-    folder = demo.pictures(tmp_path / "cache")
+    folder = demo_pictures.pictures(tmp_path / "cache")
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
-    assert folder == demo.pictures(tmp_path / "cache")
+    assert folder == demo_pictures.pictures(tmp_path / "cache")
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert [folder] == list((tmp_path / "cache").iterdir())
     assert 4 == len(digests(folder))
@@ -90,7 +92,7 @@ def test_set_is_drawn_once(tmp_path: Path) -> None:
 KILLED_WHILE_DRAWING = """
 import itertools, os, pathlib, signal, sys
 from PIL import Image
-from job import demo
+from job.data import demo_pictures
 
 save, saved = Image.Image.save, itertools.count(1)
 
@@ -100,7 +102,7 @@ def save_two(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
 Image.Image.save = save_two
-demo.pictures(pathlib.Path(sys.argv[1]))
+demo_pictures.pictures(pathlib.Path(sys.argv[1]))
 """
 
 
@@ -111,7 +113,7 @@ def test_interrupted_drawing_is_redone(tmp_path: Path) -> None:
     assert -signal.SIGKILL == killed.returncode
     assert 2 == len(list(tmp_path.rglob("*.jpg")))
 
-    assert 4 == len(digests(demo.pictures(tmp_path)))
+    assert 4 == len(digests(demo_pictures.pictures(tmp_path)))
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -119,7 +121,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(AccessError) as caught:
-        demo.pictures(tmp_path / "file" / "cache")
+        demo_pictures.pictures(tmp_path / "file" / "cache")
 
     assert str(tmp_path / "file" / "cache") in caught.value.message
     assert "cache.dir" in caught.value.remedy

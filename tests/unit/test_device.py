@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from job import device, device_check, gpu
-from job.config import DeviceSettings, Settings
+from job.config.settings import DeviceSettings, Settings
 from job.errors import DeviceError
+from job.runtime import device, device_check, gpu
 
 if TYPE_CHECKING:
     from pathlib import Path

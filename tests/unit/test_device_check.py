@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from job import device_check
 from job.errors import DeviceError
+from job.runtime import device_check
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from job import evaluate, manifest
-from job.config import InputSettings
-from job.state import EpochResult, TrainingState
+from job.config.settings import InputSettings
+from job.data import manifest
+from job.evaluation import evaluate
+from job.training.state import EpochResult, TrainingState
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from job.state import StageName
+    from job.config.settings import StageName
 
 
 @pytest.fixture

@@ -11,21 +11,24 @@ import tensorflow as tf
 from classifiers import small_classifier
 from runs import Recorder, draw
 
-from job import cache, config, dataset, errors, features, manifest
-from job.progress import Progress
-from job.state import TrainingState
+from job import errors
+from job.config.settings import CacheSettings, InputSettings
+from job.data import cache, dataset, manifest
+from job.observability.progress import Progress
+from job.training import features
+from job.training.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from job import model
+    from job.model.classifier import Classifier
 
 SIZE = 32
 
 
 @pytest.fixture
-def classifier(monkeypatch: pytest.MonkeyPatch) -> model.Classifier:
+def classifier(monkeypatch: pytest.MonkeyPatch) -> Classifier:
     """A small classifier whose features depend on how many images are computed at once, as a large one's last bits."""
     classifier = small_classifier()
     plain = classifier.features
@@ -44,17 +47,17 @@ def listed(tmp_path: Path) -> manifest.Manifest:
         for label, shade in (("dark", 90), ("light", 160)):
             draw(tmp_path / "in" / label / f"{n}.png", shade=shade, seed=n, size=(8, 8))
     (tmp_path / "in/dark/3.png").write_bytes(b"no image")
-    return manifest.read(config.InputSettings(uri=str(tmp_path / "in")))[0]
+    return manifest.read(InputSettings(uri=str(tmp_path / "in")))[0]
 
 
 @contextlib.contextmanager
 def opened(
-    listed: manifest.Manifest, classifier: model.Classifier, folder: Path, part: int | None
+    listed: manifest.Manifest, classifier: Classifier, folder: Path, part: int | None
 ) -> Iterator[tuple[dataset.Dataset, cache.Cache]]:
     """Open the data with a cache in `folder`, whose features are computed in parts of that size."""
     with (
         cache.Cache(
-            config.CacheSettings(dir=str(folder)),
+            CacheSettings(dir=str(folder)),
             run_id="run-1",
             made_from={"encoded": {}, "pixels": {}, "features": {"part": part}},
             images=len(listed),
@@ -69,7 +72,7 @@ def opened(
 
 def computed(
     listed: manifest.Manifest,
-    classifier: model.Classifier,
+    classifier: Classifier,
     folder: Path,
     state: TrainingState,
     progress: Progress | None = None,
@@ -88,9 +91,7 @@ def computed(
     return values
 
 
-def runs_out_of_memory(
-    monkeypatch: pytest.MonkeyPatch, classifier: model.Classifier, fits: Callable[[int], int]
-) -> None:
+def runs_out_of_memory(monkeypatch: pytest.MonkeyPatch, classifier: Classifier, fits: Callable[[int], int]) -> None:
     """Let the device run out of memory with more than `fits(number of the call)` images."""
     plain, calls = classifier.features, tf.Variable(0)
 
@@ -106,7 +107,7 @@ def runs_out_of_memory(
 @pytest.mark.parametrize("good_calls", [0, 1, 2])
 def test_smaller_parts(
     listed: manifest.Manifest,
-    classifier: model.Classifier,
+    classifier: Classifier,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     good_calls: int,
@@ -124,7 +125,7 @@ def test_smaller_parts(
 
 
 def test_features_of_other_parts_are_not_used(
-    listed: manifest.Manifest, classifier: model.Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listed: manifest.Manifest, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What an earlier start computed in larger parts is computed again; in parts of the same size it is not."""
     expected = computed(listed, classifier, tmp_path / "clean", TrainingState(feature_batch=8))
@@ -140,7 +141,7 @@ def test_features_of_other_parts_are_not_used(
 
 
 def test_one_image_does_not_fit(
-    listed: manifest.Manifest, classifier: model.Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listed: manifest.Manifest, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A device whose memory does not hold one image ends the run with exit 8."""
     runs_out_of_memory(monkeypatch, classifier, lambda _: np.int64(0))
@@ -150,7 +151,7 @@ def test_one_image_does_not_fit(
 
 
 def test_number_of_images_does_not_change_the_bits(
-    listed: manifest.Manifest, classifier: model.Classifier, tmp_path: Path
+    listed: manifest.Manifest, classifier: Classifier, tmp_path: Path
 ) -> None:
     """The features of the first images have the same bits, however many images follow."""
     fewer = listed.take(np.arange(40))

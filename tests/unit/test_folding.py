@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from job import folding
+from job.model import folding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

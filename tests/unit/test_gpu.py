@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from job import gpu
 from job.errors import DeviceError
+from job.runtime import gpu
 
 REAL_LIBRARY = next(Path(sys.base_prefix).rglob("lib-dynload/_ctypes.*.so"))
 """Any library that opens in this process."""

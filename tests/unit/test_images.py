@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from odd_images import chunk, segment
 from PIL import Image
 
-from job import images
+from job.data import image_header
 
 MAX_PIXELS = 64_000_000
 MODES = {
@@ -58,14 +58,14 @@ def with_segments(*segments: bytes) -> bytes:
     return jpeg[:2] + b"".join(segments) + jpeg[2:]
 
 
-def read(data: bytes, max_pixels: int = MAX_PIXELS) -> images.Header:
+def read(data: bytes, max_pixels: int = MAX_PIXELS) -> image_header.Header:
     """Read with a default limit."""
-    return images.read_header(data, max_pixels=max_pixels)
+    return image_header.read_header(data, max_pixels=max_pixels)
 
 
-def refusal(data: bytes, max_pixels: int = MAX_PIXELS) -> images.UnreadableImage:
+def refusal(data: bytes, max_pixels: int = MAX_PIXELS) -> image_header.UnreadableImage:
     """Return the refusal that the data must get."""
-    with pytest.raises(images.UnreadableImage) as caught:
+    with pytest.raises(image_header.UnreadableImage) as caught:
         read(data, max_pixels)
     return caught.value
 
@@ -79,7 +79,7 @@ def test_size_is_pillows(image_format: str, mode: str, width: int, height: int) 
     """Format, width and height are those that Pillow reads, for every kind of file that is supported."""
     header = read(encode(image_format, mode, (width, height)))
 
-    assert images.Header(image_format.lower(), width, height, 1) == header  # type: ignore[arg-type] # it is a Format
+    assert image_header.Header(image_format.lower(), width, height, 1) == header  # type: ignore[arg-type] # it is a Format
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_header_cut_off(image_format: str) -> None:
     for length in range(1, len(data)):
         try:
             read(data[:length])
-        except images.UnreadableImage as error:
+        except image_header.UnreadableImage as error:
             reasons.append(error.reason)
         else:
             break
@@ -285,7 +285,7 @@ def test_header_cut_off(image_format: str) -> None:
 
 def test_reasons_are_explained() -> None:
     """Every reason of the closed list has its explanation."""
-    assert set(typing.get_args(images.Reason)) == set(images.REASONS)
+    assert set(typing.get_args(image_header.Reason)) == set(image_header.REASONS)
 
 
 # -- orientation -----------------------------------------------------------------------------------------------------
@@ -374,8 +374,8 @@ def test_work_on_a_hostile_file_is_bounded() -> None:
     app1 = segment(0xE1, b"Exif\0\0" + exif(6))
     empty = segment(0xE2, b"")
 
-    assert 6 == read(with_segments(empty * (images.MAX_SEGMENTS - 2), app1)).orientation
-    assert 1 == read(with_segments(empty * images.MAX_SEGMENTS, app1)).orientation
+    assert 6 == read(with_segments(empty * (image_header.MAX_SEGMENTS - 2), app1)).orientation
+    assert 1 == read(with_segments(empty * image_header.MAX_SEGMENTS, app1)).orientation
     assert 1 == read(with_segments(b"\xff" * 1_000_000, app1)).orientation
 
 
@@ -411,18 +411,18 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
-def outcome(data: bytes, max_pixels: int = 10_000) -> images.Header | images.Reason:
+def outcome(data: bytes, max_pixels: int = 10_000) -> image_header.Header | image_header.Reason:
     """Return the header, or the reason why there is none."""
     try:
         return read(data, max_pixels=max_pixels)
-    except images.UnreadableImage as error:
+    except image_header.UnreadableImage as error:
         return error.reason
 
 
-def is_answer(found: images.Header | images.Reason) -> bool:
+def is_answer(found: image_header.Header | image_header.Reason) -> bool:
     """Tell whether this is a reason of the closed list, or a header that keeps the limits."""
     if isinstance(found, str):
-        return found in images.REASONS
+        return found in image_header.REASONS
     return 0 < found.width * found.height <= 10_000 and 1 <= found.orientation <= 8
 
 

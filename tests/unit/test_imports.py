@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from job import imports
+from job.runtime import imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from job.config import EventsSettings
-from job.kube import Cluster, EventRecorder
-from job.progress import Progress
+from job.config.settings import EventsSettings
+from job.observability.kube_events import Cluster, EventRecorder
+from job.observability.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,7 +144,7 @@ def test_epochs_are_no_events(api_server: ApiServer) -> None:
 
 def test_a_refusal_is_logged_once(api_server: ApiServer, capfd: pytest.CaptureFixture[str]) -> None:
     """Where Events are forbidden, the log says so once, and the stream goes on."""
-    from job import log
+    from job.observability import log
 
     log.configure(console=False)
     api_server.status = 403

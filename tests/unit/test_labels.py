@@ -1,11 +1,11 @@
-"""job/labels.py: what names say."""
+"""job/data/labels.py: what names say."""
 
 from __future__ import annotations
 
 import pytest
 
+from job.data.labels import TEST, TRAIN, VALIDATION, Layout, check_labels, is_litter
 from job.errors import DataError
-from job.labels import TEST, TRAIN, VALIDATION, Layout, check_labels, is_litter
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from job import log
+from job.observability import log
 
 ROOT = Path(__file__).parents[2]
 
 ODD = r"""
 import logging, pathlib, threading, warnings
 import numpy as np
-from job import log
+from job.observability import log
 
 class Rude:
     def __str__(self):
@@ -158,7 +158,7 @@ def test_lines_of_threads_do_not_mix() -> None:
     """Long lines written by many threads at once stay whole."""
     finished = run("""
 import threading
-from job import log
+from job.observability import log
 log.configure(console=False)
 def work(thread):
     for i in range(100):
@@ -178,7 +178,8 @@ def test_a_lost_stderr_does_not_end_the_process(console: bool) -> None:
     read, write = os.pipe()
     os.close(read)
     finished = run(
-        f"from job import log; log.configure(console={console}); log.get().info('a'); log.get().info('b'); print('on')",
+        f"from job.observability import log; log.configure(console={console}); "
+        "log.get().info('a'); log.get().info('b'); print('on')",
         stderr=write,
     )
     os.close(write)
@@ -188,7 +189,7 @@ def test_a_lost_stderr_does_not_end_the_process(console: bool) -> None:
 @pytest.mark.parametrize("console", [True, False])
 def test_a_closed_stderr_does_not_end_the_process(console: bool) -> None:
     """Started without a stderr the process has no log, and goes on."""
-    script = f"from job import log; log.configure(console={console}); log.get().info('a'); print('on')"
+    script = f"from job.observability import log; log.configure(console={console}); log.get().info('a'); print('on')"
     finished = subprocess.run(
         ["sh", "-c", '"$0" -c "$1" 2>&-', sys.executable, script],
         cwd=ROOT,
@@ -204,7 +205,7 @@ def test_the_log_survives_a_redirected_stderr(console: bool) -> None:
     """While the chatter of C++ code is kept out of stderr, the log's own lines still come through."""
     finished = run(f"""
 import os
-from job import log
+from job.observability import log
 log.configure(console={console})
 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 log.get().info("still.here")
@@ -217,7 +218,7 @@ os.write(2, b"chatter")
 def test_the_console_is_readable_and_safe() -> None:
     """Floats are short, facts in order, long lines whole; no colours in a file, and escapes in names do nothing."""
     finished = run(r"""
-from job import log
+from job.observability import log
 log.configure(console=True)
 log.get().info("epoch.finished", stage="fine_tuning", loss=0.123456, rate=12345.678, rate_set=1e-05)
 log.get().warning("name.seen", name="\x1b[31mred\udcff\n", why="two words", long="x" * 500)
@@ -238,7 +239,7 @@ except ValueError:
 def test_the_level_is_the_least_that_is_shown() -> None:
     """With level "warning" an info is not written; with "debug" a debug is."""
     script = """
-from job import log
+from job.observability import log
 for level in ("warning", "debug"):
     log.configure(console=False, level=level)
     log.get().debug("debug")

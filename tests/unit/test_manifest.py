@@ -1,4 +1,4 @@
-"""job/manifest.py: what there is to train on, from real folders and files."""
+"""job/data/manifest.py: what there is to train on, from real folders and files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from job import storage
-from job.config import InputSettings
+from job.config.settings import InputSettings
+from job.data.labels import TEST, TRAIN, VALIDATION
+from job.data.listing import Quarantined
+from job.data.manifest import Manifest, check_usable, read
 from job.errors import DataError
-from job.manifest import Manifest, Quarantined, check_usable, read
-from job.split import TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from job import errors, memory
+from job import errors
+from job.runtime import memory
 
 
 def out_of_memory(message: str = "OOM when allocating tensor") -> tf.errors.ResourceExhaustedError:

@@ -9,25 +9,26 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from job import config, model
+from job.config.settings import ModelSettings
+from job.model.classifier import Classifier, create_classifier, summary
 
-SMALL = config.ModelSettings(alpha=0.35, image_size=32, weights="none")
+SMALL = ModelSettings(alpha=0.35, image_size=32, weights="none")
 
 
 @pytest.fixture(scope="module")
-def binary() -> model.Classifier:
+def binary() -> Classifier:
     """A small classifier of two labels."""
     return _folded(("cats", "dogs"))
 
 
 @pytest.fixture(scope="module")
-def ternary() -> model.Classifier:
+def ternary() -> Classifier:
     """A small classifier of three labels."""
     return _folded(("a", "b", "c"))
 
 
-def _folded(labels: tuple[str, ...]) -> model.Classifier:
-    classifier = model.create(SMALL, labels, seed=7)
+def _folded(labels: tuple[str, ...]) -> Classifier:
+    classifier = create_classifier(SMALL, labels, seed=7)
     classifier.fold()
     return classifier
 
@@ -37,7 +38,7 @@ def pixels(n: int = 5) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
 
 
-def test_pixels_are_scaled_as_the_pretrained_weights_need_it(binary: model.Classifier) -> None:
+def test_pixels_are_scaled_as_the_pretrained_weights_need_it(binary: Classifier) -> None:
     """uint8 pixels become what the backbone was trained on: -1 to 1, as Keras preprocesses images for MobileNetV2."""
     values = np.arange(256, dtype=np.uint8)
     scaled = binary.rescaling(tf.constant(values)).numpy()
@@ -47,13 +48,13 @@ def test_pixels_are_scaled_as_the_pretrained_weights_need_it(binary: model.Class
     np.testing.assert_allclose(scaled, expected, atol=1e-6)
 
 
-def test_head_for_two_labels(binary: model.Classifier) -> None:
+def test_head_for_two_labels(binary: Classifier) -> None:
     """Two labels have one sigmoid output behind 50 rectified units."""
     assert (50, "relu") == (binary.fc1.units, binary.fc1.activation.__name__)
     assert (1, "sigmoid") == (binary.output.units, binary.output.activation.__name__)
 
 
-def test_head_for_more_labels(ternary: model.Classifier) -> None:
+def test_head_for_more_labels(ternary: Classifier) -> None:
     """More labels have a softmax over all of them."""
     assert (3, "softmax") == (ternary.output.units, ternary.output.activation.__name__)
 
@@ -99,7 +100,7 @@ def test_predictions_are_the_most_probable_labels(labels: str, request: pytest.F
     assert expected.tolist() == classifier.predictions(logits).numpy().tolist()
 
 
-def test_stage_1_trains_the_head(binary: model.Classifier) -> None:
+def test_stage_1_trains_the_head(binary: Classifier) -> None:
     """In feature_extraction kernel and bias of the two dense layers are trained, and nothing else."""
     binary.set_trainable("feature_extraction")
 
@@ -108,7 +109,7 @@ def test_stage_1_trains_the_head(binary: model.Classifier) -> None:
     ]
 
 
-def test_stage_2_trains_all_but_normalization(binary: model.Classifier) -> None:
+def test_stage_2_trains_all_but_normalization(binary: Classifier) -> None:
     """In fine_tuning the 52 convolutions are trained too, and no variable of the 52 BatchNormalization layers."""
     binary.set_trainable("fine_tuning")
     trainable = {v.path for v in binary.model.trainable_variables}
@@ -121,7 +122,7 @@ def test_stage_2_trains_all_but_normalization(binary: model.Classifier) -> None:
 
 def test_dropout_is_a_function_of_its_seed() -> None:
     """The same seed drops the same features, another one others, and none drops none."""
-    classifier = model.create(SMALL.model_copy(update={"dropout": 0.5}), ("a", "b"), seed=7)
+    classifier = create_classifier(SMALL.model_copy(update={"dropout": 0.5}), ("a", "b"), seed=7)
     features = tf.ones((4, classifier.feature_size))
     once, again, other, none = (
         classifier.head_logits(features, seed if seed is None else tf.constant(seed)).numpy().tolist()
@@ -136,7 +137,7 @@ def test_dropout_is_a_function_of_its_seed() -> None:
 
 def test_dropout_is_keras_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rate is the share of features that are dropped, and the others are scaled up, as Keras's layer does it."""
-    classifier = model.create(SMALL.model_copy(update={"dropout": 0.2}), ("a", "b"), seed=7)
+    classifier = create_classifier(SMALL.model_copy(update={"dropout": 0.2}), ("a", "b"), seed=7)
     monkeypatch.setattr(classifier, "fc1", tf.identity)
     monkeypatch.setattr(classifier, "output", SimpleNamespace(kernel=tf.eye(1000), bias=0.0))
     dropped = classifier.head_logits(tf.ones((10, 1000)), tf.constant((1, 2))).numpy()
@@ -148,16 +149,16 @@ def test_dropout_is_keras_s(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_create_is_seeded() -> None:
     """The same seed gives the same first weights, another one others."""
-    first, second, third = (model.create(SMALL, ("a", "b"), seed=seed).state() for seed in (7, 7, 8))
+    first, second, third = (create_classifier(SMALL, ("a", "b"), seed=seed).state() for seed in (7, 7, 8))
 
     assert all(np.array_equal(first[path], second[path]) for path in first)
     assert not np.array_equal(first["fc1/kernel"], third["fc1/kernel"])
-    pretrained = model.create(SMALL.model_copy(update={"weights": "imagenet"}), ("a", "b"), seed=7).state()
+    pretrained = create_classifier(SMALL.model_copy(update={"weights": "imagenet"}), ("a", "b"), seed=7).state()
     for path in ("fc1/kernel", "output/kernel"):
         assert np.array_equal(first[path], pretrained[path])
 
 
-def test_state_round_trip(binary: model.Classifier) -> None:
+def test_state_round_trip(binary: Classifier) -> None:
     """A state that was taken can be loaded again, whatever happened in between."""
     before = binary.state()
     for variable in binary.model.variables:
@@ -169,10 +170,10 @@ def test_state_round_trip(binary: model.Classifier) -> None:
 
 def test_summary_shows_the_flags_of_both_stages() -> None:
     """The summary lists every layer with its trainable flag in each stage, and the totals."""
-    lines = {line.split()[0]: line.split() for line in model.summary(SMALL).splitlines()}
+    lines = {line.split()[0]: line.split() for line in summary(SMALL).splitlines()}
 
     assert ["no", "yes"] == lines["block_1_expand"][-2:]
     assert ["no", "no"] == lines["block_1_expand_BN"][-2:]
     assert ["yes", "yes"] == lines["fc1"][-2:]
     assert ["yes", "yes"] == lines["output"][-2:]
-    assert "474,309 parameters; trainable: 64,101 in feature_extraction, 446,149 in fine_tuning" in model.summary(SMALL)
+    assert "474,309 parameters; trainable: 64,101 in feature_extraction, 446,149 in fine_tuning" in summary(SMALL)

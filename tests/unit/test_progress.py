@@ -8,7 +8,7 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from job.progress import Event, Listener, LogListener, Phase, Progress
+from job.observability.progress import Event, Listener, LogListener, Phase, Progress
 
 
 class Clock:

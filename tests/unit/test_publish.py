@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from job import errors, publish
+from job import errors
+from job.runs import publish
 
 
 @pytest.mark.parametrize(

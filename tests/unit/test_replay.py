@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from job.progress import Event, Listener, Phase
-from job.replay import Replay
+from job.observability.progress import Event, Listener, Phase
+from job.watch.replay import Replay
 
 
 class Ear(Listener):

@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from job import signals
+from job.runtime import signals
 
 PRELUDE = """
 import os, signal, sys, threading, time
-from job import signals
+from job.runtime import signals
 signals.GRACE_SECONDS, signals.SAVE_SECONDS, signals.WORDS_SECONDS = 0.2, 0.3, 0.3
 signals.install()
 def say(*words):

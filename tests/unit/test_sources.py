@@ -1,4 +1,4 @@
-"""job/sources.py: what may be written in the file, the environment and the flags, and how mistakes are told."""
+"""job/config/sources.py: what may be written in the file, the environment and the flags, and how mistakes are told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from job.sources import Kind, Sources, did_you_mean, variable
+from job.config.sources import Kind, Sources, did_you_mean, variable
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""job/split.py: which side an image lies on."""
+"""job/data/split.py: which side an image lies on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from job import split
+from job.data import split
+from job.data.labels import TEST, TRAIN, VALIDATION
+from job.data.manifest import Manifest
 from job.errors import DataError
-from job.manifest import Manifest
-from job.split import TEST, TRAIN, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -14,15 +14,18 @@ import pytest
 import tensorflow as tf
 from classifiers import small_classifier
 
-from job import config, errors, invariants, model, stages
-from job.device import Precision
-from job.progress import Event, Listener, Phase, Progress
-from job.state import STAGES, StageName, TrainingState
+from job import errors
+from job.config.settings import STAGES, StageName, StageSettings
+from job.observability.progress import Event, Listener, Phase, Progress
+from job.runtime.device import Precision
+from job.training import invariants, stages
+from job.training.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from job.state import Arrays
+    from job.model.classifier import Classifier
+    from job.training.state import Arrays
 
 LABELS = np.array([0, 1] * 6, np.int32)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -52,12 +55,12 @@ eagerly = pytest.mark.usefixtures("functions_run_eagerly")
 
 
 @pytest.fixture
-def classifier() -> model.Classifier:
+def classifier() -> Classifier:
     """A classifier as the job builds it, but for its base model: two convolutions with BatchNormalization."""
     return small_classifier()
 
 
-def examples(classifier: model.Classifier, stage: StageName) -> stages.Examples:
+def examples(classifier: Classifier, stage: StageName) -> stages.Examples:
     """Return twelve pictures of noise, dark ones and bright ones: eight to learn from, four to measure with."""
     random = np.random.default_rng(0)
     pixels = (random.integers(0, 128, (12, 32, 32, 3)) + 127 * LABELS[:, None, None, None]).astype(np.uint8)
@@ -67,14 +70,12 @@ def examples(classifier: model.Classifier, stage: StageName) -> stages.Examples:
     return stages.examples(classifier, images, features, rows_of, seed=7)[stage]
 
 
-def settings(**values: float) -> config.StageSettings:
+def settings(**values: float) -> StageSettings:
     """Return the settings of a short stage."""
-    return config.StageSettings(**{"epochs": 2, "learning_rate": 1e-3, "batch_size": 3, **values})
+    return StageSettings(**{"epochs": 2, "learning_rate": 1e-3, "batch_size": 3, **values})
 
 
-def run(
-    classifier: model.Classifier, stage: StageName, state: TrainingState | None = None, **values: float
-) -> TrainingState:
+def run(classifier: Classifier, stage: StageName, state: TrainingState | None = None, **values: float) -> TrainingState:
     """Run one stage."""
     state = state or TrainingState()
     data = examples(classifier, stage)
@@ -103,7 +104,7 @@ def test_order_is_a_permutation_of_its_own_for_each_epoch() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage_trains_as_keras_does(classifier: model.Classifier, stage: StageName) -> None:
+def test_stage_trains_as_keras_does(classifier: Classifier, stage: StageName) -> None:
     """One epoch ends in the weights and the loss of the same steps taken by Keras's own `fit`."""
     before = classifier.state()
     state = run(classifier, stage, epochs=1)
@@ -124,7 +125,7 @@ def test_stage_trains_as_keras_does(classifier: model.Classifier, stage: StageNa
 
 
 @eagerly
-def test_two_stages_make_one_history(classifier: model.Classifier) -> None:
+def test_two_stages_make_one_history(classifier: Classifier) -> None:
     """Epochs are counted on through both stages, and training lowers the loss."""
     state = run(classifier, "feature_extraction")
     run(classifier, "fine_tuning", state, epochs=3)
@@ -135,7 +136,7 @@ def test_two_stages_make_one_history(classifier: model.Classifier) -> None:
 
 
 @eagerly
-def test_validation_is_a_phase(classifier: model.Classifier) -> None:
+def test_validation_is_a_phase(classifier: Classifier) -> None:
     """Validation tells how far it is, so that a long one is seen and not taken for a stall."""
 
     class Phases(Listener):
@@ -151,7 +152,7 @@ def test_validation_is_a_phase(classifier: model.Classifier) -> None:
 
 
 @eagerly
-def test_input_wait_is_measured(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_wait_is_measured(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """The share of an epoch's steps that was spent waiting for data is noted: nine seconds of ten."""
     now = 0.0
 
@@ -174,7 +175,7 @@ def test_input_wait_is_measured(classifier: model.Classifier, monkeypatch: pytes
 
 
 @eagerly
-def test_largest_seed(classifier: model.Classifier) -> None:
+def test_largest_seed(classifier: Classifier) -> None:
     """Every seed that the settings allow can be trained with, in both stages."""
     for stage in STAGES:
         data = stages.Examples(**{**vars(examples(classifier, stage)), "seed": 2**32 - 1})
@@ -184,7 +185,7 @@ def test_largest_seed(classifier: model.Classifier) -> None:
 
 
 @eagerly
-def test_dropout_differs_in_every_step(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_differs_in_every_step(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step of every epoch of both stages has a dropout seed of its own."""
     compiled, seeds = stages._compile, []
 
@@ -201,7 +202,7 @@ def test_dropout_differs_in_every_step(classifier: model.Classifier, monkeypatch
 
 
 @eagerly
-def test_last_batch_counts(classifier: model.Classifier) -> None:
+def test_last_batch_counts(classifier: Classifier) -> None:
     """The last, smaller batch of an epoch is trained on: eight images in batches of three are three steps."""
     progress, recorder = Progress(), Recorder()
     progress.subscribe(recorder)
@@ -217,7 +218,7 @@ def test_last_batch_counts(classifier: model.Classifier) -> None:
 
 
 @eagerly
-def test_each_step_is_an_event(classifier: model.Classifier) -> None:
+def test_each_step_is_an_event(classifier: Classifier) -> None:
     """Each step is told once it counts, by the stage, epoch and step that come next; for debugging alone."""
     data, state, recorder = examples(classifier, "feature_extraction"), TrainingState(), Recorder()
     captured = []
@@ -242,7 +243,7 @@ def test_each_step_is_an_event(classifier: model.Classifier) -> None:
 
 
 @eagerly
-def test_keep_best_and_last(classifier: model.Classifier) -> None:
+def test_keep_best_and_last(classifier: Classifier) -> None:
     """`best` publishes the weights of the lowest validation loss over both stages, `last` those at the end."""
     data, weights = examples(classifier, "fine_tuning"), []
 
@@ -268,7 +269,7 @@ def test_keep_best_and_last(classifier: model.Classifier) -> None:
 
 
 @eagerly
-def test_first_of_equal_epochs_is_the_best(classifier: model.Classifier) -> None:
+def test_first_of_equal_epochs_is_the_best(classifier: Classifier) -> None:
     """Of two epochs with the same validation loss, the earlier one is published."""
     state = run(classifier, "feature_extraction", learning_rate=1e-30)
 
@@ -277,7 +278,7 @@ def test_first_of_equal_epochs_is_the_best(classifier: model.Classifier) -> None
 
 
 @eagerly
-def test_skipped_stage(classifier: model.Classifier) -> None:
+def test_skipped_stage(classifier: Classifier) -> None:
     """A stage of no epochs changes nothing."""
     before = classifier.state()
     state = run(classifier, "feature_extraction", epochs=0)
@@ -323,7 +324,7 @@ def test_prefetch_passes_on_errors() -> None:
 
 
 @eagerly
-def test_not_finite(classifier: model.Classifier) -> None:
+def test_not_finite(classifier: Classifier) -> None:
     """A loss that stays not a number ends the run at that step, naming stage, epoch, step and learning rate."""
     classifier.output.bias.assign([np.nan])
     with pytest.raises(errors.NotFiniteError, match="the loss is nan in feature_extraction, epoch 1, step 1") as caught:
@@ -335,7 +336,7 @@ def test_not_finite(classifier: model.Classifier) -> None:
 class Breaker:
     """Saves nothing; makes the weights of the head NaN once, after so many steps and batches of validation."""
 
-    def __init__(self, classifier: model.Classifier, after: int) -> None:
+    def __init__(self, classifier: Classifier, after: int) -> None:
         self.captured: list[TrainingState] = []
         self._classifier = classifier
         self._left = after
@@ -352,7 +353,7 @@ class Breaker:
 
 @eagerly
 @pytest.mark.parametrize(("after", "epoch", "found"), [(6, 1, "the loss"), (3, 0, "the validation loss")])
-def test_not_finite_once(classifier: model.Classifier, after: int, epoch: int, found: str) -> None:
+def test_not_finite_once(classifier: Classifier, after: int, epoch: int, found: str) -> None:
     """After one loss that is not finite, training goes back to the epoch's start with half the learning rate."""
     state, data, recorder = TrainingState(), examples(classifier, "feature_extraction"), Recorder()
     # note: an epoch is three steps and two batches of validation
@@ -370,7 +371,7 @@ def test_not_finite_once(classifier: model.Classifier, after: int, epoch: int, f
 
 
 @eagerly
-def test_not_finite_in_validation(classifier: model.Classifier) -> None:
+def test_not_finite_in_validation(classifier: Classifier) -> None:
     """A validation loss that is not finite for the second time ends the run as a training loss does."""
 
     def always_broken(_: Callable[[], TrainingState], *, always: bool) -> None:
@@ -396,7 +397,7 @@ def adam_rate(state: TrainingState) -> float:
 
 
 @eagerly
-def test_halved_learning_rate_stays_halved(classifier: model.Classifier) -> None:
+def test_halved_learning_rate_stays_halved(classifier: Classifier) -> None:
     """After going back, a resumed run and the next stage train with half of the learning rate."""
     data, broken = examples(classifier, "feature_extraction"), Breaker(classifier, after=1)
     state = TrainingState()
@@ -416,7 +417,7 @@ def test_halved_learning_rate_stays_halved(classifier: model.Classifier) -> None
 
 
 @eagerly
-def test_going_back_after_a_resume(classifier: model.Classifier) -> None:
+def test_going_back_after_a_resume(classifier: Classifier) -> None:
     """A run that was resumed in the middle of an epoch goes back as far as an undisturbed one: the same bits."""
     tf.config.experimental.enable_op_determinism()
     before, data, results = classifier.state(), examples(classifier, "feature_extraction"), []
@@ -441,18 +442,18 @@ def test_going_back_after_a_resume(classifier: model.Classifier) -> None:
 
 @eagerly
 @pytest.mark.parametrize("stage", STAGES)
-def test_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: StageName) -> None:
+def test_resume_ends_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
     """From a state captured after any step, in validation or at an epoch's end, training ends in the same bits."""
     resume_everywhere(classifier, stage, range(1, 12, 2))
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_compiled_resume_ends_in_the_same_bits(classifier: model.Classifier, stage: StageName) -> None:
+def test_compiled_resume_ends_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
     """So it does where the step is compiled, from the middle of the second epoch."""
     resume_everywhere(classifier, stage, [7])
 
 
-def resume_everywhere(classifier: model.Classifier, stage: StageName, at: Iterable[int]) -> None:
+def resume_everywhere(classifier: Classifier, stage: StageName, at: Iterable[int]) -> None:
     """Assert that training ends in the same bits from each of these states."""
     tf.config.experimental.enable_op_determinism()
     classifier.dropout = 0.5  # a resumed run must drop the same features
@@ -480,7 +481,7 @@ def resume_everywhere(classifier: model.Classifier, stage: StageName, at: Iterab
         )
 
 
-def test_figures_of_a_resumed_epoch(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_of_a_resumed_epoch(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed epoch's progress begins with the images that were trained on before; its speed is this start's own."""
     captured: list[TrainingState] = []
     data, done, seconds = examples(classifier, "feature_extraction"), [], [0.0]
@@ -521,7 +522,7 @@ def test_figures_of_a_resumed_epoch(classifier: model.Classifier, monkeypatch: p
     assert 2.0 == state.history[0].images_per_second
 
 
-def test_parts_of_a_batch_add_up(classifier: model.Classifier) -> None:
+def test_parts_of_a_batch_add_up(classifier: Classifier) -> None:
     """A batch in parts of any size takes the same step as the whole batch."""
     classifier.set_trainable("fine_tuning")
     data, before = examples(classifier, "fine_tuning"), classifier.state()
@@ -539,7 +540,7 @@ def test_parts_of_a_batch_add_up(classifier: model.Classifier) -> None:
             np.testing.assert_allclose(value, results[0][2][path], rtol=1e-4, atol=1e-6)
 
 
-def test_out_of_memory(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that does not fit is halved until it does, and that is noted; if one image does not fit, exit 8."""
     compiled, fits = stages._compile, 1
 
@@ -563,7 +564,7 @@ def test_out_of_memory(classifier: model.Classifier, monkeypatch: pytest.MonkeyP
     assert 8 == caught.value.exit_code
 
 
-def test_validation_takes_no_larger_batches_than_training(classifier: model.Classifier) -> None:
+def test_validation_takes_no_larger_batches_than_training(classifier: Classifier) -> None:
     """After a batch did not fit, validation does not try a whole one again."""
     data, sizes = examples(classifier, "feature_extraction"), []
     spy = dataclasses.replace(data, inputs=lambda rows: sizes.append(len(rows)) or data.inputs(rows))
@@ -600,7 +601,7 @@ def small_device(data: stages.Examples, *, trains: int, predicts: int) -> stages
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_out_of_memory_in_the_backward_pass(classifier: model.Classifier, stage: StageName) -> None:
+def test_out_of_memory_in_the_backward_pass(classifier: Classifier, stage: StageName) -> None:
     """A step that runs out of memory moves nothing, Adam's count of steps included: in parts it is the clean step."""
     tf.config.experimental.enable_op_determinism()
     data, before, results = examples(classifier, stage), classifier.state(), []
@@ -638,7 +639,7 @@ def same_arrays(expected: Arrays, seen: Arrays) -> bool:
 
 
 @eagerly
-def test_out_of_memory_in_validation(classifier: model.Classifier) -> None:
+def test_out_of_memory_in_validation(classifier: Classifier) -> None:
     """Validation that does not fit is done in smaller parts, and the state says so; if one does not fit, exit 8."""
     data, recorder = examples(classifier, "fine_tuning"), Recorder()
 
@@ -660,7 +661,7 @@ def test_out_of_memory_in_validation(classifier: model.Classifier) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision(classifier: model.Classifier, precision: Precision) -> None:
+def test_half_precision(classifier: Classifier, precision: Precision) -> None:
     """Half precision is for the training step alone, and learns about the same; all that is measured is float32."""
     before = classifier.state()
     expected = run(classifier, "fine_tuning", epochs=3).history
@@ -682,7 +683,7 @@ def test_half_precision(classifier: model.Classifier, precision: Precision) -> N
     assert (state.history[-1].val_loss, state.history[-1].val_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
 
 
-def test_gradients_that_overflow(classifier: model.Classifier) -> None:
+def test_gradients_that_overflow(classifier: Classifier) -> None:
     """A step in float16 whose gradients overflow is taken again with half of the loss scale: none is lost."""
     classifier.fold(training_precision="float16")
     recorder, states = Recorder(), []
@@ -707,7 +708,7 @@ def test_gradients_that_overflow(classifier: model.Classifier) -> None:
 
 
 @eagerly
-def test_gradients_that_are_never_finite(classifier: model.Classifier) -> None:
+def test_gradients_that_are_never_finite(classifier: Classifier) -> None:
     """Gradients that overflow without any scaling, too, end as a loss that is not finite does."""
     classifier.fold(training_precision="float16")
     data = examples(classifier, "fine_tuning")
@@ -733,7 +734,7 @@ def test_gradients_that_are_never_finite(classifier: model.Classifier) -> None:
 
 @eagerly
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_stage_1_is_float32(classifier: model.Classifier, precision: Precision) -> None:
+def test_stage_1_is_float32(classifier: Classifier, precision: Precision) -> None:
     """The head is trained in float32 for every training precision: the same bits, and no scaled loss."""
     tf.config.experimental.enable_op_determinism()
     before, results = classifier.state(), []
@@ -750,7 +751,7 @@ def test_stage_1_is_float32(classifier: model.Classifier, precision: Precision) 
 @pytest.mark.parametrize(("began", "resumed"), list(itertools.product(PRECISIONS, PRECISIONS)))
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_in_another_precision(
-    classifier: model.Classifier, stage: StageName, began: Precision, resumed: Precision
+    classifier: Classifier, stage: StageName, began: Precision, resumed: Precision
 ) -> None:
     """A run stopped within an epoch resumes in any precision: Adam's moments and count of steps stay as they were."""
     captured: list[TrainingState] = []
@@ -787,7 +788,7 @@ def test_resume_in_another_precision(
 
 @eagerly
 @pytest.mark.parametrize(("began", "resumed"), [("float32", "float16"), ("float16", "bfloat16")])
-def test_going_back_in_another_precision(classifier: model.Classifier, began: Precision, resumed: Precision) -> None:
+def test_going_back_in_another_precision(classifier: Classifier, began: Precision, resumed: Precision) -> None:
     """A loss that is not finite, after a resume in another precision, goes back to the epoch's start all the same."""
     captured: list[TrainingState] = []
     classifier.fold(training_precision=began)
@@ -815,7 +816,7 @@ def test_going_back_in_another_precision(classifier: model.Classifier, began: Pr
 
 
 @pytest.mark.parametrize("micro_batch", [None, 3])
-def test_xla(classifier: model.Classifier, micro_batch: int | None) -> None:
+def test_xla(classifier: Classifier, micro_batch: int | None) -> None:
     """Compiled with XLA a step does the same, whole or in parts; all but the optimizer is compiled."""
     data, results = examples(classifier, "fine_tuning"), []
     classifier.set_trainable("fine_tuning")
@@ -837,7 +838,7 @@ def test_xla(classifier: model.Classifier, micro_batch: int | None) -> None:
         np.testing.assert_allclose(value, plain[path], rtol=1e-3, atol=1e-5)
 
 
-def test_wrong_trainable_variables_are_noticed(classifier: model.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_trainable_variables_are_noticed(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage that would train BatchNormalization does not begin."""
 
     def forget_normalization(stage: str) -> None:
@@ -849,7 +850,7 @@ def test_wrong_trainable_variables_are_noticed(classifier: model.Classifier, mon
 
 
 @eagerly
-def test_moved_statistics_are_noticed(classifier: model.Classifier) -> None:
+def test_moved_statistics_are_noticed(classifier: Classifier) -> None:
     """BatchNormalization that adapts to the data, as `fit` without the flags would let it, ends the run."""
     classifier.set_trainable("fine_tuning")
     watch = invariants.StageInvariants(classifier, "fine_tuning")
@@ -862,7 +863,7 @@ def test_moved_statistics_are_noticed(classifier: model.Classifier) -> None:
         watch.check(whole=True)
 
 
-def test_moved_backbone_in_stage_1_is_noticed(classifier: model.Classifier) -> None:
+def test_moved_backbone_in_stage_1_is_noticed(classifier: Classifier) -> None:
     """A backbone that moves while it is frozen ends the run, naming the variable."""
     classifier.set_trainable("feature_extraction")
     watch = invariants.StageInvariants(classifier, "feature_extraction")
@@ -873,7 +874,7 @@ def test_moved_backbone_in_stage_1_is_noticed(classifier: model.Classifier) -> N
         watch.check(whole=True)
 
 
-def test_unmoved_backbone_in_stage_2_is_noticed(classifier: model.Classifier) -> None:
+def test_unmoved_backbone_in_stage_2_is_noticed(classifier: Classifier) -> None:
     """A step compiled before the flags changed trains the head alone: stage 2 must notice."""
     classifier.set_trainable("feature_extraction")
     data = examples(classifier, "fine_tuning")

@@ -9,17 +9,17 @@ import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from job import stall
-from job.progress import Progress
-from job.stall import StallWatch
+from job.observability.progress import Progress
+from job.runtime import watchdog
+from job.runtime.watchdog import StallWatch
 
 if TYPE_CHECKING:
     import pytest
 
 HANG = """
 import threading, time
-from job import log, stall
-from job.progress import Listener, Progress
+from job.observability import log; from job.runtime import watchdog as stall
+from job.observability.progress import Listener, Progress
 log.configure(console=False)
 stall.SAVE_SECONDS = stall.WORDS_SECONDS = 0.5
 def hang(*_):
@@ -74,7 +74,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._now, self._looks = 0.0, threading.Semaphore(0)
-        monkeypatch.setattr(stall, "time", SimpleNamespace(monotonic=self._monotonic))
+        monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=self._monotonic))
         self.said: list[str] = []
         watch = StallWatch(
             0.2,
@@ -135,7 +135,7 @@ COMPILED_AT_FIRST_USE = ("device.kernels_compiled_at_first_use", {"gpu": "NVIDIA
 
 def test_silence_while_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where kernels are compiled at first use, only a longer silence ends the process, and the message says so."""
-    monkeypatch.setattr(stall, "COMPILING_SECONDS", 1.2)
+    monkeypatch.setattr(watchdog, "COMPILING_SECONDS", 1.2)
 
     assert [] == stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, silence=1.1)
     [message] = stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, silence=1.2)
@@ -144,7 +144,7 @@ def test_silence_while_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_limit_after_the_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch of stage 1 keeps the longer limit, since stage 2 uses other kernels; one of stage 2 ends it."""
-    monkeypatch.setattr(stall, "COMPILING_SECONDS", 60.0)
+    monkeypatch.setattr(watchdog, "COMPILING_SECONDS", 60.0)
     stages = [("epoch.finished", {"stage": stage}) for stage in ("feature_extraction", "fine_tuning")]
 
     assert [] == stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, stages[0], silence=59.0)
@@ -154,7 +154,7 @@ def test_limit_after_the_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -
 
 def test_longer_limit_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels that are compiled at first use never shorten the limit."""
-    monkeypatch.setattr(stall, "COMPILING_SECONDS", 0.1)
+    monkeypatch.setattr(watchdog, "COMPILING_SECONDS", 0.1)
 
     assert [] == stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, silence=0.15)
     [message] = stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, silence=0.2)

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from job.progress import Progress
-from job.status import StatusFile, write_termination_message
+from job.observability.progress import Progress
+from job.observability.status import StatusFile, write_termination_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""job/tables.py: the manifests that people write."""
+"""job/data/import_files.py: the manifests that people write."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from job.data.import_files import Kind, Row, read
+from job.data.labels import TEST, TRAIN, VALIDATION
 from job.errors import DataError
-from job.labels import TEST, TRAIN, VALIDATION
-from job.tables import Kind, Row, read
 from job.uri import Location
 
 if TYPE_CHECKING:

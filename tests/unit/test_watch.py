@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from job import errors, kube, watch
-from job.progress import Event, Listener
-from job.replay import Replay
-from job.watch import Target
+from job import errors
+from job.observability.kube_events import Cluster
+from job.observability.progress import Event, Listener
+from job.watch import follow
+from job.watch.follow import Target
+from job.watch.replay import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +51,7 @@ def ended(code: int, finished: str = "2026-01-01T00:00:00Z", **more: object) -> 
 )
 def test_what_is_watched(arguments: list[str], target: Target) -> None:
     """A Job, as kubectl names it, with its namespace and context; or a run by its URI."""
-    assert target == watch.parse(arguments)
+    assert target == follow.parse(arguments)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_what_is_watched(arguments: list[str], target: Target) -> None:
 def test_mistakes(arguments: list[str], said: str) -> None:
     """What cannot be watched is refused, with the usage."""
     with pytest.raises(errors.SettingsError) as caught:
-        watch.parse(arguments)
+        follow.parse(arguments)
 
     assert said in caught.value.message
     assert "JOB [--namespace NAME]" in caught.value.remedy
@@ -94,7 +96,7 @@ def test_mistakes(arguments: list[str], said: str) -> None:
 )
 def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], said: str) -> None:
     """No node, no image, a broken init container, a volume that is not there: each in the cluster's own words."""
-    assert said == watch.pending_because(found, warnings)
+    assert said == follow.pending_because(found, warnings)
 
 
 @pytest.mark.parametrize(
@@ -116,19 +118,19 @@ def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], 
 )
 def test_how_a_pod_ended(found: dict[str, Any], code: int | None, said: str) -> None:
     """The exit code's meaning, and what the Job makes of it; an eviction before its exit code."""
-    assert said in watch.how_it_ended(found, code)
+    assert said in follow.how_it_ended(found, code)
 
 
 def test_next_attempt() -> None:
     """After n failed Pods the Job waits 10 s times 2 to the n-1, at most ten minutes; not while one is alive."""
-    at = {n: watch.next_attempt([ended(1)] * n) for n in (1, 2, 30)}
+    at = {n: follow.next_attempt([ended(1)] * n) for n in (1, 2, 30)}
     start = time.mktime((2026, 1, 1, 0, 0, 0, 0, 0, 0)) - time.timezone
 
     expected = {n: time.strftime("%H:%M:%S", time.localtime(start + wait)) for n, wait in ((1, 10), (2, 20), (30, 600))}
     assert expected == at
-    assert watch.next_attempt([ended(1), pod(state={"running": {}})]) is None
-    assert watch.next_attempt([ended(0)]) is None
-    assert watch.next_attempt([]) is None
+    assert follow.next_attempt([ended(1), pod(state={"running": {}})]) is None
+    assert follow.next_attempt([ended(0)]) is None
+    assert follow.next_attempt([]) is None
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_next_attempt() -> None:
 )
 def test_last_words(message: str | None, words: dict[str, Any]) -> None:
     """The termination message is the job's JSON, or the end of the log where it could not write any."""
-    assert words == watch.last_words(message)
+    assert words == follow.last_words(message)
 
 
 class _CutLog(BaseHTTPRequestHandler):
@@ -182,11 +184,11 @@ def test_a_log_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         kubeconfig["contexts"][0]["name"] = "x"
         (tmp_path / "config").write_text(json.dumps(kubeconfig | {"current-context": "x"}))
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
-        cluster = kube.Cluster()
+        cluster = Cluster()
 
-        first = watch._LogReader(cluster, "pod")
+        first = follow._LogReader(cluster, "pod")
         assert first.ended.wait(20)
-        second = watch._LogReader(cluster, "pod", after=first.last)
+        second = follow._LogReader(cluster, "pod", after=first.last)
         assert second.ended.wait(20)
         server.shutdown()
 
@@ -202,7 +204,7 @@ def write_status(folder: Path, **facts: object) -> None:
 
 
 WATCH = """
-from job import __main__, watch
+from job import __main__; from job.watch import follow as watch
 watch._STATUS_INTERVAL = 0.05
 raise SystemExit(__main__.main())
 """
@@ -335,9 +337,9 @@ def follow_job(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> tuple[i
         def on_event(self, event: Event) -> None:
             events.append(event)
 
-    monkeypatch.setattr(watch, "_INTERVAL", 0.01)
+    monkeypatch.setattr(follow, "_INTERVAL", 0.01)
     replay = Replay([Recorder()], phases=False)
-    code = watch._Job(cluster, "flowers", replay).follow()
+    code = follow._Job(cluster, "flowers", replay).follow()
     replay.close()
     return code, events
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from paths import ROOT, WEIGHTS
 
-from job import config, storage, weights
+from job import storage
+from job.config.settings import ModelSettings
 from job.errors import DataError, SettingsError, UnavailableError
-from job.progress import Event, Listener, Progress
+from job.model import weights
+from job.observability.progress import Event, Listener, Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +112,7 @@ def known(arrays: Arrays, monkeypatch: pytest.MonkeyPatch) -> str:
 def load(base_model: keras.Model, heard: Heard, **settings: Any) -> weights.Provenance:
     """Load into the small backbone; no folder is baked in unless one is named."""
     settings = {"alpha": 0.35, "image_size": 32, "weights_dir": "/nonexistent"} | settings
-    return weights.load_into(base_model, config.ModelSettings(**settings), Progress([heard]))
+    return weights.load_into(base_model, ModelSettings(**settings), Progress([heard]))
 
 
 def assert_holds(base_model: keras.Model, arrays: Arrays) -> None:

@@ -1,0 +1,120 @@
+"""The demo: one command that trains on pictures drawn here, from one emulated bucket to another."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job import storage
+from job.config import environment
+from job.config.load import load_settings
+from job.data.demo_pictures import pictures
+from job.errors import GateError, SettingsError
+from job.storage import emulator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+IMAGE_SIZE = 144
+"""Side of the demo's pictures, in pixels: 2.4 times faster than 224, and a size that starts from the weights of 224."""
+
+FOLDER = Path("finetune-demo")
+"""Where ``finetune demo`` leaves what was published: the emulator forgets its buckets."""
+
+_INPUT, _OUTPUT = "gs://demo-pictures", "gs://demo-trained"
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train on the pictures, from one bucket of an emulator to another, and tell what came of it.
+
+    The run is a process of its own, as on any other machine; it inherits the terminal. What it published is copied to
+    ``FOLDER``.
+
+    Args:
+        arguments: flags for ``finetune run``, but for the two URIs.
+
+    Returns:
+        The run's exit code.
+
+    Raises:
+        SettingsError: the flags are wrong, or the emulator is not installed.
+        UnavailableError: the emulator did not start.
+    """
+    flags = [*arguments, *_flags(arguments)]
+    with emulator.running() as emulated:
+        environment.set_default("STORAGE_EMULATOR_HOST", emulated.url)
+        for uri in (_INPUT, _OUTPUT):
+            emulator.create_bucket(emulated.url, uri.removeprefix("gs://"))
+        _copy(str(pictures(Path(tempfile.gettempdir()))), _INPUT)
+        child = subprocess.Popen(  # noqa: S603  # this program itself
+            [sys.executable, "-m", "job", "run", *flags],
+            env=environment.for_child(STORAGE_EMULATOR_HOST=emulated.url),
+        )
+        code = _wait(child)
+        if code in (0, GateError.exit_code):
+            _copy(_OUTPUT, str(FOLDER))
+            sys.stdout.write(_report())
+    return code
+
+
+def _flags(arguments: Sequence[str]) -> list[str]:
+    """Check the user's flags, and return those that the demo adds."""
+    origins = load_settings(arguments).origins
+    if taken := [f"--{name}" for name in ("input.uri", "output.uri") if origins[name] == "flag"]:
+        raise SettingsError(
+            f"finetune demo does not take {' and '.join(taken)}: it has buckets of its own",
+            remedy="Use finetune run for your own pictures.",
+        )
+    if host := environment.get("STORAGE_EMULATOR_HOST"):
+        raise SettingsError(
+            f"STORAGE_EMULATOR_HOST is set to {host!r}: finetune demo starts an emulator of its own",
+            remedy="Unset it: env -u STORAGE_EMULATOR_HOST finetune demo",
+        )
+    flags = ["--input.uri", _INPUT, "--output.uri", _OUTPUT]
+    if origins["model.image_size"] == "default":
+        flags += ["--model.image_size", str(IMAGE_SIZE)]
+    return flags
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy all objects of one store to another."""
+    reader, writer = storage.open_store(source), storage.open_store(target)
+    objects = list(reader.list())
+    for index, data in reader.read_many(objects):
+        assert isinstance(data, bytes), f"{objects[index].name} is lost, though nobody else knows of it"
+        writer.write(objects[index].name, data)
+
+
+def _wait(child: subprocess.Popen[bytes]) -> int:
+    """Wait for the run. Ctrl-C reaches it too: it ends when it has saved its state, and only then does the demo."""
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def _report() -> str:
+    """Return what a person wants to know of the run in ``FOLDER``."""
+    latest = max(FOLDER.glob("runs/*/_SUCCESS"), key=lambda path: path.stat().st_mtime_ns).parent
+    stages = json.loads((latest / "metrics/metrics.json").read_bytes())["stages"]
+    lines = [
+        f"  {name:<20}{stage['val_accuracy']:.3f}  after {stage['epochs']} epochs in {stage['seconds']:.0f} s"
+        for name, stage in stages.items()
+        if stage
+    ]
+    return "\n".join(
+        [
+            "",
+            "Accuracy on the pictures held out:",
+            *lines,
+            f"Model:    {latest}/model",
+            f"Metrics:  {latest}/metrics",
+            "",
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Settings: their definition, where they are read from, and what is generated from them."""

@@ -1,0 +1,33 @@
+"""The process's environment variables: the one module that reads or sets them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def everything() -> Mapping[str, str]:
+    """Return the process environment."""
+    return os.environ
+
+
+def get(name: str) -> str | None:
+    """Return a variable of the process environment, None where it is not set."""
+    return os.environ.get(name)
+
+
+def set_default(name: str, value: str) -> None:
+    """Set a variable of the process environment unless the user has set it."""
+    os.environ.setdefault(name, value)
+
+
+def for_child(**extra: str) -> dict[str, str]:
+    """Return the environment for a child process: this one's, with ``extra`` over it."""
+    return {**os.environ, **extra}

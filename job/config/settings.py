@@ -1,0 +1,364 @@
+"""The settings: typed, frozen, documented here and nowhere else; and the only reader of the process environment.
+
+Read in this order, the later over the earlier: defaults, a YAML file (``--config``), environment variables
+(``FINETUNE_INPUT__URI``), flags (``--input.uri``). Every mistake of all of them is reported at once.
+Nothing heavy is imported here: a mistake is known before TensorFlow would have been loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from job import uri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic.config import JsonDict
+    from pydantic.fields import FieldInfo
+
+
+StageName = Literal["feature_extraction", "fine_tuning"]
+STAGES: tuple[StageName, StageName] = ("feature_extraction", "fine_tuning")
+IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+"""The widths for which Keras publishes ImageNet weights (keras.applications.MobileNetV2)."""
+
+_RESULT: JsonDict = {"changes_result": True}
+"""Marks a setting that changes the result: it is part of the run's identity."""
+
+_NAME = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$"
+"""It is a part of object names and of paths, and must not lead out of them."""
+
+
+def _whole(value: object) -> object:
+    """Take 1e+06 for 1000000, as templates and YAML writers like to spell whole numbers; True is no number."""
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")  # noqa: TRY004  # pydantic reports a ValueError
+    # At most two digits of exponent: int(Decimal("1e999999999")) would not end.
+    if isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?[eE]\+?\d{1,2}", value):
+        number = Decimal(value)
+        return int(number) if number == int(number) else value
+    return value
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(_NAME, text):
+        raise ValueError("must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or a digit")
+    return text
+
+
+def _place(text: str) -> str:
+    return str(uri.parse(text)) if text else text
+
+
+def _local_place(text: str) -> str:
+    if text and uri.parse(text).scheme != "file":
+        raise ValueError("must be a local folder")
+    return _place(text)
+
+
+def _input_place(text: str) -> str:
+    """Refuse ``bucket/folder``, which would be read as a folder here, where there is no such folder."""
+    head = text.split("/", 1)[0]
+    if uri.is_bucket_name(head) and not os.path.exists(text):  # noqa: PTH110  # Path.exists raises where a name is too long
+        raise ValueError(f"there is no such folder here: did you mean gs://{text} or ./{text}?")
+    return _place(text)
+
+
+def _weights(text: str) -> str:
+    if text in ("imagenet", "none"):
+        return text
+    if not text or "/" not in text:
+        raise ValueError(
+            "must be imagenet, none, gs://… or a path with a slash in it (./FILE for a file in this folder)"
+        )
+    return _place(text)
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": _NAME})]
+Place = Annotated[str, AfterValidator(_place)]
+LocalPlace = Annotated[str, AfterValidator(_local_place)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class InputSettings(_Group):
+    """What to train on."""
+
+    # Neither uri nor format is part of the run's identity: the hash over the data that they lead to is.
+    uri: Annotated[str, AfterValidator(_input_place)] = ""
+    """Labelled images: `gs://BUCKET/PREFIX` or a local path; a folder per class, or a CSV or JSONL manifest. Empty:
+    the built-in demo pictures."""
+
+    format: Literal["auto", "folders", "csv", "jsonl"] = "auto"
+    """How the input names its labels. `auto`: by the name's ending."""
+
+    validation_fraction: float = Field(0.2, gt=0, lt=1, json_schema_extra=_RESULT)
+    """Share of the images to validate on, where the input itself names no split."""
+
+    test_fraction: float = Field(0.0, ge=0, lt=1, json_schema_extra=_RESULT)
+    """Share of the images to test on, where the input itself names no split."""
+
+    max_bad_fraction: float = Field(0.01, ge=0, le=1)
+    """More unreadable images than this share of all end the run with exit code 3."""
+
+    max_pixels: Whole = Field(64_000_000, ge=1, json_schema_extra=_RESULT)
+    """Images of more pixels (width x height) are not decoded: they count as unreadable."""
+
+    user_project: str = ""
+    """Google Cloud project that pays for the requests, where a bucket is requester-pays."""
+
+
+class OutputSettings(_Group):
+    """Where everything is published."""
+
+    uri: Place = Field("", examples=["gs://my-bucket/flowers"])
+    """Where the run is published: `gs://BUCKET/PREFIX` or a local path, not inside the input. `finetune run` needs
+    it."""
+
+
+class RunSettings(_Group):
+    """One run."""
+
+    id: Name = ""
+    """The run's name: 1 to 100 letters, digits, `.`, `_` or `-`. Empty: made from the data and the settings, so that
+    the same work is the same run."""
+
+    job_uid: Name = ""
+    """UID of the Kubernetes Job that this is a Pod of; the chart sets it. All Pods of a Job keep to the run of its
+    first one."""
+
+    seed: Whole = Field(7, ge=0, lt=2**32, json_schema_extra=_RESULT)
+    """Seed of everything random: the head's first weights, the order of the images, dropout."""
+
+    reproducible: bool = Field(default=True, json_schema_extra=_RESULT)
+    """The same seed, data and settings end in the same bits (same CPU type and thread count)."""
+
+
+class ModelSettings(_Group):
+    """The network."""
+
+    backbone: Literal["MobileNetV2"] = Field("MobileNetV2", json_schema_extra=_RESULT)
+    """The pretrained network under the head."""
+
+    alpha: float = Field(1.0, gt=0, json_schema_extra=_RESULT)
+    """Width multiplier of the backbone. With the `imagenet` weights one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4."""
+
+    image_size: Whole = Field(224, ge=32, le=1024, json_schema_extra=_RESULT)
+    """Side of the square, in pixels, to which every image is resized. The `imagenet` weights were trained at 96, 128,
+    160, 192 and 224; every other size starts from those of 224, as Keras does."""
+
+    weights: Annotated[str, AfterValidator(_weights)] = Field("imagenet", json_schema_extra=_RESULT)
+    """The backbone's first weights: `imagenet`, `none` (random), a path or `gs://…`."""
+
+    # The digest of the arrays decides what they are, not where they lie.
+    weights_dir: LocalPlace = "/opt/finetune/weights"
+    """Folder with the ImageNet weights that are baked into the image."""
+
+    head_units: Whole = Field(50, ge=1, json_schema_extra=_RESULT)
+    """Units of the head's hidden layer `fc1`."""
+
+    dropout: float = Field(0.0, ge=0, lt=1, json_schema_extra=_RESULT)
+    """Share of the pooled features dropped in each training step."""
+
+
+class StageSettings(_Group):
+    """One of the two stages: one function runs both."""
+
+    epochs: Whole = Field(10, ge=0, json_schema_extra=_RESULT)
+    """Passes over the training images; 0 skips the stage."""
+
+    learning_rate: float = Field(gt=0, json_schema_extra=_RESULT)
+    """Adam's learning rate."""
+
+    batch_size: Whole = Field(32, ge=1, json_schema_extra=_RESULT)
+    """Images in each training step."""
+
+
+class FeatureExtractionSettings(StageSettings):
+    """Stage 1: only the head is trained."""
+
+    learning_rate: float = Field(1e-4, gt=0, json_schema_extra=_RESULT)
+    """Adam's learning rate."""
+
+
+class FineTuningSettings(StageSettings):
+    """Stage 2: everything is trained except every BatchNormalization layer."""
+
+    learning_rate: float = Field(1e-5, gt=0, json_schema_extra=_RESULT)
+    """Adam's learning rate."""
+
+
+class DeviceSettings(_Group):
+    """What the run computes on."""
+
+    require_gpu: bool = False
+    """End with exit code 4 where no usable GPU is found."""
+
+    # The thread count changes the bits but is no part of the identity: a checkpoint holds it, and a resume keeps it.
+    threads: Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None = None
+    """CPU threads of one operation. Null: as many as the container's CPU quota gives."""
+
+    mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", json_schema_extra=_RESULT)
+    """Precision of the backbone in stage 2's training step; everything else, validation included, is float32. `auto`:
+    bfloat16 on GPUs that have it (compute capability 8.0), else float16 (7.0), else float32, as on the CPU."""
+
+    # Neither of these changes more than the last bits of the result, as another GPU would.
+    xla: bool | None = None
+    """Compile the training step with XLA. Null: where the run has a GPU, and XLA works on it."""
+
+    memory_growth: bool | None = None
+    """Take the GPU's memory as it is needed, and not all of it at the start. Null: yes."""
+
+    stall_minutes: float = Field(30.0, gt=0)
+    """Minutes without any progress after which the run ends with exit code 20. At least 60 while kernels are compiled
+    for a GPU that is newer than TensorFlow."""
+
+
+class CacheSettings(_Group):
+    """What is kept on the local disk between epochs: features, encoded images, decoded pixels, in this order."""
+
+    dir: LocalPlace = ""
+    """Folder for the cache. What a run that was stopped has kept there, its next start goes on with. Empty: a temporary
+    folder."""
+
+    max_bytes: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = None
+    """Bytes that the cache may take. Null: half of the free disk."""
+
+
+class CheckpointSettings(_Group):
+    """How often the state is saved."""
+
+    interval: float = Field(60.0, gt=0)
+    """Seconds between two checkpoints; there is one at the end of every epoch as well."""
+
+    takeover: float = Field(180.0, gt=0)
+    """Seconds for which another owner's claim on a run counts without being renewed."""
+
+
+class GateSettings(_Group):
+    """What a model must reach before `latest.json` points to it."""
+
+    min_accuracy: float = Field(0.0, ge=0, le=1)
+    """Validation accuracy that the model must reach. Below it: published under its run, `latest.json` not moved, exit
+    code 6."""
+
+
+class ExportSettings(_Group):
+    """How the exported model is checked."""
+
+    verify_images: Whole = Field(2000, ge=1)
+    """At most this many held-out images are scored once more, by a fresh process with the exported model."""
+
+
+class EventsSettings(_Group):
+    """Events on the Kubernetes Job and Pod. The chart fills all of these in."""
+
+    enabled: bool = False
+    """Record what happens (stages, resume, quarantine, gate, failure, published) as Events, which `kubectl describe`
+    shows. The Pod's ServiceAccount must be allowed to create Events."""
+
+    pod_name: str = ""
+    """Name of the Pod that this is."""
+
+    pod_uid: str = ""
+    """UID of the Pod that this is."""
+
+    job_name: str = ""
+    """Name of the Job that the Pod belongs to; its UID is `run.job_uid`."""
+
+
+class LogSettings(_Group):
+    """What is told while running."""
+
+    format: Literal["auto", "console", "json"] = "auto"
+    """`json`: one object a line, as Cloud Logging reads it. `auto`: console on a terminal, else json."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe messages that are shown."""
+
+
+class Settings(_Group):
+    """All settings of the job."""
+
+    input: InputSettings = InputSettings()
+    output: OutputSettings = OutputSettings()
+    run: RunSettings = RunSettings()
+    model: ModelSettings = ModelSettings()
+    feature_extraction: FeatureExtractionSettings = FeatureExtractionSettings()
+    fine_tuning: FineTuningSettings = FineTuningSettings()
+    keep: Literal["best", "last"] = Field("best", json_schema_extra=_RESULT)
+    """Which weights are published: those with the `best` validation loss over both stages, or the `last` ones."""
+
+    device: DeviceSettings = DeviceSettings()
+    cache: CacheSettings = CacheSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    gate: GateSettings = GateSettings()
+    export: ExportSettings = ExportSettings()
+    events: EventsSettings = EventsSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if found := list(_conflicts(self)):
+            raise PydanticCustomError(
+                "conflict", "{text}", {"text": "; ".join(text for _, text in found), "found": found}
+            )
+        return self
+
+
+def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield (the settings involved, what is wrong) for values that are right alone and wrong together."""
+    source, output, model = settings.input, settings.output, settings.model
+    if source.validation_fraction + source.test_fraction >= 1:
+        yield (
+            ("input.validation_fraction", "input.test_fraction"),
+            "together must be below 1: something must remain to train on",
+        )
+    if settings.feature_extraction.epochs == settings.fine_tuning.epochs == 0:
+        yield ("feature_extraction.epochs", "fine_tuning.epochs"), "at least one must be above 0"
+    if model.weights == "imagenet" and model.alpha not in IMAGENET_ALPHAS:
+        yield (
+            ("model.alpha", "model.weights"),
+            f"ImageNet weights exist for alpha {', '.join(map(str, IMAGENET_ALPHAS))}: other widths need other weights",
+        )
+    if source.uri and output.uri:
+        # What a run writes would be listed as data by the next one.
+        written = [f"{output.uri}/runs", f"{output.uri}/jobs"]
+        if uri.is_inside(output.uri, source.uri) or any(uri.is_inside(source.uri, place) for place in written):
+            yield ("output.uri", "input.uri"), "the output must not lie inside the input: give it a folder of its own"
+    if source.uri and settings.cache.dir and uri.is_inside(settings.cache.dir, source.uri):
+        yield ("cache.dir", "input.uri"), "the cache must not lie inside the input: give it a folder of its own"
+
+
+# What others read out of the settings
+
+
+def setting_fields() -> dict[str, FieldInfo]:
+    """Return dotted name -> field, in the order of the models."""
+    fields: dict[str, FieldInfo] = {}
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            fields |= {f"{name}.{below}": one for below, one in field.annotation.model_fields.items()}
+        else:
+            fields[name] = field
+    return fields
+
+
+def result_settings(settings: Settings) -> dict[str, Any]:
+    """Return dotted name -> value of the settings that change the result: those in the run's identity."""
+    values = settings.model_dump(mode="json")
+    return {
+        name: values[name.partition(".")[0]][name.partition(".")[2]] if "." in name else values[name]
+        for name, field in setting_fields().items()
+        if field.json_schema_extra == _RESULT
+    }

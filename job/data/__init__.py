@@ -1,0 +1,1 @@
+"""What there is to train on: names and bytes, and no model."""

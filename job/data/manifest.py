@@ -1,0 +1,236 @@
+"""What there is to train on: every image's name, label, split, size, checksum and generation, as they were listed.
+
+It is read once, at the start; from then on an image is a row of the manifest, and nothing looks into the store for
+another opinion. It is the one thing in memory that grows with the number of images, so it is held in columns:
+28 bytes and a name for each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from job import storage
+from job.data import listing
+from job.data.labels import LAYOUT, SPLIT_NAMES, TRAIN, listed
+from job.data.listing import Quarantined, show_uri
+from job.errors import DataError
+from job.observability import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from job.config.settings import InputSettings
+
+_PlainRow: TypeAlias = "dict[str, object]"  # note: inside Manifest "object" is its method
+
+_COLUMNS = ("root", "label", "split", "size", "crc32c", "generation", "gzip")
+
+__all__ = ["Manifest", "Quarantined", "check_usable", "pack", "read", "unpack"]
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """The images, one a row, in an order that depends only on the data: by name, and where names are equal by content.
+
+    Attributes:
+        roots: the URIs of the stores that hold the images.
+        labels: the classes, by code point.
+        names: of the objects, relative to their root.
+        root: uint16 [n], index into ``roots``.
+        label: int32 [n], index into ``labels``.
+        split: uint8 [n], 0 where the input names none, else a code of labels.SPLIT_NAMES.
+        size: int64 [n], bytes.
+        crc32c: uint32 [n], of the bytes as they are stored.
+        generation: int64 [n].
+        gzip: bool [n], whether the object is stored with Content-Encoding gzip.
+    """
+
+    roots: tuple[str, ...]
+    labels: tuple[str, ...]
+    names: list[str]
+    root: NDArray[np.uint16]
+    label: NDArray[np.int32]
+    split: NDArray[np.uint8]
+    size: NDArray[np.int64]
+    crc32c: NDArray[np.uint32]
+    generation: NDArray[np.int64]
+    gzip: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def uri(self, row: int) -> str:
+        """Return an image's URI, for people and outputs: bytes of a name that are not UTF-8 are escaped."""
+        return show_uri(self.roots[self.root[row]], self.names[row])
+
+    def object(self, row: int) -> storage.ObjectInfo:
+        """Return what the store of an image needs to read exactly what was listed."""
+        return storage.ObjectInfo(
+            name=self.names[row],
+            size=int(self.size[row]),
+            crc32c=int(self.crc32c[row]),
+            generation=int(self.generation[row]),
+            gzip=bool(self.gzip[row]),
+        )
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Manifest:
+        """Return the manifest of some of the rows, in the order given. It has the same roots and labels."""
+        return replace(
+            self,
+            names=[self.names[row] for row in rows.tolist()],
+            **{column: getattr(self, column)[rows] for column in _COLUMNS},
+        )
+
+    def digest(self) -> str:
+        """Return a sha256, in hexadecimal, over all names, sizes, checksums, labels and named splits.
+
+        The roots do not count, nor do generations: the same pictures in another bucket are the same data.
+        """
+        sha256 = hashlib.sha256(json.dumps([len(self), *self.labels]).encode())
+        for name in self.names:
+            data = name.encode("utf-8", "surrogateescape")
+            sha256.update(len(data).to_bytes(4, "little") + data)
+        for column, dtype in (("size", "<i8"), ("crc32c", "<u4"), ("label", "<i4"), ("split", "u1")):
+            sha256.update(getattr(self, column).astype(dtype).tobytes())
+        return sha256.hexdigest()
+
+    def rows(self) -> Iterator[_PlainRow]:
+        """Yield each image as plain JSON, as published in ``data/manifest.jsonl``; split is None where not named."""
+        for row in range(len(self)):
+            yield {
+                "uri": self.uri(row),
+                "label": self.labels[self.label[row]],
+                "split": SPLIT_NAMES.get(int(self.split[row])),
+                "size": int(self.size[row]),
+                "crc32c": int(self.crc32c[row]),
+                "generation": int(self.generation[row]),
+            }
+
+
+def pack(manifest: Manifest) -> dict[str, NDArray[Any]]:
+    """Return the manifest as plain arrays, from which `unpack` makes the same again."""
+    # note: one by one, since a list of them all would be more than all else that a run holds of each image
+    name_bytes, lengths = bytearray(), np.empty(len(manifest), np.uint32)
+    for row, name in enumerate(manifest.names):
+        encoded = name.encode("utf-8", "surrogateescape")
+        name_bytes += encoded
+        lengths[row] = len(encoded)
+    texts = {"roots": manifest.roots, "labels": manifest.labels}
+    return {
+        "name_bytes": np.frombuffer(name_bytes, np.uint8),
+        "name_lengths": lengths,
+        "texts": np.frombuffer(json.dumps(texts).encode(), np.uint8),
+        **{column: getattr(manifest, column) for column in _COLUMNS},
+    }
+
+
+def unpack(arrays: dict[str, NDArray[Any]]) -> Manifest:
+    """Return the manifest that was packed."""
+    data, names, start = arrays["name_bytes"].tobytes(), [], 0
+    for length in arrays["name_lengths"].tolist():
+        names.append(data[start : start + length].decode("utf-8", "surrogateescape"))
+        start += length
+    texts = json.loads(arrays["texts"].tobytes())
+    return Manifest(
+        roots=tuple(texts["roots"]),
+        labels=tuple(texts["labels"]),
+        names=names,
+        **{column: arrays[column] for column in _COLUMNS},
+    )
+
+
+def read(settings: InputSettings, advance: Callable[[], object] = int) -> tuple[Manifest, list[Quarantined]]:
+    """List the images that the input leads to.
+
+    Args:
+        settings: the input; its URI is not empty.
+        advance: called for every object that is found.
+
+    Returns:
+        The manifest, and what was named or listed but can be told to be unusable without reading it.
+
+    Raises:
+        DataError: nothing is there, a table has rows that cannot be used, or classes have names that look alike.
+        AccessError: the store refuses.
+        UnavailableError: the store does not answer.
+    """
+    found = listing.read(settings, advance)
+    labels = sorted(found.labels)
+    numbers = np.empty(len(labels), np.int32)
+    numbers[[found.labels[label] for label in labels]] = np.arange(len(labels))
+    label = np.asarray(found.label)
+    everything = Manifest(
+        roots=tuple(found.roots),
+        labels=tuple(labels),
+        names=found.names,
+        root=np.asarray(found.root),
+        label=numbers[label],
+        split=np.asarray(found.split),
+        size=np.asarray(found.size),
+        crc32c=np.asarray(found.crc32c),
+        generation=np.asarray(found.generation),
+        gzip=np.asarray(found.gzip).astype(bool),
+    )
+    return everything.take(_in_order(everything, np.flatnonzero(label >= 0))), found.quarantined
+
+
+def _in_order(manifest: Manifest, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the rows by name and, where two roots have the same name, by content."""
+    names = manifest.names
+    if len(manifest.roots) == 1:
+        return np.array(sorted(rows.tolist(), key=names.__getitem__), np.intp)
+    columns: list[NDArray[Any]] = [manifest.size, manifest.crc32c, manifest.label, manifest.split, manifest.root]
+    return np.array(sorted(rows.tolist(), key=lambda row: (names[row], *(column[row] for column in columns))), np.intp)
+
+
+def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad_fraction: float) -> None:
+    """Refuse data that no classifier can be trained on.
+
+    Args:
+        manifest: the images that can be used.
+        quarantined: those that cannot.
+        max_bad_fraction: the largest part of all that may be among the latter.
+
+    Raises:
+        DataError: too many are quarantined; a class has no image left, or none to train on; there are fewer than two
+            classes.
+    """
+    where = " and ".join(map(log.printable, manifest.roots[:3])) or "the input"
+    total = len(manifest) + len(quarantined)
+    if len(quarantined) > max_bad_fraction * total:
+        examples = [f"{image.uri}: {image.detail}" for image in quarantined[:5]]
+        raise DataError(
+            f"{len(quarantined):,} of {total:,} images under {where} cannot be used ({_reasons(quarantined)}), and "
+            f"input.max_bad_fraction allows a fraction of {max_bad_fraction:g}. The first:\n  " + "\n  ".join(examples),
+            remedy="mend or remove these images, or raise input.max_bad_fraction to go on without them",
+        )
+    found = np.bincount(manifest.label, minlength=len(manifest.labels))
+    counts = dict(zip(manifest.labels, found.tolist(), strict=True))
+    if empty := [label for label, count in counts.items() if not count]:
+        raise DataError(
+            f"no image of the class {listed(empty)} under {where} can be used, of {total:,} images "
+            f"({_reasons([image for image in quarantined if image.label in empty])})",
+            remedy="mend the images of this class, or remove it",
+        )
+    if len(counts) < 2:
+        only = "".join(f" ({label!r}, {count:,} images)" for label, count in counts.items())
+        raise DataError(f"two classes or more are needed, found {len(counts)}{only} under {where}", remedy=LAYOUT)
+    trainable = np.bincount(manifest.label[manifest.split <= TRAIN], minlength=len(counts))
+    if never := [label for label, count in zip(manifest.labels, trainable, strict=True) if not count]:
+        raise DataError(
+            f"the class {listed(never)} under {where} has images to validate or test on and none to train on",
+            remedy="add images of it to the train split, or remove it from the others",
+        )
+
+
+def _reasons(quarantined: Sequence[Quarantined]) -> str:
+    found = Counter(image.reason for image in quarantined).most_common()
+    return ", ".join(f"{count:,} {reason}" for reason, count in found)

@@ -1,0 +1,1 @@
+"""Layers and weights, and no data on disk."""

@@ -1,0 +1,233 @@
+"""The classifier: a pretrained base model and a new head, and what of it is trained in each stage.
+
+uint8 pixels -> rescaling to [-1, 1] -> base model -> global average pooling (features) -> [dropout] -> fc1 -> output
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from job.config.settings import STAGES, StageName
+from job.model import folding
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from job.config.settings import ModelSettings
+    from job.runtime.device import Precision
+
+
+class Classifier:
+    """The Keras model with its parts, and the same mathematics as functions of tensors.
+
+    Attributes:
+        model: the standard Keras model: uint8 pixels [n, size, size, 3] -> probabilities, [n, 1] (sigmoid: that of the
+            second label) for two labels, [n, labels] (softmax) for more.
+        base_model: float32 [n, size, size, 3] in [-1, 1] -> float32 [n, height, width, channels].
+        labels: the class names, in the order of the probabilities.
+        pretrained: the base model's weights are not random.
+        training_precision: the precision that the base model computes in during a training step.
+        xla: the training step is compiled with XLA.
+    """
+
+    def __init__(self, model: keras.Model, base_model: keras.Model, labels: tuple[str, ...]) -> None:
+        self.model = model
+        self.base_model = base_model
+        self.labels = labels
+        self.rescaling = model.get_layer("rescaling")
+        self.fc1 = model.get_layer("fc1")
+        self.output = model.get_layer("output")
+        self.dropout = float(sum(layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)))
+        self.pretrained = True
+        self.training_precision: Precision = "float32"
+        self.xla = False
+        self._folded: keras.Model | None = None
+        self._folded_for_training: keras.Model | None = None
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the pixels."""
+        return int(self.model.input_shape[1])
+
+    @property
+    def feature_size(self) -> int:
+        """Channels of the base model's output: the length of a feature vector."""
+        return int(self.base_model.output_shape[-1])
+
+    def fold(self, *, training_precision: Precision = "float32", xla: bool = False) -> None:
+        """Create the folded base models that `features` and `training_logits` compute with.
+
+        Call it once, after the weights are loaded and before the first function is traced: a traced function keeps the
+        model that it was traced with.
+
+        Half precision serves the training step alone, since it changes probabilities by up to 0.2: what is measured,
+        gated and published must be the same float32 model (docs/adr/0005-half-precision-in-the-step-alone.md).
+        Variables and the head are always float32.
+
+        Args:
+            training_precision: the precision that the base model computes in during a training step.
+            xla: the training step is compiled with XLA.
+        """
+        self.training_precision, self.xla = training_precision, xla
+        self._folded = self._folded_for_training = folding.fold(self.base_model)
+        if training_precision != "float32":
+            self._folded_for_training = folding.fold(self.base_model, f"mixed_{training_precision}")
+
+    def features(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Return the pooled features, float32 [n, feature_size], of uint8 pixels [n, size, size, 3]."""
+        return self._pooled(self._folded, pixels)
+
+    def _pooled(self, folded: keras.Model | None, pixels: tf.Tensor) -> tf.Tensor:
+        assert folded is not None, "fold() comes first"
+        maps = folded(self.rescaling(pixels), training=False)
+        return keras.ops.mean(tf.cast(maps, tf.float32), axis=(1, 2))
+
+    def head_logits(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Return the logits, float32 [n, 1] for two labels or [n, labels], of features [n, feature_size].
+
+        Args:
+            features: float32.
+            dropout_seed: int32 [2]: the features dropped are a function of it. None: nothing is dropped.
+        """
+        if dropout_seed is not None and self.dropout:
+            features = tf.nn.experimental.stateless_dropout(features, self.dropout, seed=dropout_seed)
+        return keras.ops.matmul(self.fc1(features), self.output.kernel) + self.output.bias
+
+    def logits(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Return the logits of uint8 pixels [n, size, size, 3], computed in float32: the model that is published."""
+        return self.head_logits(self.features(pixels))
+
+    def training_logits(self, pixels: tf.Tensor, dropout_seed: tf.Tensor) -> tf.Tensor:
+        """Return the logits, float32, of uint8 pixels [n, size, size, 3], computed in the training precision."""
+        return self.head_logits(self._pooled(self._folded_for_training, pixels), dropout_seed)
+
+    def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Return each image's cross-entropy, float32 [n], of the logits and of labels int32 [n]."""
+        if len(self.labels) == 2:
+            truth = tf.cast(labels[:, None], logits.dtype)
+            return tf.nn.sigmoid_cross_entropy_with_logits(labels=truth, logits=logits)[:, 0]
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+
+    def predictions(self, logits: tf.Tensor) -> tf.Tensor:
+        """Return the index of each image's most probable label, int32 [n]."""
+        if len(self.labels) == 2:
+            return tf.cast(logits[:, 0] > 0, tf.int32)
+        return tf.argmax(logits, axis=1, output_type=tf.int32)
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """Return one probability column per label, float32 [n, labels], also for two labels."""
+        if len(self.labels) == 2:
+            return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=1)
+        return tf.nn.softmax(logits)
+
+    def set_trainable(self, stage: StageName) -> None:
+        """Make trainable what `stage` trains: the head alone, or everything except every BatchNormalization.
+
+        ``base_model(x, training=False)`` does not keep BatchNormalization in inference mode, since ``fit`` overrides
+        it; ``trainable = False`` on each layer does (https://keras.io/guides/transfer_learning/).
+        """
+        self.base_model.trainable = stage == "fine_tuning"
+        for layer in self.normalizations():
+            layer.trainable = False
+
+    def normalizations(self) -> list[keras.layers.BatchNormalization]:
+        """Return every BatchNormalization of the base model."""
+        layers = self.base_model._flatten_layers()  # noqa: SLF001 (nested layers too; the public .layers is one level)
+        return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+    def head_variables(self) -> list[keras.Variable]:
+        """Return the head's variables."""
+        return [*self.fc1.variables, *self.output.variables]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return a copy of every variable of the model: its path -> its value."""
+        return {variable.path: np.array(variable.numpy()) for variable in self.model.variables}
+
+    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+        """Set every variable of the model from what `state` returned."""
+        for variable in self.model.variables:
+            variable.assign(state[variable.path])
+
+
+def create_classifier(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Classifier:
+    """Build the classifier with random weights; those of the base model are Keras's own where others are to be loaded.
+
+    Args:
+        settings: the backbone, its width and the head.
+        labels: the class names, at least two.
+        seed: of the initial weights; the same seed gives the same weights.
+    """
+    size = settings.image_size
+    base_model = keras.applications.MobileNetV2(
+        input_shape=(size, size, 3), alpha=settings.alpha, include_top=False, weights=None
+    )
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(pixels)
+    x = base_model(x, training=False)
+    x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
+    if settings.dropout:
+        x = keras.layers.Dropout(settings.dropout, name="dropout")(x)
+    x = keras.layers.Dense(settings.head_units, activation="relu", name="fc1")(x)
+    if len(labels) == 2:
+        x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
+    else:
+        x = keras.layers.Dense(len(labels), activation="softmax", name="output")(x)
+    model = keras.Model(pixels, x, name="finetune")
+    loaded_later = [] if settings.weights == "none" else base_model.variables
+    _initialize(model, seed, skip={variable.path for variable in loaded_later})
+    return Classifier(model, base_model, labels)
+
+
+def _initialize(model: keras.Model, seed: int, skip: set[str]) -> None:
+    """Draw the kernels' first values as Keras does (Glorot's uniform), each from a seed of its own.
+
+    Keras takes its seeds from Python's global generator, and other threads draw from that at any time: an upload of
+    status.json does, for the boundary between its parts. With set_random_seed alone the bits would depend on that.
+    """
+    kernels = [variable for variable in model.variables if variable.name == "kernel"]
+    for number, kernel in enumerate(kernels):
+        if kernel.path in skip:
+            continue
+        key = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+        kernel.assign(keras.initializers.GlorotUniform(seed=key)(kernel.shape, kernel.dtype))
+
+
+def summary(settings: ModelSettings) -> str:
+    """Return a table of the model's layers, for two labels, with their trainable flag in each stage.
+
+    No weights are loaded and no data are read.
+    """
+    classifier = create_classifier(settings, ("a", "b"), seed=0)
+    layers = [
+        inner
+        for layer in classifier.model.layers
+        for inner in (layer.layers if layer is classifier.base_model else [layer])
+    ]
+    columns: list[dict[str, str]] = []
+    totals = []
+    for stage in STAGES:
+        classifier.set_trainable(stage)
+        columns.append({layer.name: _trained(layer) for layer in layers})
+        totals.append(sum(int(np.prod(v.shape)) for v in classifier.model.trainable_variables))
+    lines = [f"{'layer':28} {'type':24} {'output':20} {'parameters':>10}  {'feature_extraction':18}  fine_tuning"]
+    for layer in layers:
+        shape = "x".join(str(n) for n in layer.output.shape[1:])
+        kind, parameters = type(layer).__name__, layer.count_params()
+        flags = f"{columns[0][layer.name]:18}  {columns[1][layer.name]}"
+        lines.append(f"{layer.name:28} {kind:24} {shape:20} {parameters:>10,}  {flags}".rstrip())
+    lines.append(
+        f"{classifier.model.count_params():,} parameters; trainable: "
+        f"{totals[0]:,} in feature_extraction, {totals[1]:,} in fine_tuning"
+    )
+    return "\n".join(lines)
+
+
+def _trained(layer: keras.layers.Layer) -> str:
+    """Return whether the layer's variables are trained: yes, no, or nothing for a layer that has none."""
+    if not layer.variables:
+        return ""
+    return "yes" if layer.trainable_variables else "no"

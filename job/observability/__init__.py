@@ -1,0 +1,1 @@
+"""Receives the run's events, and never decides."""

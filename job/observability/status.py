@@ -1,0 +1,185 @@
+"""What others can see of a run: status.json beside its results, and the container's termination message."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from job.observability import log
+from job.observability.progress import Clock, Event, Listener, Phase, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_STATES: Final = {"run.succeeded": "succeeded", "run.failed": "failed", "run.stopped": "stopped"}
+_TERMINATION_BYTES = 4096  # what the kubelet keeps of a termination message
+
+
+class StatusFile(Listener):
+    """Keeps status.json up to date, in a thread of its own: a slow store never holds up training.
+
+    The document is one JSON object; values that are not known are null:
+
+        state                        "running", "succeeded", "failed" or "stopped"
+        message, reason, remedy      what the last event of the run said; the last two after a failure only
+        run_id, run_uri, attempt
+        stage, epoch, epochs         the epoch under way, from 1 in each stage
+        eta_seconds                  to the end of the stage, else of the phase
+        phase, done, total, unit, rate
+        step, steps                  where the phase tells them as facts
+        metrics                      the facts of the last "epoch.finished"
+        started_at, updated_at       RFC 3339, UTC
+
+    Args:
+        write: puts the document where it belongs. A failure is logged once; the next document is tried all the same.
+        run_id: the run's name.
+        run_uri: where its results go.
+        attempt: which start of the run this is, from 1, where that is known.
+        interval: seconds between two writes at least. Google's storage takes about one write a second per object.
+        patience: seconds that closing waits for the last write.
+        clock: seconds, for the interval.
+        now: the time in RFC 3339, for the document.
+    """
+
+    def __init__(  # noqa: PLR0913  # all but two have their defaults
+        self,
+        write: Callable[[bytes], object],
+        *,
+        run_id: str,
+        run_uri: str,
+        attempt: int | None = None,
+        interval: float = 5.0,
+        patience: float = 3.0,
+        clock: Clock = time.monotonic,
+        now: Callable[[], str] = log.timestamp,
+    ) -> None:
+        self._write = write
+        self._interval = interval
+        self._patience = patience
+        self._clock = clock
+        self._now = now
+        self._identity = {"run_id": run_id, "run_uri": run_uri, "attempt": attempt, "started_at": now()}
+        self._outcome: dict[str, object] = {"state": "running", "message": None}
+        self._metrics: Mapping[str, object] | None = None
+        self._stage: Stage | None = None
+        self._phase: Phase | None = None
+        self._due = 0.0  # by the clock; the first write is due at once
+        self._changed = True
+        self._closing = False
+        self._failed = False
+        self._condition = threading.Condition()
+        self._thread = threading.Thread(target=self._keep_writing, name="status", daemon=True)
+        self._thread.start()
+
+    def on_event(self, event: Event) -> None:
+        """Take up what the event says about the run."""
+        with self._condition:
+            self._stage = None if event.name == "stage.finished" else event.stage
+            if event.name == "epoch.finished":
+                self._metrics = event.facts
+            if event.name in _STATES:
+                known = {key: event.facts[key] for key in ("message", "reason", "remedy") if key in event.facts}
+                self._outcome |= {"state": _STATES[event.name]} | known
+            self._touch()
+
+    def on_advance(self, phase: Phase) -> None:
+        """Take up how far the phase is."""
+        with self._condition:
+            if not phase.ended:
+                self._phase = phase
+            elif self._phase is phase:  # another thread's phase may still be under way
+                self._phase = None
+            self._touch()
+
+    def close(self) -> None:
+        """Write the last document, and wait for it, but not forever."""
+        with self._condition:
+            self._closing = True
+            self._touch()
+        self._thread.join(self._patience)
+
+    def _touch(self) -> None:
+        self._changed = True
+        self._condition.notify()
+
+    def _keep_writing(self) -> None:
+        closing = False
+        while not closing:
+            with self._condition:
+                while not (self._changed and self._clock() >= self._due) and not self._closing:
+                    self._condition.wait(self._due - self._clock() if self._changed else None)
+                closing, self._changed = self._closing, False
+                self._due = self._clock() + self._interval
+                document = self._document()
+            try:
+                self._write(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n")
+            except Exception as error:  # noqa: BLE001  # whatever it is, training goes on
+                if not self._failed:
+                    log.get().warning("status.write_failed", error=error, run_uri=self._identity["run_uri"])
+                self._failed = True
+
+    def _document(self) -> object:
+        stage, phase = self._stage, self._phase
+        eta = stage.eta_seconds(phase) if stage else phase.eta_seconds if phase else None
+        facts = phase.facts if phase else {}
+        return log.plain(
+            self._outcome
+            | self._identity
+            | {
+                "stage": stage and stage.name,
+                "epoch": stage and stage.epoch,
+                "epochs": stage and stage.epochs,
+                "eta_seconds": eta and round(eta, 1),
+                "phase": phase and phase.name,
+                "done": phase and phase.done,
+                "total": phase and phase.total,
+                "unit": phase and phase.unit,
+                "rate": phase and phase.rate and round(phase.rate, 1),
+                "step": facts.get("step"),
+                "steps": facts.get("steps"),
+                "metrics": self._metrics,
+                "updated_at": self._now(),
+            }
+        )
+
+
+def write_termination_message(document: Mapping[str, object], path: str = "/dev/termination-log") -> None:
+    """Leave ``document`` where Kubernetes takes a container's last words from: JSON of at most 4,096 bytes.
+
+    Where it is too long, the longest texts are cut, and end in "…". Without such a file nothing happens: Kubernetes
+    creates it, and nothing else needs it. No error is raised: the run has ended, one way or another.
+
+    Args:
+        document: reason, stage, epoch, message, remedy, run_uri: texts and whole numbers. Those that are None are left
+            out.
+        path: the container's terminationMessagePath.
+    """
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_WRONLY | os.O_TRUNC)  # without O_CREAT
+        try:
+            os.write(file, _shortened(document))
+        finally:
+            os.close(file)
+
+
+def _shortened(document: Mapping[str, object]) -> bytes:
+    """Return the JSON, its texts cut to the first of 4096, 2048, 1024, … characters at which it fits."""
+    given = {key: value for key, value in document.items() if value is not None}
+    values = {key: value if isinstance(value, int) else log.plain(str(value)) for key, value in given.items()}
+    length = _TERMINATION_BYTES
+    while len(data := _cut(values, length)) > _TERMINATION_BYTES:
+        length //= 2
+    return data
+
+
+def _cut(values: Mapping[str, object], length: int) -> bytes:
+    """Return the JSON with all texts cut to ``length`` characters and an ellipsis."""
+    cut = {
+        key: f"{value[:length]}…" if isinstance(value, str) and len(value) > length else value
+        for key, value in values.items()
+    }
+    return json.dumps(cut, ensure_ascii=False).encode()

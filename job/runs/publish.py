@@ -1,0 +1,349 @@
+"""The one publisher: everything that a run leaves behind goes through it, in an order that a reader can trust.
+
+    files -> manifest.json -> the claim's commit -> _SUCCESS -> latest.json -> removal of the checkpoints
+
+A reader trusts only a run with ``_SUCCESS``. A start that finds it, or the commit, completes what follows, if anything.
+
+Only who has the run's claim may write to it, and who was superseded may not know it yet: it may be held up in the very
+request. So every file is written over the generation that is known of it. These are listed before the claim is taken:
+whatever a successor writes is of a later one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from job import errors, storage
+from job.observability import log
+from job.runs import identity
+from job.runs.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from job.config.load import Loaded
+    from job.config.settings import Settings
+    from job.runs.identity import Identity
+    from job.storage import Store
+
+Document = dict[str, Any]
+Origin = Literal["data and settings", "run.id", "job"]
+"""Where a run's id is from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """The quality gate's outcome."""
+
+    passed: bool
+    accuracy: float
+    """Of the kept model, on the validation images."""
+    min_accuracy: float
+
+    @classmethod
+    def of(cls, accuracy: float, min_accuracy: float) -> Gate:
+        """Compare an accuracy with the lowest that passes."""
+        return cls(passed=accuracy >= min_accuracy, accuracy=accuracy, min_accuracy=min_accuracy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    run_uri: str
+    gate: Gate
+
+    def check(self) -> None:
+        """Raise errors.GateError if the gate failed."""
+        if not self.gate.passed:
+            raise errors.GateError(
+                f"the validation accuracy is {self.gate.accuracy:.4f}, and gate.min_accuracy is "
+                f"{self.gate.min_accuracy:g}: the model is published under {self.run_uri}, "
+                "and latest.json was not moved",
+                remedy="look at its metrics/ and data/quarantine.jsonl; more or cleaner images, or other settings, "
+                "make another run",
+            )
+
+
+class Run:
+    """One run's prefix in the output.
+
+    Attributes:
+        id: its name.
+        uri: where it lies.
+    """
+
+    def __init__(self, output: Store, run_id: str) -> None:
+        self.id = run_id
+        self._output = output
+        self._prefix = f"runs/{run_id}"
+        self.uri = output.uri_of(self._prefix)
+        self._files: dict[str, Document] = {}
+        self._checkpoints: Checkpoints | None = None
+        self._generations: dict[str, int] = {}
+
+    def write(self, name: str, data: bytes | Path) -> None:
+        """Publish one file: its size and checksums will stand in manifest.json.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+        """
+        written = self._write(name, data)
+        sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else _sha256(data)
+        self._record(name, written, sha256)
+
+    def write_lines(self, name: str, lines: Iterable[str]) -> None:
+        """Publish lines of text, without holding them all in memory.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+            errors.UnavailableError: the folder for temporary files is full.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(tempfile.NamedTemporaryFile("w", encoding="utf-8", newline=""))
+                file.writelines(lines)
+                file.flush()
+            except OSError as error:
+                raise errors.UnavailableError(
+                    f"{name} cannot be written to {tempfile.gettempdir()}: {error.strerror}",
+                    remedy="see whether that volume has room and is sound; the next start goes on here",
+                ) from error
+            self.write(name, Path(file.name))
+
+    def write_documents(self, name: str, documents: Iterable[Document]) -> None:
+        """Publish documents as JSON Lines."""
+        plain = (log.plain(document) for document in documents)
+        self.write_lines(name, (json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in plain))
+
+    def write_folder(self, name: str, folder: Path) -> None:
+        """Publish every file below a local folder."""
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            self.write(f"{name}/{path.relative_to(folder).as_posix()}", path)
+
+    def write_status(self, data: bytes) -> None:
+        """Write status.json: it changes while the run lasts, so it is not in manifest.json.
+
+        Where another process has taken the run over, it is that one's.
+        """
+        with contextlib.suppress(errors.StoppedError):
+            self._write("status.json", data)
+
+    def read(self, name: str) -> Document | None:
+        """Return one of the run's JSON files, None where it is not there."""
+        found = self._output.read(f"{self._prefix}/{name}")
+        return json.loads(found[0]) if found else None
+
+    def identify(self, loaded: Loaded, who: Identity, origin: Origin) -> None:
+        """Write config.json, unless an earlier start has; then the two must be of one identity.
+
+        Args:
+            loaded: the settings, and where each came from.
+            who: the identity they and the data make.
+            origin: where the run's id is from, which decides whose fault a difference is.
+
+        Raises:
+            errors.SettingsError: a run of this id exists, with other data or settings; or the settings have changed
+                since the Job began.
+            errors.DataError: the input has changed since the Job began.
+        """
+        document = {"run_id": self.id, "identity": who.document(), **loaded.document()}
+        try:
+            self._output.write(f"{self._prefix}/config.json", encode(document), if_generation_match=0)
+        except storage.PreconditionFailed:
+            self._compare(who, origin)
+
+    def checkpoints(self, settings: Settings) -> Checkpoints:
+        """Return the run's checkpoints, claimed while their context lasts.
+
+        Raises:
+            errors.SettingsError: the settings have changed since the Job began.
+        """
+        who = identity.identify(settings)
+        recorded = self._compare(who, "job")
+        below = len(self._prefix) + 1
+        self._generations = {found.name[below:]: found.generation for found in self._output.list(self._prefix)}
+        self._checkpoints = Checkpoints(
+            self._output,
+            f"{self._prefix}/checkpoints",
+            identity=dataclasses.replace(who, data=recorded["data"]).hashes(),
+            owner=settings.run.job_uid,
+            interval=settings.checkpoint.interval,
+            takeover=settings.checkpoint.takeover,
+        )
+        return self._checkpoints
+
+    def published(self) -> Outcome | None:
+        """Return the outcome of a run that is published, after completing what follows the commit; else None.
+
+        The commit is known to who has the claim; to others, the run is published from ``_SUCCESS`` on.
+        """
+        if self._output.stat(f"{self._prefix}/_SUCCESS") is None:
+            committed = self._checkpoints and self._checkpoints.manifest_sha256
+            found = self._output.read(f"{self._prefix}/manifest.json") if committed else None
+            if not committed or found is None or hashlib.sha256(found[0]).hexdigest() != committed:
+                return None  # what was committed is not there any more, if anything was: it is made again
+            self._write_success(committed)
+        manifest = self.read("manifest.json")
+        if manifest is None:
+            raise errors.DataError(
+                f"{self.uri} has _SUCCESS and no manifest.json: somebody removed it",
+                remedy="remove the whole run, and start again",
+            )
+        return self._complete(manifest)
+
+    def finish(self, gate: Gate, provenance: Document) -> Outcome:
+        """Write manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+        """
+        assert self._checkpoints is not None, "who publishes a run has claimed it"
+        if config := self._output.read(f"{self._prefix}/config.json"):  # of the run's first start
+            self._record("config.json", config[1], hashlib.sha256(config[0]).hexdigest())
+        manifest = {
+            "run_id": self.id,
+            "published_at": log.timestamp(),
+            "gate": vars(gate),
+            "provenance": provenance,
+            "files": dict(sorted(self._files.items())),
+        }
+        data = encode(manifest)
+        sha256 = hashlib.sha256(data).hexdigest()
+        self._write("manifest.json", data)
+        self._checkpoints.commit(sha256)
+        self._write_success(sha256)
+        return self._complete(manifest)
+
+    def _compare(self, who: Identity, origin: Origin) -> Document:
+        """Return the identity in config.json, unless `who` is another; raise what `identify` does then."""
+        recorded: Document = (self.read("config.json") or {}).get("identity", {})
+        if not (differences := "; ".join(who.differences(recorded))):
+            return recorded
+        if origin == "job":
+            since, remedy = f"since this Job began its run {self.uri}", "start a new Job: it will be a run of its own"
+            if who.data in (None, recorded.get("data")):
+                raise errors.SettingsError(f"the settings have changed {since}: {differences}", remedy=remedy)
+            raise errors.DataError(f"the input or the settings have changed {since}: {differences}", remedy=remedy)
+        raise errors.SettingsError(
+            f"run.id {self.id!r} is taken by a run with other settings or data ({self.uri}): {differences}",
+            remedy="choose another run.id, or leave it empty; or use the settings and data of that run",
+        )
+
+    def _write(self, name: str, data: bytes | Path) -> storage.ObjectInfo:
+        """Write a file over the generation that is known of it; over another one only while the run is ours."""
+        assert self._checkpoints is not None, "who writes to a run has claimed it"
+        path = f"{self._prefix}/{name}"
+        while True:
+            try:
+                written = self._output.write(path, data, if_generation_match=self._generations.get(name, 0))
+            except storage.PreconditionFailed:
+                found = self._output.stat(path)
+                self._checkpoints.flush()  # note: after the look, or else that could be of a successor's file
+                self._generations[name] = found.generation if found else 0
+            else:
+                self._generations[name] = written.generation
+                return written
+
+    def _write_success(self, manifest_sha256: str) -> None:
+        success = encode({"manifest_sha256": manifest_sha256})
+        try:
+            self._output.write(f"{self._prefix}/_SUCCESS", success, if_generation_match=0)
+        except storage.PreconditionFailed:
+            log.get().warning("run.already_published", run_uri=self.uri)
+
+    def _record(self, name: str, info: storage.ObjectInfo, sha256: str) -> None:
+        self._files[name] = {"size": info.size, "sha256": sha256, "crc32c": f"{info.crc32c:08x}"}
+
+    def _complete(self, manifest: Document) -> Outcome:
+        """Do what follows ``_SUCCESS``: all of it may have been done before."""
+        gate = Gate(**manifest["gate"])
+        if gate.passed:
+            self._move_latest(manifest)
+        for found in list(self._output.list(f"{self._prefix}/checkpoints")):
+            self._output.delete(found.name)
+        return Outcome(run_uri=self.uri, gate=gate)
+
+    def _move_latest(self, manifest: Document) -> None:
+        """Let latest.json name this run, unless it names one that was published later."""
+        latest = {key: manifest[key] for key in ("run_id", "published_at", "gate")} | {"run_uri": self.uri}
+        while True:
+            found = self._output.read("latest.json")
+            if found and json.loads(found[0])["published_at"] >= latest["published_at"]:
+                return
+            try:
+                self._output.write(
+                    "latest.json", encode(latest), if_generation_match=found[1].generation if found else 0
+                )
+            except storage.PreconditionFailed:
+                continue  # another run was published just now: look again
+            return
+
+
+def open_run(output: Store, loaded: Loaded, who: Identity) -> Run:
+    """Return the run that these settings and data are, recorded under the output.
+
+    A Job's first Pod pins its run under ``jobs/``, so that its later Pods keep to it. It does so once the run is known
+    to be of these settings and data: later Pods need not list the data again.
+
+    Raises:
+        errors.SettingsError: an explicit run.id is taken by another run.
+        errors.DataError: the input has changed since this Job began.
+        errors.AccessError: the output cannot be written.
+    """
+    settings = loaded.settings
+    run_id = settings.run.id or identity.run_name(who, settings.input.uri)
+    run = Run(output, run_id)
+    run.identify(loaded, who, "run.id" if settings.run.id else "data and settings")
+    if not settings.run.job_uid:
+        return run
+    try:
+        output.write(_pin(settings), encode({"run_id": run_id}), if_generation_match=0)
+    except storage.PreconditionFailed:  # another Pod of the Job was quicker
+        run = _read_pin(output, settings) or run
+        run.identify(loaded, who, "job")
+    return run
+
+
+def pinned_run(output: Store, settings: Settings) -> Run | None:
+    """Return the run that an earlier Pod of this Job works on, None where there is none, or somebody removed it.
+
+    Raises:
+        errors.SettingsError: run.id names another one.
+    """
+    run = _read_pin(output, settings) if settings.run.job_uid else None
+    return run if run and run.read("config.json") else None
+
+
+def _read_pin(output: Store, settings: Settings) -> Run | None:
+    found = output.read(_pin(settings))
+    if found is None:
+        return None
+    run_id = str(json.loads(found[0])["run_id"])
+    if settings.run.id not in ("", run_id):
+        raise errors.SettingsError(
+            f"run.id is {settings.run.id!r}, and this Job works on {run_id!r} since its first Pod",
+            remedy="start a new Job for another run",
+        )
+    return Run(output, run_id)
+
+
+def _pin(settings: Settings) -> str:
+    return f"jobs/{settings.run.job_uid}.json"
+
+
+def encode(document: Document) -> bytes:
+    """Return a document as strict JSON: what is not a number is null."""
+    return (json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,533 @@
+"""The two stages of the recipe: one function, called with two settings.
+
+The training loop is our own: a compiled step, and a Python loop around it (docs/adr/0001-own-step-loop.md). Where it
+stands is one explicit value, `state.TrainingState`: it can be captured after any step, and training goes on from it to
+the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import threading
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from job import errors
+from job.config.settings import STAGES
+from job.runtime import memory, signals
+from job.training.invariants import StageInvariants
+from job.training.state import EpochResult, TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from job.config.settings import StageName, StageSettings
+    from job.data.cache import Rows
+    from job.data.dataset import Dataset
+    from job.model.classifier import Classifier
+    from job.observability.progress import Progress
+    from job.runtime.device import Precision
+    from job.training.state import Arrays
+
+LOSS_SCALE = "loss_scale"
+"""Name of the optimizer that scales the loss, and the prefix of its variables."""
+Step: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
+"""A compiled training step: inputs, labels, dropout seed -> the batch's summed loss, and how many were right."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What a stage learns from and is measured with, by rows of the manifest.
+
+    Attributes:
+        inputs: rows -> [n, ...], what `logits` and `training_logits` take.
+        spec: their shape, its first dimension None, and dtype.
+        logits: inputs -> logits, in float32: what is measured and published.
+        training_logits: inputs and the dropout seed -> logits, in the training precision; differentiable in the stage's
+            variables.
+        precision: what `training_logits` computes in.
+        labels: int32 [images].
+        seed: of the order in which they are read, and of dropout.
+        train: the rows to learn from.
+        validation: the rows to measure with.
+    """
+
+    inputs: Callable[[NDArray[Any]], NDArray[Any]]
+    spec: tf.TensorSpec
+    logits: Callable[[tf.Tensor], tf.Tensor]
+    training_logits: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    precision: Precision
+    labels: NDArray[Any]
+    seed: int
+    train: NDArray[Any]
+    validation: NDArray[Any]
+
+    @functools.cached_property
+    def predict(self) -> Callable[[NDArray[Any]], tf.Tensor]:
+        """`logits`, compiled."""
+
+        def forward(inputs: tf.Tensor) -> tf.Tensor:
+            return self.logits(inputs)
+
+        compiled: Callable[..., tf.Tensor] = tf.function(forward, input_signature=[self.spec], autograph=False)
+        return compiled
+
+
+def examples(
+    classifier: Classifier, images: Dataset, features: Rows, rows_of: dict[str, NDArray[Any]], *, seed: int
+) -> dict[StageName, Examples]:
+    """Return what each stage learns from: stage 1 from features, stage 2 from pixels.
+
+    Args:
+        classifier: folded.
+        images: the data, after the pass.
+        features: float32 [images, feature_size], all rows written.
+        rows_of: the split's name -> rows, int [n].
+        seed: of the order in which images are read, and of dropout.
+    """
+    size = classifier.image_size
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "labels": images.manifest.label,
+        "train": rows_of["train"],
+        "validation": rows_of["validation"],
+    }
+    return {
+        "feature_extraction": Examples(
+            inputs=features.__getitem__,
+            spec=tf.TensorSpec((None, classifier.feature_size), tf.float32),
+            logits=classifier.head_logits,
+            training_logits=classifier.head_logits,
+            precision="float32",
+            **shared,
+        ),
+        "fine_tuning": Examples(
+            inputs=images.pixels,
+            spec=tf.TensorSpec((None, size, size, 3), tf.uint8),
+            logits=classifier.logits,
+            training_logits=classifier.training_logits,
+            precision=classifier.training_precision,
+            **shared,
+        ),
+    }
+
+
+def keep(which: Literal["best", "last"], classifier: Classifier, state: TrainingState) -> EpochResult:
+    """Load the weights that are published into `classifier`, and return the epoch they are of."""
+    assert state.best is not None, "a run has at least one epoch"
+    if which == "last":
+        return state.history[-1]
+    classifier.load_state(state.best_weights)
+    return state.best
+
+
+class AfterStep(Protocol):
+    """Hears of every step, and may save the state, or end the run."""
+
+    def __call__(self, capture: Callable[[], TrainingState], /, *, always: bool) -> None:
+        """Take the state if it is time, or if `always`: an epoch has ended."""
+
+
+def run(
+    stage: StageName,
+    settings: StageSettings,
+    classifier: Classifier,
+    examples: Examples,
+    state: TrainingState,
+    *,
+    progress: Progress,
+    after_step: AfterStep,
+) -> None:
+    """Train `classifier` by the settings of one stage from where `state` stands, and note in it what came out.
+
+    Raises:
+        errors.NotFiniteError: a loss is NaN or infinite, for the second time.
+        errors.InvariantError: the recipe was not followed.
+        errors.StoppedError: by `after_step`.
+    """
+    state.enter(stage)
+    if state.epoch == settings.epochs:
+        progress.event("stage.skipped", stage=stage, epochs=settings.epochs)
+        return
+    classifier.set_trainable(stage)
+    invariants, whole = StageInvariants(classifier, stage), (state.epoch, state.step) == (0, 0)
+    training = Training(settings, classifier, examples, state, progress, after_step)
+    progress.event(
+        "stage.started",
+        stage=stage,
+        epochs=settings.epochs,
+        epochs_done=state.epoch,
+        step=state.step,
+        learning_rate=settings.learning_rate * state.learning_rate_scale,
+    )
+    with signals.deferred():
+        while state.epoch < settings.epochs:
+            training.epoch()
+    progress.event("stage.finished", stage=stage)
+    invariants.check(whole=whole)
+
+
+class Training:
+    """One stage under way: its compiled step, its optimizer, and the state they move on."""
+
+    def __init__(
+        self,
+        settings: StageSettings,
+        classifier: Classifier,
+        examples: Examples,
+        state: TrainingState,
+        progress: Progress,
+        after_step: AfterStep,
+    ) -> None:
+        self._settings = settings
+        self._classifier = classifier
+        self._examples = examples
+        self._state = state
+        self._progress = progress
+        self._after_step = after_step
+        self._changing = threading.Lock()  # held while the state is not whole: in the middle of a step
+        self._optimizer = _create_optimizer(settings.learning_rate * state.learning_rate_scale, examples.precision)
+        self._optimizer.build(classifier.model.trainable_variables)
+        initial = self._optimizer_values()
+        self._initial_scaling = {path: initial[path] for path in initial if path.startswith(f"{LOSS_SCALE}/")}
+        if state.optimizer:
+            self._restore_optimizer(state.optimizer)
+        self._step = _compile(classifier, examples, self._optimizer, state.micro_batch)
+        if state.step == 0:
+            self._start_epoch(self.capture())
+        self._has_stepped = False
+
+    def capture(self) -> TrainingState:
+        """Return a copy of the state with the values of all variables. Another thread waits for the end of a step."""
+        with self._changing:
+            return self._state.captured(self._classifier.state(), self._optimizer_values())
+
+    def epoch(self) -> None:
+        """Train to the end of the epoch under way, measure, and note the result."""
+        state = self._state
+        started = time.monotonic()
+        try:
+            images, waited = self._train()
+            trained = time.monotonic() - started
+            val_loss, val_accuracy = self._validate()
+        except errors.NotFiniteError as error:
+            if state.learning_rate_scale < 1:
+                raise
+            self._progress.event("training.not_finite", severity="warning", message=error.message)
+            self._go_back()
+            return
+        result = EpochResult(
+            stage=state.stage,
+            epoch=len(state.history) + 1,
+            loss=state.loss_sum / len(self._examples.train),
+            accuracy=state.correct / len(self._examples.train),
+            val_loss=val_loss,
+            val_accuracy=val_accuracy,
+            seconds=time.monotonic() - started,
+            images_per_second=images / trained,
+            input_wait=waited / trained,
+        )
+        with self._changing:
+            state.finish_epoch(result)
+            if state.best is None or val_loss < state.best.val_loss:
+                state.best, state.best_weights = result, self._classifier.state()
+        self._progress.event("epoch.finished", **dataclasses.asdict(result), epochs=self._settings.epochs)
+        captured = self.capture()
+        self._start_epoch(captured)
+        self._after_step(lambda: captured, always=True)
+
+    def _optimizer_values(self) -> Arrays:
+        return {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
+
+    def _restore_optimizer(self, values: Arrays) -> None:
+        """Set the optimizer's variables. Those of another precision's loss scaling are ignored, and missing ones new.
+
+        Adam's own are float32 in every precision, so that training resumes from them on another kind of GPU.
+        """
+        values = self._initial_scaling | values
+        for variable in self._optimizer.variables:
+            variable.assign(values[variable.path])
+
+    def _start_epoch(self, captured: TrainingState) -> None:
+        """Keep the state at the start of an epoch."""
+        self._state.start_weights, self._state.start_optimizer = captured.weights, captured.optimizer
+
+    def _train(self) -> tuple[int, float]:
+        """Take the steps of the epoch that are not taken yet; return their images and the seconds waited for data."""
+        state, settings, examples = self._state, self._settings, self._examples
+        total = len(examples.train)
+        rows = examples.train[order(examples.seed, state.stage, state.epoch, total)]
+        batches = [rows[start : start + settings.batch_size] for start in range(0, total, settings.batch_size)]
+        remaining = batches[state.step :]
+        done = min(state.step * settings.batch_size, total)
+        waited = 0.0
+        with self._progress.phase(
+            f"{state.stage} {state.epoch + 1}/{settings.epochs}", total, "images", done=done
+        ) as phase:
+            for batch, (inputs, wait) in zip(remaining, prefetch(examples.inputs, remaining), strict=True):
+                # note: the key is of the step within the run, so that a resumed run drops the same features
+                key = ((examples.seed + STAGES.index(state.stage)) % 2**32, state.epoch * len(batches) + state.step)
+                arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
+                started = time.monotonic()
+                self._changing.acquire()  # note: it stays so where the loss is not finite, until `_go_back`
+                loss_sum, correct = self._take_step(arguments)
+                seconds = time.monotonic() - started
+                if not math.isfinite(loss_sum):
+                    raise self._not_finite(f"the loss is {loss_sum}", f", step {state.step + 1}")
+                state.loss_sum += loss_sum
+                state.correct += correct
+                state.step += 1
+                self._changing.release()
+                self._progress.event(
+                    "step.taken",
+                    severity="debug",
+                    stage=state.stage,
+                    epoch=state.epoch,
+                    step=state.step,
+                    steps=len(batches),
+                )
+                if not self._has_stepped:  # it is what whoever waits for the GPU to be used wants to know
+                    self._has_stepped = True
+                    self._progress.event("stage.first_step", stage=state.stage, step=state.step, seconds=seconds)
+                waited += wait
+                phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
+                self._after_step(self.capture, always=False)
+        return total - done, waited
+
+    def _validate(self) -> tuple[float, float]:
+        """Return the loss and the accuracy on the validation side."""
+        state, examples, rows = self._state, self._examples, self._examples.validation
+        with self._progress.phase(
+            f"{state.stage} {state.epoch + 1}/{self._settings.epochs} validation", len(rows), "images"
+        ) as phase:
+
+            def after_batch(images: int) -> None:
+                phase.advance(images)
+                self._after_step(self.capture, always=False)
+
+            batch_size = state.micro_batch or self._settings.batch_size
+            logits = predict(examples, rows, batch_size, state, self._progress, after_batch)
+        loss, accuracy = measure(self._classifier, logits, examples.labels[rows])
+        if not math.isfinite(loss):
+            self._changing.acquire()  # note: as in `_train`
+            raise self._not_finite(f"the validation loss is {loss}")
+        return loss, accuracy
+
+    def _not_finite(self, found: str, where: str = "") -> errors.NotFiniteError:
+        state, given = self._state, self._settings.learning_rate
+        return errors.NotFiniteError(
+            f"{found} in {state.stage}, epoch {state.epoch + 1}{where}, "
+            f"with learning rate {given * state.learning_rate_scale:g}",
+            remedy=f"lower {state.stage}.learning_rate, which is {given:g}",
+        )
+
+    def _take_step(self, arguments: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> tuple[float, int]:
+        """Take one step; where it does not fit into the device's memory, in halves, and halves of these.
+
+        BatchNormalization is frozen, so that the gradients of the parts add up to those of the batch.
+
+        A step in float16 whose scaled gradients overflow only halves the loss scale. It is taken again, so that a
+        stage has as many steps in every precision: the first scale is too high for most models.
+
+        Raises:
+            errors.DeviceMemoryError: not even one image fits.
+            errors.NotFiniteError: the gradients are not finite at the smallest loss scale.
+        """
+
+        def take(_: int) -> tuple[float, int]:
+            loss, correct = self._step(*arguments)
+            return float(loss), int(correct)  # note: this is a CPU-GPU sync point
+
+        def halved(images: int) -> None:
+            self._state.micro_batch = images
+            self._progress.event("training.micro_batch_halved", severity="warning", micro_batch=images)
+            self._step = _compile(self._classifier, self._examples, self._optimizer, images)
+
+        while True:
+            images = self._state.micro_batch or self._settings.batch_size
+            scale = self._loss_scale()
+            loss, correct = memory.halve_until_it_fits(take, images, work=self._state.stage, halved=halved)
+            if not math.isfinite(loss) or self._loss_scale() >= scale:
+                return loss, correct
+            if scale <= 1:
+                raise self._not_finite(f"a gradient is not finite at a loss scale of {scale:g}")
+            self._progress.event("training.loss_scale_halved", severity="debug", loss_scale=scale / 2)
+
+    def _loss_scale(self) -> float:
+        """Return what the loss is multiplied with before the gradients are computed: 1 but for float16."""
+        optimizer = self._optimizer
+        return float(optimizer.dynamic_scale) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
+
+    def _go_back(self) -> None:
+        """Return to the start of the epoch, with half of the learning rate from there on."""
+        state = self._state
+        self._classifier.load_state(state.start_weights)
+        self._restore_optimizer(state.start_optimizer)
+        state.step, state.loss_sum, state.correct = 0, 0.0, 0
+        state.learning_rate_scale /= 2
+        self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
+        self._changing.release()
+        self._progress.event(
+            "training.went_back",
+            severity="warning",
+            epoch=state.epoch,
+            step=state.step,
+            learning_rate=float(self._optimizer.learning_rate),
+        )
+
+
+def order(seed: int, stage: StageName, epoch: int, images: int) -> NDArray[Any]:
+    """Return the order in which an epoch reads its images: a permutation, int64 [images].
+
+    A function of its arguments alone, so that a resumed run reads what an undisturbed one would have read.
+    """
+    key = np.random.SeedSequence((seed, STAGES.index(stage), epoch))
+    return np.random.Generator(np.random.Philox(key)).permutation(images)
+
+
+def predict(
+    examples: Examples,
+    rows: NDArray[Any],
+    batch_size: int,
+    state: TrainingState,
+    progress: Progress,
+    after_batch: Callable[[int], object],
+) -> NDArray[Any]:
+    """Return the logits, float32 [n, outputs], of the rows, int [n], in the same order.
+
+    Args:
+        examples: whose inputs and logits.
+        rows: of the manifest.
+        batch_size: images at once.
+        state: its `predict_batch` is the most images at once; lowered where they do not fit into the device's memory.
+        progress: receives the events.
+        after_batch: gets the number of images after each batch.
+
+    Raises:
+        errors.DeviceMemoryError: not even one image at a time fits into the device's memory.
+    """
+    batch_size = min(batch_size, state.predict_batch or batch_size)
+    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+
+    def halved(images: int) -> None:
+        state.predict_batch = images
+        progress.event("prediction.batch_halved", severity="warning", predict_batch=images)
+
+    def in_parts(inputs: NDArray[Any], part: int) -> NDArray[Any]:
+        return np.concatenate([examples.predict(inputs[n : n + part]).numpy() for n in range(0, len(inputs), part)])
+
+    logits = []
+    for inputs, _ in prefetch(examples.inputs, batches):
+        part = min(batch_size, state.predict_batch or batch_size)
+        compute = functools.partial(in_parts, inputs)
+        logits.append(memory.halve_until_it_fits(compute, part, work="validation and evaluation", halved=halved))
+        after_batch(len(inputs))
+    return np.concatenate(logits)
+
+
+def measure(classifier: Classifier, logits: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
+    """Return the mean cross-entropy and the accuracy of logits, float32 [n, outputs], against labels, int32 [n]."""
+    with tf.device("CPU:0"):  # a GPU may not hold the logits of all images
+        losses = classifier.losses(tf.constant(logits), tf.constant(labels)).numpy()
+        correct = classifier.predictions(tf.constant(logits)).numpy() == labels
+    return float(losses.mean(dtype=np.float64)), float(correct.mean())
+
+
+def prefetch(
+    load: Callable[[NDArray[Any]], NDArray[Any]], batches: Sequence[NDArray[Any]]
+) -> Iterator[tuple[NDArray[Any], float]]:
+    """Load each batch's inputs in the background, two ahead.
+
+    Yields:
+        The inputs, and the seconds spent waiting for them.
+    """
+    with ThreadPoolExecutor(1, "prefetch") as pool:
+        ahead = deque(pool.submit(load, rows) for rows in batches[:2])
+        for rows in [*batches[2:], None, None][: len(batches)]:
+            started = time.monotonic()
+            inputs = ahead.popleft().result()
+            if rows is not None:
+                ahead.append(pool.submit(load, rows))
+            yield inputs, time.monotonic() - started
+
+
+def _create_optimizer(learning_rate: float, precision: Precision) -> keras.optimizers.Optimizer:
+    """Return Adam; with loss scaling for float16, in which small gradients would be zero."""
+    adam = keras.optimizers.Adam(learning_rate, name="adam")
+    return keras.optimizers.LossScaleOptimizer(adam, name=LOSS_SCALE) if precision == "float16" else adam
+
+
+def _compile(
+    classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer, micro_batch: int | None = None
+) -> Step:
+    """Return the training step.
+
+    The variables are those that are trainable now: a flag changed later has no effect on this step.
+
+    Args:
+        classifier: what is trained.
+        examples: what the step's inputs are, and their logits.
+        optimizer: moves the variables.
+        micro_batch: images whose gradients are computed at once; None: the whole batch.
+    """
+    variables = classifier.model.trainable_variables
+    if not optimizer.built:  # note: a second build gives the optimizer for float16 a new loss scale
+        optimizer.build(variables)
+    labels_spec, seed_spec = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32)
+
+    def gradients(
+        inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = examples.training_logits(inputs, dropout_seed)
+            losses = classifier.losses(logits, labels)
+            loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
+        right = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
+        return tape.gradient(loss, variables), tf.reduce_sum(losses), right
+
+    part_of = tf.function(
+        gradients,
+        input_signature=[examples.spec, labels_spec, seed_spec, tf.TensorSpec((), tf.int32)],
+        autograph=False,
+        jit_compile=classifier.xla or None,
+    )
+
+    def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        moves, loss_sum, correct = part_of(inputs, labels, dropout_seed, tf.shape(labels)[0])
+        # Nothing of the optimizer may move before every gradient is there: where the backward pass runs out of memory,
+        # the step is taken again. Without this, Adam's iteration count was incremented by the failed call.
+        # note: identities, since a control dependency on the call itself holds for its side effects alone once grappler
+        # has inlined it
+        moves = [tf.identity(move) for move in moves]
+        with tf.control_dependencies(moves):
+            optimizer.apply(moves, variables)
+        return loss_sum, correct
+
+    if micro_batch is None:
+        compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec], autograph=False)
+        return compiled
+
+    def step_by_parts(
+        inputs: NDArray[Any], labels: NDArray[Any], dropout_seed: NDArray[Any]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        sums: list[Any] = []
+        for start in range(0, len(labels), micro_batch):
+            part = slice(start, start + micro_batch)
+            moves, loss_sum, correct = part_of(inputs[part], labels[part], dropout_seed + start, len(labels))
+            parts = [*moves, loss_sum, correct]
+            sums = [total + value for total, value in zip(sums, parts, strict=True)] if sums else parts
+        optimizer.apply(sums[:-2], variables)
+        return sums[-2], sums[-1]
+
+    return step_by_parts

@@ -1,0 +1,1 @@
+"""Following a Job or a run from elsewhere."""

@@ -1,0 +1,377 @@
+"""``finetune watch``: follow a Job of a cluster, or a run by its URI, from anywhere, and exit as it does.
+
+It needs nothing from the job: a Job is followed through its Pods' logs and through what the API server says of Job and
+Pods, a run through its status.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from job.errors import DataError, SettingsError, StoppedError, UnavailableError, all_errors, exit_codes
+from job.observability import log
+from job.observability.bars import Bars
+from job.observability.kube_events import CONTAINER, Cluster
+from job.observability.progress import LogListener
+from job.watch.replay import Replay
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from job.observability.kube_events import Object
+    from job.observability.progress import Listener
+
+USAGE = """\
+usage: finetune watch JOB [--namespace NAME] [--context NAME]
+       finetune watch gs://BUCKET/PREFIX/runs/ID
+
+Follow a Job of the cluster that the kubeconfig names, or a run by its URI, and exit with its exit code; 130 after
+Ctrl-C, which ends the watching alone.
+"""
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as shells have it: the run goes on."""
+
+PATIENCE = 900.0
+"""Seconds without a word after which a run is given up: a Job waits at most 600 between two Pods."""
+
+_INTERVAL = 1.0  # seconds between two looks at a cluster
+_STATUS_INTERVAL = 5.0  # seconds: status.json is written no more often
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be watched.
+
+    Attributes:
+        name: of a Job; or a run's URI or folder.
+        namespace: the Job's; None: the context's.
+        context: of the kubeconfig; None: the current one.
+    """
+
+    name: str
+    namespace: str | None = None
+    context: str | None = None
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message, remedy="usage: finetune watch JOB [--namespace NAME] [--context NAME]")
+
+
+def parse(arguments: Sequence[str]) -> Target:
+    """Parse what is to be watched.
+
+    Raises:
+        SettingsError: there is nothing to watch, or there are flags that are not known.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("name", metavar="JOB")
+    parser.add_argument("--namespace", "-n")
+    parser.add_argument("--context")
+    target = parser.parse_args(arguments)
+    return Target(target.name.removeprefix("job/").removeprefix("job.batch/"), target.namespace, target.context)
+
+
+def follow(target: Target) -> int:
+    """Follow the target to its end.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        FinetuneError: it cannot be followed.
+    """
+    terminal = log.terminal()
+    listeners: list[Listener] = [LogListener(None if terminal else 0.0)]
+    if terminal:
+        listeners.append(Bars(terminal))
+    replay = Replay(listeners, phases=terminal is not None)
+    try:
+        if "/" in target.name:
+            return _follow_run(target.name, replay)
+        return _Job(Cluster(target.namespace, target.context), target.name, replay).follow()
+    except KeyboardInterrupt:
+        replay.progress.event("watch.interrupted", message="the run goes on")
+        return INTERRUPTED
+    finally:
+        replay.close()
+
+
+# A run, by its status.json
+
+
+def _follow_run(uri: str, replay: Replay) -> int:
+    from job import storage
+
+    store = storage.open_store(uri)
+    codes = {error.reason: error.exit_code for error in all_errors()}
+    last, changed = b"", time.monotonic()
+    while True:
+        if (found := store.read("status.json")) is None:
+            raise DataError(
+                f"there is no run at {store.uri}: it has no status.json",
+                remedy="the URI of a run ends in /runs/ID; latest.json beside runs/ names the newest",
+            )
+        if found[0] != last:
+            last, changed = found[0], time.monotonic()
+            status = json.loads(last)
+            replay.status(status)
+            if status["state"] == "succeeded":
+                return 0
+            if status["state"] == "failed":
+                return codes.get(status.get("reason"), 1)
+        if time.monotonic() - changed > PATIENCE:
+            stopped = json.loads(last)["state"] == "stopped"
+            replay.progress.event("run.silent", severity="warning", seconds=round(PATIENCE))
+            return StoppedError.exit_code if stopped else UnavailableError.exit_code
+        time.sleep(_STATUS_INTERVAL)
+
+
+# A Job, by what the API server says
+
+
+class _Job:
+    """One Job that is followed.
+
+    Args:
+        cluster: where it is.
+        name: its name.
+        replay: where what happens is told.
+    """
+
+    def __init__(self, cluster: Cluster, name: str, replay: Replay) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._replay = replay
+        self._pods: dict[str, Object] = {}  # by UID, as they were last seen: an evicted Pod is gone when it has ended
+        self._read: set[str] = set()  # whose log is read to its end
+        self._reader: _LogReader | None = None
+        self._told: dict[str, str] = {}
+        self._code: int | None = None
+
+    def follow(self) -> int:
+        """Follow it to its end, and return its exit code."""
+        heard = time.monotonic()
+        job: Object | None = None
+        while True:
+            try:
+                found = self._cluster.job(self._name)
+                if found is None and job is None:
+                    raise SettingsError(
+                        f"there is no Job {self._name!r} in the namespace {self._cluster.namespace!r}",
+                        remedy="kubectl get jobs --all-namespaces lists them; --namespace and --context choose",
+                    )
+                gone = found is None or (job is not None and found["metadata"]["uid"] != job["metadata"]["uid"])
+                job = found or job
+                assert job is not None
+                if not gone:
+                    self._look(job)
+                heard = time.monotonic()
+            except UnavailableError as error:
+                self._tell("cluster", "cluster.away", error.message, severity="warning")
+                if time.monotonic() - heard > PATIENCE / 3:
+                    raise
+                time.sleep(_INTERVAL)
+                continue
+            caught_up = self._read_logs()
+            if gone and caught_up:
+                self._tell("job", "job.deleted", "its run is kept: a Job with the same settings goes on with it")
+                return StoppedError.exit_code if self._code is None else self._code
+            if caught_up and (code := self._outcome(job)) is not None:
+                return code
+            time.sleep(_INTERVAL)
+
+    def _tell(self, about: str, event: str, message: str, *, severity: log.Level = "info", **facts: object) -> None:
+        """Tell something about the Job or a Pod once, until there is something else to tell about it."""
+        if self._told.get(about) != f"{event} {message}":
+            self._told[about] = f"{event} {message}"
+            self._replay.progress.event(event, severity=severity, message=message, **facts)
+
+    def _look(self, job: Object) -> None:
+        pods = self._cluster.pods(job)
+        self._pods |= {pod["metadata"]["uid"]: pod for pod in pods}
+        for pod in pods:
+            name = pod["metadata"]["name"]
+            if pod["status"].get("phase") == "Pending":
+                why = pending_because(pod, self._cluster.warnings(pod))
+                self._tell(name, "pod.pending", why, pod=name)
+            elif container_state(pod).get("running"):
+                self._tell(name, "pod.running", f"on {pod['spec'].get('nodeName')}", pod=name)
+        if job["spec"].get("suspend"):
+            self._tell("job", "job.suspended", "a queue, or somebody, holds it back")
+        elif not pods and not job["status"].get("conditions"):
+            if warnings := self._cluster.warnings(job):
+                self._tell("job", "job.waiting", warnings[-1], severity="warning")
+        elif not job["status"].get("conditions") and (until := next_attempt(list(self._pods.values()))):
+            self._tell("job", "job.backing_off", f"the next Pod comes at about {until}")
+
+    def _read_logs(self) -> bool:
+        """Tell what came of the logs, one Pod after the other; return whether all is read that there is."""
+        for uid, pod in self._pods.items():
+            state = container_state(pod)
+            if uid in self._read or not (state.get("running") or state.get("terminated")):
+                continue
+            if self._reader is None:
+                self._reader = _LogReader(self._cluster, pod["metadata"]["name"])
+            ended = self._reader.ended.is_set()
+            for line in self._reader.lines():
+                self._replay.line(line)
+            gone = not state.get("terminated") and self._cluster_lost(uid)
+            if not ended or not (state.get("terminated") or gone):
+                if ended:  # the connection was cut
+                    self._reader = _LogReader(self._cluster, pod["metadata"]["name"], after=self._reader.last)
+                return False
+            self._reader = None
+            self._read.add(uid)
+            self._end_pod(pod)
+        return True
+
+    def _cluster_lost(self, uid: str) -> bool:
+        pod = self._pods[uid]
+        found = self._cluster.pod(pod["metadata"]["name"])
+        return found is None or found["metadata"]["uid"] != uid
+
+    def _end_pod(self, pod: Object) -> None:
+        """Tell how a Pod ended, and keep its exit code."""
+        self._replay.end()
+        ended = container_state(pod).get("terminated") or {}
+        self._code = ended.get("exitCode", self._replay.exit_code)
+        name = pod["metadata"]["name"]
+        said = last_words(ended.get("message"))
+        facts = {key: said[key] for key in ("reason", "remedy", "run_uri") if key in said}
+        self._tell(
+            name,
+            "pod.ended",
+            how_it_ended(pod, self._code),
+            severity="info" if self._code == 0 else "warning",
+            pod=name,
+            exit_code=self._code,
+            **facts,
+            **({"said": said["message"]} if said.get("message") else {}),
+        )
+
+    def _outcome(self, job: Object) -> int | None:
+        for condition in job["status"].get("conditions") or ():
+            if condition["status"] != "True":
+                continue
+            if condition["type"] == "Complete":
+                self._tell("job", "job.completed", f"{len(self._pods)} Pods" if len(self._pods) != 1 else "1 Pod")
+                return 0
+            if condition["type"] == "Failed":
+                why = f"{condition.get('reason')}: {condition.get('message')}"
+                self._tell("job", "job.failed", why, severity="error")
+                return self._code or 1
+        return None
+
+
+class _LogReader:
+    """Reads one Pod's log in a thread of its own.
+
+    Attributes:
+        ended: set when there is no more to come: the container ended, or the connection did.
+        last: the time of the last line.
+    """
+
+    def __init__(self, cluster: Cluster, pod: str, *, after: str = "") -> None:
+        self.ended = threading.Event()
+        self.last = after
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._follow, args=(cluster, pod), name="log", daemon=True).start()
+
+    def lines(self) -> list[str]:
+        """Return what came since the last call."""
+        return [self._lines.get_nowait() for _ in range(self._lines.qsize())]
+
+    def _follow(self, cluster: Cluster, pod: str) -> None:
+        try:
+            since = None
+            if self.last:
+                ago = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(self.last)
+                since = int(ago.total_seconds()) + 60  # clocks differ; what was read before is left out below
+            for when, line in cluster.log_lines(pod, since):
+                if when > self.last:
+                    self.last = when
+                    self._lines.put(line)
+        except Exception as error:  # noqa: BLE001  # the next look at the cluster tells what is wrong
+            log.get().debug("log.cut", pod=pod, error=error)
+            time.sleep(_INTERVAL)
+        finally:
+            self.ended.set()
+
+
+# What the API server's objects say, in words
+
+
+def container_state(pod: Object) -> dict[str, Any]:
+    """Return the state of the job's container: {"running": …}, {"waiting": …}, {"terminated": …} or {}."""
+    for status in pod["status"].get("containerStatuses") or ():
+        if status["name"] == CONTAINER:
+            return dict(status.get("state") or {})
+    return {}
+
+
+def pending_because(pod: Object, warnings: Sequence[str]) -> str:
+    """Return why a Pod does not run yet.
+
+    Args:
+        pod: the Pod.
+        warnings: what the cluster warns of about it.
+    """
+    status = pod["status"]
+    for condition in status.get("conditions") or ():
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{condition.get('reason')}: {condition.get('message')}"
+    for container in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        waiting = (container.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{waiting['reason']}: {waiting.get('message', '')}"
+    return warnings[-1] if warnings else "its container is being made"
+
+
+def how_it_ended(pod: Object, code: int | None) -> str:
+    """Return how a Pod ended, and what its Job makes of that: "evicted …", "exit code 3: the data are wrong …"."""
+    for condition in pod["status"].get("conditions") or ():
+        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
+            return f"{condition.get('reason')}: {condition.get('message')} (does not count)"
+    reason = (container_state(pod).get("terminated") or {}).get("reason")
+    if code is None:
+        return "it is gone, and nobody saw how"
+    known = exit_codes()
+    if code in known:
+        meaning, action = known[code]
+    else:
+        killed = "out of memory: raise resources.limits.memory" if reason == "OOMKilled" else f"signal {code - 128}"
+        meaning, action = (f"killed, {killed}" if code > 128 else "unknown"), "Count"
+    does = {"Complete": "", "Count": " (counts)", "Ignore": " (does not count)", "FailJob": " (the Job has failed)"}
+    return f"exit code {code}: {meaning}{does[action]}"
+
+
+def next_attempt(pods: Sequence[Object]) -> str | None:
+    """Return when the Job makes its next Pod, as a time of day; None while one is alive.
+
+    The controller waits 10 s after the first failed Pod and twice as long after each more, at most 10 minutes.
+    """
+    ended = [container_state(pod).get("terminated") for pod in pods]
+    failed = [one for one in ended if one and one.get("exitCode")]
+    if not failed or not all(ended):
+        return None
+    latest = max(one["finishedAt"] for one in failed)
+    until = dt.datetime.fromisoformat(latest) + dt.timedelta(seconds=min(600, 10 * 2 ** (len(failed) - 1)))
+    return f"{until.astimezone():%H:%M:%S}"
+
+
+def last_words(message: str | None) -> dict[str, Any]:
+    """Return the JSON of a termination message; where it is none, as after a kill, its end as "message"."""
+    try:
+        words = json.loads(message or "")
+    except ValueError:
+        return {"message": message.strip().splitlines()[-1]} if message and message.strip() else {}
+    return words if isinstance(words, dict) else {}
