@@ -128,6 +128,7 @@ def speed(
     import tensorflow as tf
 
     from job.training import stages
+    from job.training.examples import Examples
 
     classifier, logits_of = create(settings)
     assert {variable.dtype for variable in classifier.model.trainable_variables} == {"float32"}
@@ -135,7 +136,7 @@ def speed(
     steps: dict[str, dict[str, Callable[[], Any]]] = {"forward": {}, "training step": {}}
     for name, logits in logits_of.items():
         rows = np.arange(len(pixels))
-        examples = stages.Examples(
+        examples = Examples(
             inputs=pixels.__getitem__,
             spec=spec,
             logits=logits,

@@ -20,6 +20,7 @@ from job import __version__, storage
 from job.config.settings import STAGES
 from job.data import manifest, split
 from job.data.labels import SPLIT_NAMES
+from job.evaluation.gates import Gate
 from job.observability.status import StatusFile
 from job.runs import identity, publish
 from job.runs.checkpoints import Data
@@ -114,11 +115,14 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         device.prepare()
         machine = device.configure(settings, before=checkpoints.facts, notify=progress.event)
         from job.data import cache, dataset
-        from job.evaluation import evaluate
+        from job.evaluation.metrics import history_csv, metrics_document, predictions_csv
+        from job.evaluation.scores import held_out, score
         from job.export import saved_model
+        from job.export.verification import Scorer, verify
         from job.model import weights
         from job.model.classifier import create_classifier
         from job.training import features, stages
+        from job.training.examples import create_examples
     progress.event("device.configured", **dataclasses.asdict(machine))
     if changes := machine.changes(checkpoints.facts):
         progress.event("device.changed", severity="warning", **changes, note="the result may differ in its last bits")
@@ -182,7 +186,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         # The two stages: one function, two settings.
         checkpoints.facts = machine.facts()
         rows_of = {name: rows[sides == code] for code, name in SPLIT_NAMES.items()}
-        examples = stages.examples(classifier, images, kept.features, rows_of, seed=settings.run.seed)
+        examples = create_examples(classifier, images, kept.features, rows_of, seed=settings.run.seed)
         for stage in STAGES[STAGES.index(state.stage) :]:
             with timing.part(stage):
                 stages.run(
@@ -199,23 +203,23 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
 
         # What the model is worth, and whether what is published answers as it does.
         exported = kept.folder / "model"
-        with saved_model.Scorer() as scorer:
+        with Scorer() as scorer:
             with timing.part("evaluate"):
-                scores = evaluate.score(classifier, examples["fine_tuning"], rows_of, state, progress)
+                scores = score(classifier, examples["fine_tuning"], rows_of, state, progress)
             with timing.part("export"):
                 saved_model.save(classifier, exported)
             with timing.part("verify"):
-                held_out = evaluate.held_out(scores, images, settings.export.verify_images)
-                verification = saved_model.verify(scorer, exported, *held_out)
+                sample = held_out(scores, images, settings.export.verify_images)
+                verification = verify(scorer, exported, *sample)
         progress.event("model.verified", **verification)
 
         # Publish: files first, then what makes them count.
         checkpoints.flush()
         with timing.part("upload"):
             this.write_folder("model", exported)
-            this.write_lines("metrics/history.csv", evaluate.history_csv(state.history))
-            this.write_lines("metrics/predictions.csv", evaluate.predictions_csv(data.listed, scores))
-        metrics = evaluate.metrics(
+            this.write_lines("metrics/history.csv", history_csv(state.history))
+            this.write_lines("metrics/predictions.csv", predictions_csv(data.listed, scores))
+        metrics = metrics_document(
             state,
             chosen,
             scores,
@@ -225,7 +229,7 @@ def train(  # noqa: PLR0915 (the story in one place is the point)
         )
         this.write("metrics/metrics.json", publish.encode(metrics))
     accuracy = scores["validation"].accuracy
-    gate = publish.Gate.of(accuracy, settings.gate.min_accuracy)
+    gate = Gate.of(accuracy, settings.gate.min_accuracy)
     outcome = this.finish(gate, provenance={"device": vars(machine), "weights": vars(origin)})
     progress.event("run.published", run_uri=this.uri, accuracy=accuracy)
     return outcome

@@ -17,7 +17,7 @@ from generate_chart import ROOT
 
 from job import errors
 from job.config import reference
-from job.data import image_header
+from job.data.quarantine import REASONS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ def main() -> int:
 def documents() -> dict[Path, str]:
     """Return the documents whose tables have their source in the code."""
     codes = [f"| {code} | {meaning} | {action} |" for code, (meaning, action) in errors.exit_codes().items()]
-    reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in image_header.REASONS.items()]
+    reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items()]
     tables = {
         "settings": reference.settings_table(),
         "exit codes": "\n".join(["| code | meaning | the Job |", "|---|---|---|", *codes]) + "\n",

@@ -21,7 +21,8 @@ from job.data.image_header import Header
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from job.data.image_header import Format, Reason
+    from job.data.image_header import Format
+    from job.data.quarantine import Reason
 
 WIDTH, HEIGHT = 48, 32
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))

@@ -16,7 +16,7 @@ from job.config.settings import LogSettings, ModelSettings
 from job.errors import SettingsError, StallError, exit_codes
 from job.observability import log
 from job.observability.progress import Event, Listener, LogListener, Progress
-from job.observability.status import write_termination_message
+from job.observability.termination import write_termination_message
 from job.runtime import device, signals
 from job.runtime.watchdog import StallWatch
 

@@ -17,6 +17,7 @@ import numpy as np
 from job import errors, storage
 from job.data import decode, image_header
 from job.data.listing import Quarantined
+from job.data.quarantine import UnreadableImage
 from job.observability import log
 
 if TYPE_CHECKING:
@@ -225,7 +226,7 @@ class Dataset:
     def _take(self, row: int, data: bytes | storage.LostObject, *, is_kept: bool) -> NDArray[Any]:
         """Check and decode one image, and keep its bytes. Runs in a thread of the pool."""
         if isinstance(data, storage.LostObject):
-            raise image_header.UnreadableImage(data.reason, _since_listed(data))
+            raise UnreadableImage(data.reason, _since_listed(data))
         header = image_header.read_header(data, max_pixels=self._max_pixels)
         pixels = decode.decode_image(data, header, self.image_size)
         if not is_kept:
@@ -235,7 +236,7 @@ class Dataset:
     def _outcome(self, row: int, future: Future[NDArray[Any]]) -> tuple[int, NDArray[Any] | None]:
         try:
             return row, future.result()
-        except image_header.UnreadableImage as error:
+        except UnreadableImage as error:
             label = self.manifest.labels[self.manifest.label[row]]
             size = int(self.manifest.size[row])
             image = Quarantined(self.manifest.uri(row), label, size, error.reason, error.detail)

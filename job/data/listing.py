@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from job import storage, uri
 from job.data import import_files
-from job.data.labels import LAYOUT, SPLIT_NAMES, Layout, check_labels, is_litter
+from job.data.folders import LAYOUT, Layout, is_ignored
+from job.data.labels import SPLIT_NAMES, check_labels
 from job.errors import DataError
 from job.observability import log
 from job.storage import lookup
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from job.config.settings import InputSettings
-    from job.data.image_header import Reason
+    from job.data.quarantine import Reason
     from job.storage import ObjectInfo, Store
 
 _KINDS: dict[str, import_files.Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
@@ -187,7 +188,7 @@ def _read_folders(store: Store, listing: Listing, advance: Callable[[], object])
     litter, unlabelled = _Seen(), _Seen()
     for info in store.list():
         advance()
-        if is_litter(info.name):
+        if is_ignored(info.name):
             litter.add(info.name)
         else:
             listing.describe(listing.add(info.name), info)

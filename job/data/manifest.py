@@ -17,7 +17,8 @@ import numpy as np
 
 from job import storage
 from job.data import listing
-from job.data.labels import LAYOUT, SPLIT_NAMES, TRAIN, listed
+from job.data.folders import LAYOUT
+from job.data.labels import SPLIT_NAMES, TRAIN, listed
 from job.data.listing import Quarantined, show_uri
 from job.errors import DataError
 from job.observability import log

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from job import errors, storage
+from job.evaluation.gates import Gate
 from job.observability import log
 from job.runs import identity
 from job.runs.checkpoints import Checkpoints
@@ -33,24 +34,10 @@ if TYPE_CHECKING:
     from job.runs.identity import Identity
     from job.storage import Store
 
+
 Document = dict[str, Any]
 Origin = Literal["data and settings", "run.id", "job"]
 """Where a run's id is from."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """The quality gate's outcome."""
-
-    passed: bool
-    accuracy: float
-    """Of the kept model, on the validation images."""
-    min_accuracy: float
-
-    @classmethod
-    def of(cls, accuracy: float, min_accuracy: float) -> Gate:
-        """Compare an accuracy with the lowest that passes."""
-        return cls(passed=accuracy >= min_accuracy, accuracy=accuracy, min_accuracy=min_accuracy)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import keras
@@ -33,94 +32,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from job.config.settings import StageName, StageSettings
-    from job.data.cache import Rows
-    from job.data.dataset import Dataset
     from job.model.classifier import Classifier
     from job.observability.progress import Progress
     from job.runtime.device import Precision
+    from job.training.examples import Examples
     from job.training.state import Arrays
+
 
 LOSS_SCALE = "loss_scale"
 """Name of the optimizer that scales the loss, and the prefix of its variables."""
 Step: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
 """A compiled training step: inputs, labels, dropout seed -> the batch's summed loss, and how many were right."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Examples:
-    """What a stage learns from and is measured with, by rows of the manifest.
-
-    Attributes:
-        inputs: rows -> [n, ...], what `logits` and `training_logits` take.
-        spec: their shape, its first dimension None, and dtype.
-        logits: inputs -> logits, in float32: what is measured and published.
-        training_logits: inputs and the dropout seed -> logits, in the training precision; differentiable in the stage's
-            variables.
-        precision: what `training_logits` computes in.
-        labels: int32 [images].
-        seed: of the order in which they are read, and of dropout.
-        train: the rows to learn from.
-        validation: the rows to measure with.
-    """
-
-    inputs: Callable[[NDArray[Any]], NDArray[Any]]
-    spec: tf.TensorSpec
-    logits: Callable[[tf.Tensor], tf.Tensor]
-    training_logits: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-    precision: Precision
-    labels: NDArray[Any]
-    seed: int
-    train: NDArray[Any]
-    validation: NDArray[Any]
-
-    @functools.cached_property
-    def predict(self) -> Callable[[NDArray[Any]], tf.Tensor]:
-        """`logits`, compiled."""
-
-        def forward(inputs: tf.Tensor) -> tf.Tensor:
-            return self.logits(inputs)
-
-        compiled: Callable[..., tf.Tensor] = tf.function(forward, input_signature=[self.spec], autograph=False)
-        return compiled
-
-
-def examples(
-    classifier: Classifier, images: Dataset, features: Rows, rows_of: dict[str, NDArray[Any]], *, seed: int
-) -> dict[StageName, Examples]:
-    """Return what each stage learns from: stage 1 from features, stage 2 from pixels.
-
-    Args:
-        classifier: folded.
-        images: the data, after the pass.
-        features: float32 [images, feature_size], all rows written.
-        rows_of: the split's name -> rows, int [n].
-        seed: of the order in which images are read, and of dropout.
-    """
-    size = classifier.image_size
-    shared: dict[str, Any] = {
-        "seed": seed,
-        "labels": images.manifest.label,
-        "train": rows_of["train"],
-        "validation": rows_of["validation"],
-    }
-    return {
-        "feature_extraction": Examples(
-            inputs=features.__getitem__,
-            spec=tf.TensorSpec((None, classifier.feature_size), tf.float32),
-            logits=classifier.head_logits,
-            training_logits=classifier.head_logits,
-            precision="float32",
-            **shared,
-        ),
-        "fine_tuning": Examples(
-            inputs=images.pixels,
-            spec=tf.TensorSpec((None, size, size, 3), tf.uint8),
-            logits=classifier.logits,
-            training_logits=classifier.training_logits,
-            precision=classifier.training_precision,
-            **shared,
-        ),
-    }
 
 
 def keep(which: Literal["best", "last"], classifier: Classifier, state: TrainingState) -> EpochResult:

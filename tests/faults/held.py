@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from job import storage
-from job.data import cache as caches
+from job.data.cache_files import CHECKSUM_BYTES, RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from fault_proxy import Seen
 
-INDEX_BYTES = caches.RECORD.itemsize
-FEATURE_BYTES = 4 * 1280 + caches.CHECKSUM_BYTES
+INDEX_BYTES = RECORD.itemsize
+FEATURE_BYTES = 4 * 1280 + CHECKSUM_BYTES
 
 
 class Hold:

@@ -18,7 +18,7 @@ from attempts import Attempt
 from digests import arrays_sha256
 from runs import only_run
 
-from job.data import cache
+from job.data.cache_files import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,7 +136,7 @@ def test_space_that_was_not_enough_is_free_again(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 2**23, tmp_path / "image") as disk:
         before = os.statvfs(disk).f_bfree
         with pytest.raises(OSError, match="No space left"):
-            cache.Rows(disk / "pixels", np.uint8, 100, (2**17,))
+            Rows(disk / "pixels", np.uint8, 100, (2**17,))
         assert before == os.statvfs(disk).f_bfree
 
 

@@ -13,6 +13,7 @@ import pytest
 from job import errors, storage
 from job.config.load import Loaded, load_settings
 from job.data import manifest
+from job.evaluation.gates import Gate
 from job.runs import identity, publish
 from job.runs.checkpoints import Data
 from job.training.state import TrainingState
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from job.runs.publish import Run
     from job.storage import Store
 
-GATE = publish.Gate(passed=True, accuracy=0.9, min_accuracy=0.5)
+GATE = Gate(passed=True, accuracy=0.9, min_accuracy=0.5)
 FILES = ("data/split.jsonl", "model/model.keras", "metrics/metrics.json")
 
 

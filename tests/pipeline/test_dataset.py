@@ -14,6 +14,7 @@ from runs import draw
 from job import errors
 from job.config.settings import CacheSettings, InputSettings
 from job.data import cache, dataset, manifest
+from job.data.cache_files import RECORD
 from job.observability.progress import Listener, Progress
 from job.storage.local import LocalStore
 
@@ -142,7 +143,7 @@ def test_gaps_in_what_is_kept(listed: manifest.Manifest, tmp_path: Path, lost: s
     interrupt(many, tmp_path, ranges=len(many) // dataset.RANGE)
     [folder] = (tmp_path / "cache").iterdir()
     (folder / "pixels").write_bytes(b"")
-    records = np.fromfile(folder / "encoded.index", cache.RECORD)
+    records = np.fromfile(folder / "encoded.index", RECORD)
     odd = records[records["row"] % 2 == 1]
     if lost == "records":
         records[records["row"] % 2 == 0].tofile(folder / "encoded.index")
@@ -178,7 +179,7 @@ def test_lost_bytes_are_fetched_although_pixels_are_kept(
     """A range whose pixels are whole is read again where the bytes of one of its images are not kept: those alone."""
     interrupt(listed, tmp_path, ranges=5)
     [folder] = (tmp_path / "cache").iterdir()
-    records = np.fromfile(folder / "encoded.index", cache.RECORD)
+    records = np.fromfile(folder / "encoded.index", RECORD)
     records[~np.isin(records["row"], (3, 40))].tofile(folder / "encoded.index")
     fetched: list[str] = []
 

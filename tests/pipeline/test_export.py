@@ -14,6 +14,7 @@ from job import errors
 from job.config.settings import ModelSettings
 from job.data import decode, image_header
 from job.export import saved_model
+from job.export.verification import Scorer, verify
 from job.model.classifier import create_classifier
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes
 def test_exported_model_answers_as_the_run_did(exported: tuple[Path, list[bytes], np.ndarray]) -> None:
     """A fresh process scores the raw bytes within the tolerance."""
     folder, encoded, probabilities = exported
-    with saved_model.Scorer() as scorer:
-        report = saved_model.verify(scorer, folder, encoded, probabilities)
+    with Scorer() as scorer:
+        report = verify(scorer, folder, encoded, probabilities)
 
     assert 6 == report["images"]
     assert report["max_difference"] <= 1e-3
@@ -57,10 +58,10 @@ def test_a_model_that_answers_differently_is_noticed(exported: tuple[Path, list[
     """Probabilities that are off by more than the tolerance end the run with exit 9, naming both."""
     folder, encoded, probabilities = exported
     with (
-        saved_model.Scorer() as scorer,
+        Scorer() as scorer,
         pytest.raises(errors.InvariantError, match=r"differ by up to 0.0\d+, expected at most 0.001") as caught,
     ):
-        saved_model.verify(scorer, folder, encoded, probabilities + np.array([0.02, 0, -0.02]))
+        verify(scorer, folder, encoded, probabilities + np.array([0.02, 0, -0.02]))
     assert 9 == caught.value.exit_code
 
 
@@ -70,13 +71,13 @@ def test_a_model_that_cannot_be_loaded_is_noticed(
     """A SavedModel that a fresh process cannot load ends the run with exit 9 and the reason."""
     _, encoded, probabilities = exported
     (tmp_path / "model/saved_model").mkdir(parents=True)
-    with saved_model.Scorer() as scorer, pytest.raises(errors.InvariantError, match="cannot be loaded and run"):
-        saved_model.verify(scorer, tmp_path / "model", encoded, probabilities)
+    with Scorer() as scorer, pytest.raises(errors.InvariantError, match="cannot be loaded and run"):
+        verify(scorer, tmp_path / "model", encoded, probabilities)
 
 
 def test_scorer_leaves_no_process_behind(tmp_path: Path) -> None:
     """A scorer that is never asked, or that is left while it is told the images, ends with its context."""
-    with saved_model.Scorer() as scorer:
+    with Scorer() as scorer:
         assert scorer._child.poll() is None
     assert scorer._child.poll() is not None
 
@@ -84,7 +85,7 @@ def test_scorer_leaves_no_process_behind(tmp_path: Path) -> None:
         yield b"not all of them"
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), saved_model.Scorer() as scorer:
+    with pytest.raises(KeyboardInterrupt), Scorer() as scorer:
         scorer.probabilities(tmp_path, images())
     assert scorer._child.poll() is not None
     assert (True, True) == (scorer._child.stdin.closed, scorer._child.stdout.closed)

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from job import errors
 from job.config.settings import CacheSettings
 from job.data import cache
+from job.data.cache_files import RECORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def test_the_next_start_goes_on_with_it(tmp_path: Path) -> None:
     folder = interrupted(tmp_path)
     (folder / "model").mkdir()
     with (folder / "encoded.index").open("ab") as index:
-        index.write(bytes(cache.RECORD.itemsize) + b"part of a record")
+        index.write(bytes(RECORD.itemsize) + b"part of a record")
 
     with open_cache(tmp_path) as kept:
         assert kept.has(slice(0, 32))
@@ -144,7 +145,7 @@ def test_damaged_record(tmp_path: Path, position: int) -> None:
     """Wherever a record of the index is damaged, that image is read again, and no row has another's bytes."""
     path = interrupted(tmp_path) / "encoded.index"
     data = bytearray(path.read_bytes())
-    data[5 * cache.RECORD.itemsize + position] ^= 0x81  # the sixth record is that of row 34
+    data[5 * RECORD.itemsize + position] ^= 0x81  # the sixth record is that of row 34
     path.write_bytes(data)
     with open_cache(tmp_path) as kept:
         assert [34] == np.flatnonzero(~kept.has_encoded(np.arange(40))).tolist()

@@ -13,6 +13,7 @@ from job.config.settings import ModelSettings, StageSettings
 from job.model.classifier import Classifier, create_classifier
 from job.observability.progress import Event, Listener, Progress
 from job.training import stages
+from job.training.examples import create_examples
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def train(classifier: Classifier, asker: Asker, bias: float = 0.0) -> None:
     training = stages.Training(
         StageSettings(epochs=1, learning_rate=0.1, batch_size=4),
         classifier,
-        stages.examples(classifier, images, features, rows_of, seed=7)["feature_extraction"],
+        create_examples(classifier, images, features, rows_of, seed=7)["feature_extraction"],
         TrainingState(),
         Progress([asker]),
         lambda *_, **__: None,

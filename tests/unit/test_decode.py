@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from paths import BAD_IMAGES, PHOTOS
 from PIL import Image, ImageOps
 
-from job.data import decode, image_header
+from job.data import decode, decode_exif, image_header
+from job.data.quarantine import Reason, UnreadableImage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +61,7 @@ def decoded(data: bytes, image_size: int = 24) -> NDArray[Any]:
 served = tf.function(
     lambda data: decode.decode_batch(data, image_size=24), input_signature=[tf.TensorSpec([None], tf.string)]
 )
-served_orientation = tf.function(decode.orientation, input_signature=[tf.TensorSpec([], tf.string)])
+served_orientation = tf.function(decode_exif.orientation, input_signature=[tf.TensorSpec([], tf.string)])
 
 
 # -- ordinary pictures are as Keras sees them ------------------------------------------------------------------------
@@ -225,7 +226,7 @@ def test_orientation_in_the_graph_is_the_headers(data: bytes) -> None:
     """However a file is damaged, the served model turns it as training does, if the header gate takes it at all."""
     try:
         expected = image_header.read_header(data, max_pixels=MAX_PIXELS).orientation
-    except image_header.UnreadableImage:
+    except UnreadableImage:
         return
 
     assert expected == served_orientation(data).numpy()
@@ -265,7 +266,7 @@ def test_damage_behind_the_header(image_format: str) -> None:
     data = encode(picture("P" if image_format == "GIF" else "RGB", 200, 200), image_format)
     data = data[: len(data) * 2 // 3]
 
-    with pytest.raises(image_header.UnreadableImage) as caught:
+    with pytest.raises(UnreadableImage) as caught:
         decoded(data)
     with pytest.raises(tf.errors.InvalidArgumentError):
         served(tf.constant([data]))
@@ -278,12 +279,12 @@ def test_damage_behind_the_header(image_format: str) -> None:
 # -- odd files, built here, and real ones of other decoders' test suites ----------------------------------------------
 
 
-def outcome(data: bytes) -> image_header.Header | image_header.Reason:
+def outcome(data: bytes) -> image_header.Header | Reason:
     """Return the header, with the same pixels in training and when served, or the reason why there are none."""
     try:
         header = image_header.read_header(data, max_pixels=MAX_PIXELS)
         pixels = decode.decode_image(data, header, 24)
-    except image_header.UnreadableImage as error:
+    except UnreadableImage as error:
         return error.reason
     np.testing.assert_array_equal(served(tf.constant([data]))[0], pixels)
     return header
@@ -297,7 +298,7 @@ def test_outcome_of_odd_files(name: str) -> None:
     assert kind.verdict == outcome(kind.build())
 
 
-OUTCOMES: dict[str, image_header.Header | image_header.Reason] = {
+OUTCOMES: dict[str, image_header.Header | Reason] = {
     "exif_landscape_2_mirrored.jpg": image_header.Header("jpeg", 1800, 1200, 2),
     "exif_portrait_8.jpg": image_header.Header("jpeg", 1800, 1200, 8),
     "ljt_12bit.jpg": "unsupported_format",
@@ -356,7 +357,7 @@ def test_outcome_of_real_files(name: str) -> None:
     assert without_size(odd_images.KINDS[name].verdict) == without_size(found)
 
 
-def without_size(found: image_header.Header | image_header.Reason) -> image_header.Header | image_header.Reason:
+def without_size(found: image_header.Header | Reason) -> image_header.Header | Reason:
     """Return an outcome that files of any size may have."""
     return found if isinstance(found, str) else dataclasses.replace(found, width=0, height=0)
 

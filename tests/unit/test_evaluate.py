@@ -11,7 +11,8 @@ import pytest
 
 from job.config.settings import InputSettings
 from job.data import manifest
-from job.evaluation import evaluate
+from job.evaluation.metrics import metrics_document, predictions_csv
+from job.evaluation.scores import Scores, held_out
 from job.training.state import EpochResult, TrainingState
 
 if TYPE_CHECKING:
@@ -31,11 +32,11 @@ def listed(tmp_path: Path) -> manifest.Manifest:
 
 
 @pytest.fixture
-def scores() -> dict[str, evaluate.Scores]:
+def scores() -> dict[str, Scores]:
     """Four images of the validation side and two of the test side."""
     random = np.random.default_rng(0).dirichlet((1, 1), 6).astype(np.float32)
     return {
-        name: evaluate.Scores(split=name, rows=rows, probabilities=random[rows], loss=loss, accuracy=accuracy)
+        name: Scores(split=name, rows=rows, probabilities=random[rows], loss=loss, accuracy=accuracy)
         for name, rows, loss, accuracy in (
             ("validation", np.arange(4), 0.25, 0.75),
             ("test", np.arange(4, 6), 0.75, 0.5),
@@ -61,11 +62,11 @@ def epochs(stage: StageName, first: int, *measured: tuple[float, float]) -> list
     ]
 
 
-def test_held_out_images_are_read_one_by_one(listed: manifest.Manifest, scores: dict[str, evaluate.Scores]) -> None:
+def test_held_out_images_are_read_one_by_one(listed: manifest.Manifest, scores: dict[str, Scores]) -> None:
     """At most so many images of both sides, each read when it is asked for, with its own probabilities."""
     read: list[int] = []
     images = SimpleNamespace(manifest=listed, encoded=lambda row: read.append(row) or bytes([row]))
-    encoded, probabilities = evaluate.held_out(scores, images, 5)
+    encoded, probabilities = held_out(scores, images, 5)
 
     assert [] == read
     first = next(encoded)
@@ -76,9 +77,9 @@ def test_held_out_images_are_read_one_by_one(listed: manifest.Manifest, scores: 
     assert np.array_equal(everything[read], probabilities)
 
 
-def test_predictions(listed: manifest.Manifest, scores: dict[str, evaluate.Scores]) -> None:
+def test_predictions(listed: manifest.Manifest, scores: dict[str, Scores]) -> None:
     """predictions.csv has a row for each held-out image, and probabilities that come back bit for bit."""
-    lines = list(evaluate.predictions_csv(listed, scores))
+    lines = list(predictions_csv(listed, scores))
     rows = list(csv.DictReader(lines))
 
     assert 1 + 6 == len(lines)
@@ -91,18 +92,18 @@ def test_predictions(listed: manifest.Manifest, scores: dict[str, evaluate.Score
     assert [listed.labels[n] for n in everything.argmax(axis=1)] == [row["prediction"] for row in rows]
 
 
-def test_metrics(scores: dict[str, evaluate.Scores]) -> None:
+def test_metrics(scores: dict[str, Scores]) -> None:
     """metrics.json has each side's own scores, the epoch that is published beside best and last, and each stage."""
     first, best, last = epochs("fine_tuning", 1, (0.5, 0.75), (0.25, 1.0), (0.75, 0.5))
     state = TrainingState(history=[first, best, last], best=best)
-    metrics = evaluate.metrics(state, last, scores, timing={"total": 1.0})
+    metrics = metrics_document(state, last, scores, timing={"total": 1.0})
 
     assert {"loss": 0.25, "accuracy": 0.75, "images": 4} == metrics["validation"]
     assert {"loss": 0.75, "accuracy": 0.5, "images": 2} == metrics["test"]
     of_best = {"stage": "fine_tuning", "epoch": 2, "val_loss": 0.25, "val_accuracy": 1.0}
     of_last = {"stage": "fine_tuning", "epoch": 3, "val_loss": 0.75, "val_accuracy": 0.5}
     assert (of_last, of_best, of_last) == tuple(metrics[name] for name in ("kept", "best", "last"))
-    assert of_best == evaluate.metrics(state, best, scores)["kept"]
+    assert of_best == metrics_document(state, best, scores)["kept"]
     expected = {
         "epochs": 3,
         "loss": last.loss,
@@ -118,9 +119,9 @@ def test_metrics(scores: dict[str, evaluate.Scores]) -> None:
     assert {"total": 1.0} == metrics["timing"]
 
 
-def test_metrics_without_a_test_side(scores: dict[str, evaluate.Scores]) -> None:
+def test_metrics_without_a_test_side(scores: dict[str, Scores]) -> None:
     """Where there are no test images, `test` is null."""
     [only] = epochs("feature_extraction", 1, (0.5, 0.75))
     state = TrainingState(history=[only], best=only)
 
-    assert evaluate.metrics(state, only, {"validation": scores["validation"]})["test"] is None
+    assert metrics_document(state, only, {"validation": scores["validation"]})["test"] is None

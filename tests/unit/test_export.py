@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from job import errors
-from job.export import saved_model
+from job.export.verification import verify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ OWN = np.array([[0.75, 0.25], [0.2503, 0.7497], [0.5002, 0.4998]], np.float32)
 def compare(tmp_path: Path, served: np.ndarray) -> dict[str, object]:
     """Compare with an exported model that answers with these probabilities."""
     scorer = SimpleNamespace(probabilities=lambda _folder, _encoded: served)
-    return saved_model.verify(scorer, tmp_path, [b""] * len(OWN), OWN)
+    return verify(scorer, tmp_path, [b""] * len(OWN), OWN)
 
 
 def test_within_the_tolerance(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_other_answers(tmp_path: Path, moved: list[float]) -> None:
 def test_answers_that_are_all_nan(tmp_path: Path) -> None:
     """NaN in every answer ends the run, although no comparison with NaN is true and no label differs."""
     with pytest.raises(errors.InvariantError, match="differ by up to nan"):
-        saved_model.verify(
+        verify(
             SimpleNamespace(probabilities=lambda _folder, _encoded: np.full((2, 2), np.nan, np.float32)),
             tmp_path,
             [b""] * 2,

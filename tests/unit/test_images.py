@@ -15,6 +15,7 @@ from odd_images import chunk, segment
 from PIL import Image
 
 from job.data import image_header
+from job.data.quarantine import REASONS, Reason, UnreadableImage
 
 MAX_PIXELS = 64_000_000
 MODES = {
@@ -63,9 +64,9 @@ def read(data: bytes, max_pixels: int = MAX_PIXELS) -> image_header.Header:
     return image_header.read_header(data, max_pixels=max_pixels)
 
 
-def refusal(data: bytes, max_pixels: int = MAX_PIXELS) -> image_header.UnreadableImage:
+def refusal(data: bytes, max_pixels: int = MAX_PIXELS) -> UnreadableImage:
     """Return the refusal that the data must get."""
-    with pytest.raises(image_header.UnreadableImage) as caught:
+    with pytest.raises(UnreadableImage) as caught:
         read(data, max_pixels)
     return caught.value
 
@@ -274,7 +275,7 @@ def test_header_cut_off(image_format: str) -> None:
     for length in range(1, len(data)):
         try:
             read(data[:length])
-        except image_header.UnreadableImage as error:
+        except UnreadableImage as error:
             reasons.append(error.reason)
         else:
             break
@@ -285,7 +286,7 @@ def test_header_cut_off(image_format: str) -> None:
 
 def test_reasons_are_explained() -> None:
     """Every reason of the closed list has its explanation."""
-    assert set(typing.get_args(image_header.Reason)) == set(image_header.REASONS)
+    assert set(typing.get_args(Reason)) == set(REASONS)
 
 
 # -- orientation -----------------------------------------------------------------------------------------------------
@@ -411,18 +412,18 @@ def damaged(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 
-def outcome(data: bytes, max_pixels: int = 10_000) -> image_header.Header | image_header.Reason:
+def outcome(data: bytes, max_pixels: int = 10_000) -> image_header.Header | Reason:
     """Return the header, or the reason why there is none."""
     try:
         return read(data, max_pixels=max_pixels)
-    except image_header.UnreadableImage as error:
+    except UnreadableImage as error:
         return error.reason
 
 
-def is_answer(found: image_header.Header | image_header.Reason) -> bool:
+def is_answer(found: image_header.Header | Reason) -> bool:
     """Tell whether this is a reason of the closed list, or a header that keeps the limits."""
     if isinstance(found, str):
-        return found in image_header.REASONS
+        return found in REASONS
     return 0 < found.width * found.height <= 10_000 and 1 <= found.orientation <= 8
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from job.config.settings import EventsSettings
-from job.observability.kube_events import Cluster, EventRecorder
+from job.observability.kube_events import EventRecorder
 from job.observability.progress import Progress
+from job.watch.api_reader import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

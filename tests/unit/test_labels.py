@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from job.data.labels import TEST, TRAIN, VALIDATION, Layout, check_labels, is_litter
+from job.data.folders import Layout, is_ignored
+from job.data.labels import TEST, TRAIN, VALIDATION, check_labels
 from job.errors import DataError
 
 
@@ -31,7 +32,7 @@ from job.errors import DataError
 )
 def test_litter(name: str) -> None:
     """What tools leave behind, and files that are plainly of another kind, are litter wherever they lie."""
-    assert is_litter(name)
+    assert is_ignored(name)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_litter(name: str) -> None:
 )
 def test_no_litter(name: str) -> None:
     """Every file of a class is a candidate, whatever it is called, and so is an image in the root."""
-    assert not is_litter(name)
+    assert not is_ignored(name)
 
 
 def test_classes_are_the_first_folders() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from job import errors
+from job.evaluation.gates import Gate
 from job.runs import publish
 
 
@@ -14,10 +15,10 @@ from job.runs import publish
 )
 def test_gate(accuracy: float, min_accuracy: float, passed: bool) -> None:
     """gate.min_accuracy itself passes, as does a higher accuracy; a lower one ends the run with exit 6."""
-    gate = publish.Gate.of(accuracy, min_accuracy)
+    gate = Gate.of(accuracy, min_accuracy)
     outcome = publish.Outcome(run_uri="/out/runs/1", gate=gate)
 
-    assert publish.Gate(passed=passed, accuracy=accuracy, min_accuracy=min_accuracy) == gate
+    assert Gate(passed=passed, accuracy=accuracy, min_accuracy=min_accuracy) == gate
     if passed:
         outcome.check()
         return

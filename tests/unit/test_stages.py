@@ -19,6 +19,7 @@ from job.config.settings import STAGES, StageName, StageSettings
 from job.observability.progress import Event, Listener, Phase, Progress
 from job.runtime.device import Precision
 from job.training import invariants, stages
+from job.training.examples import Examples, create_examples
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
@@ -60,14 +61,14 @@ def classifier() -> Classifier:
     return small_classifier()
 
 
-def examples(classifier: Classifier, stage: StageName) -> stages.Examples:
+def examples(classifier: Classifier, stage: StageName) -> Examples:
     """Return twelve pictures of noise, dark ones and bright ones: eight to learn from, four to measure with."""
     random = np.random.default_rng(0)
     pixels = (random.integers(0, 128, (12, 32, 32, 3)) + 127 * LABELS[:, None, None, None]).astype(np.uint8)
     images = SimpleNamespace(pixels=lambda rows: pixels[rows], manifest=SimpleNamespace(label=LABELS))
     features = classifier.features(tf.constant(pixels)).numpy()
     rows_of = {"train": np.arange(8), "validation": np.arange(8, 12)}
-    return stages.examples(classifier, images, features, rows_of, seed=7)[stage]
+    return create_examples(classifier, images, features, rows_of, seed=7)[stage]
 
 
 def settings(**values: float) -> StageSettings:
@@ -178,7 +179,7 @@ def test_input_wait_is_measured(classifier: Classifier, monkeypatch: pytest.Monk
 def test_largest_seed(classifier: Classifier) -> None:
     """Every seed that the settings allow can be trained with, in both stages."""
     for stage in STAGES:
-        data = stages.Examples(**{**vars(examples(classifier, stage)), "seed": 2**32 - 1})
+        data = Examples(**{**vars(examples(classifier, stage)), "seed": 2**32 - 1})
         state = TrainingState()
         stages.run(stage, settings(epochs=1), classifier, data, state, progress=Progress(), after_step=ignore)
         assert 1 == len(state.history)
@@ -209,7 +210,7 @@ def test_last_batch_counts(classifier: Classifier) -> None:
     state = TrainingState()
     seen = []
     data = examples(classifier, "feature_extraction")
-    spy = stages.Examples(**{**vars(data), "inputs": lambda rows: seen.append(len(rows)) or data.inputs(rows)})
+    spy = Examples(**{**vars(data), "inputs": lambda rows: seen.append(len(rows)) or data.inputs(rows)})
     stages.run("feature_extraction", settings(epochs=1), classifier, spy, state, progress=progress, after_step=ignore)
 
     assert [3, 3, 2] == seen[:3]
@@ -582,7 +583,7 @@ def test_validation_takes_no_larger_batches_than_training(classifier: Classifier
     assert [8, 2, 2] == sizes
 
 
-def small_device(data: stages.Examples, *, trains: int, predicts: int) -> stages.Examples:
+def small_device(data: Examples, *, trains: int, predicts: int) -> Examples:
     """Return examples for a device that runs out of memory with more images: in the backward pass, and in a forward."""
 
     @tf.custom_gradient

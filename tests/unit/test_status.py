@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from job.observability.progress import Progress
-from job.observability.status import StatusFile, write_termination_message
+from job.observability.status import StatusFile
+from job.observability.termination import write_termination_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable

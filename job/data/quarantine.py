@@ -1,0 +1,47 @@
+"""Why an image is not trained on."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Final, Literal
+
+Reason = Literal[
+    "missing",
+    "changed",
+    "conflicting_labels",
+    "conflicting_splits",
+    "empty",
+    "not_an_image",
+    "unsupported_format",
+    "too_large",
+    "corrupt",
+]
+"""Why an image is in the quarantine: a closed list, explained in `REASONS`."""
+
+REASONS: Final = MappingProxyType[Reason, str](
+    {
+        "missing": "listed or named, but not there when it was read",
+        "changed": "other bytes than listed, or bytes that do not fit their checksum",
+        "conflicting_labels": "named by a manifest under several labels",
+        "conflicting_splits": "named by a manifest in several splits",
+        "empty": "a file of zero bytes",
+        "not_an_image": "something else: a web page, an error message, an archive, unknown bytes",
+        "unsupported_format": "an image that cannot be decoded here: convert it to JPEG or PNG",
+        "too_large": "more pixels than input.max_pixels",
+        "corrupt": "an image that is cut off or damaged",
+    }
+)
+
+
+class UnreadableImage(Exception):  # noqa: N818 - a finding about a file, not an error of the program
+    """One image that cannot be used, and why.
+
+    Args:
+        reason: the kind, one of `REASONS`.
+        detail: a sentence about this file for a person.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason: Reason = reason
+        self.detail = detail

@@ -1,0 +1,108 @@
+"""The check that the exported model answers as the run did, in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+import sys
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from job import errors
+from job.config import environment
+from job.data.dataset import RANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+
+TOLERANCE = 1e-3
+"""How far a probability of the exported model, computed on the CPU, may differ from the run's own: both are float32."""
+
+
+class Scorer:
+    """A fresh process on the CPU that will score images with an exported model.
+
+    It takes seconds to import TensorFlow: start it before the model is saved. Use it as a context manager.
+    """
+
+    def __init__(self) -> None:
+        # note: no GPU for the child, which could not have the memory that this process holds
+        variables = environment.for_child(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
+        command = [sys.executable, "-m", "job.export.scorer", str(RANGE)]
+        self._errors = TemporaryFile()  # noqa: SIM115 (closed with the context)
+        self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+            command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._child.poll() is None:
+            self._child.kill()
+        self._child.wait()
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # of what it was not given any more
+            self._child.stdin.close()
+        self._child.stdout.close()
+        self._errors.close()
+
+    def probabilities(self, saved_model: Path, encoded: Iterable[bytes]) -> NDArray[Any]:
+        """Return the model's answers for encoded images: float32 [n, labels]. It can be asked once.
+
+        Raises:
+            errors.InvariantError: the model cannot be loaded and run.
+        """
+        assert self._child.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # then it has died: its exit code tells
+            self._child.stdin.write(json.dumps(str(saved_model)).encode() + b"\n")
+            for data in encoded:
+                self._child.stdin.write(len(data).to_bytes(4, "little") + data)
+        answers, _ = self._child.communicate()
+        if self._child.returncode:
+            self._errors.seek(0)
+            raise errors.InvariantError(
+                f"the exported model cannot be loaded and run in a fresh process (exit {self._child.returncode}): "
+                f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
+                remedy=errors.REPORT,
+            )
+        return np.asarray(np.load(io.BytesIO(answers), allow_pickle=False))
+
+
+def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: NDArray[Any]) -> dict[str, Any]:
+    """Compare the exported SavedModel's answers for encoded images with the run's own.
+
+    Args:
+        scorer: scores them.
+        folder: what `save` wrote to.
+        encoded: the images' bytes as they were stored.
+        probabilities: the run's own, float32 [n, labels].
+
+    Returns:
+        What metrics.json says of the comparison.
+
+    Raises:
+        errors.InvariantError: the exported model cannot be loaded, or answers differently.
+    """
+    served = scorer.probabilities(folder / "saved_model", encoded)
+    difference = float(np.abs(served - probabilities).max())
+    # Two labels whose probabilities lie within the tolerance may change places.
+    ranked = np.sort(probabilities, axis=1)
+    clear = ranked[:, -1] - ranked[:, -2] > TOLERANCE
+    flipped = int(np.count_nonzero(clear & (served.argmax(axis=1) != probabilities.argmax(axis=1))))
+    if difference > TOLERANCE or flipped or not np.isfinite(served).all():
+        raise errors.InvariantError(
+            f"the exported model answers differently: probabilities differ by up to {difference:g}, expected at most "
+            f"{TOLERANCE:g}; {flipped} of {len(probabilities)} images get another label",
+            remedy=errors.REPORT,
+        )
+    return {"images": len(probabilities), "max_difference": difference, "tolerance": TOLERANCE}
