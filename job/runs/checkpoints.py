@@ -18,14 +18,11 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
-import socket
 import threading
 import time
 import zipfile
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -34,6 +31,7 @@ from job import errors, storage
 from job.data import manifest
 from job.data.listing import Quarantined
 from job.observability import log
+from job.runs.claim import Claimant
 from job.runtime import signals
 from job.training.state import TrainingState
 
@@ -98,15 +96,8 @@ class Checkpoints:
         self._folder = folder
         self._index = f"{folder}/index.json"
         self._identity = identity
-        self._owner = owner
         self._interval = interval
-        self._takeover = takeover
-        self._process = {
-            "host": socket.gethostname(),
-            "pid_namespace": _pid_namespace(),
-            "pid": os.getpid(),
-            "started": _started(os.getpid()),
-        }
+        self._claimant = Claimant(owner=owner, takeover_seconds=takeover)
         self._generation = 0
         self._entries: list[Document] = []
         self._data: Document | None = None
@@ -262,47 +253,23 @@ class Checkpoints:
             raise self._error
 
     def _acquire(self) -> None:
-        """Claim the run, after waiting for another owner to release it or to fall silent."""
-        waited_since, seen = time.monotonic(), None
+        """Claim the run, and adopt what its index has."""
         while True:
-            found = self._output.read(self._index)
-            document = _parse(found[0]) if found else {}
-            generation = found[1].generation if found else 0
-            claim = document.get("claim", {})
-            silent = time.monotonic() - waited_since >= self._takeover
-            if not self._is_held(claim) or (silent and generation == seen):
-                data = document.get("data")
-                self._generation = generation
-                self._entries = [entry for entry in document.get("checkpoints", []) if self._can_use(entry)]
-                self._data = data if data and self._can_use(data) else None
-                self.manifest_sha256 = document.get("manifest_sha256")
-                try:
-                    self._write_index()
-                except errors.StoppedError:  # somebody was quicker: look again
-                    self._error, waited_since = None, time.monotonic()
-                    continue
-                return
-            holder = claim["owner"] or "process {pid} on {host}".format(**claim["process"])
-            if seen is None:
-                seen = generation
-                log.get().warning("claim.waiting", holder=holder, seconds=self._takeover)
-            elif generation != seen:
-                raise errors.SettingsError(
-                    f"{holder} works on this run, and has renewed its claim just now",
-                    remedy="wait until it has ended, or stop it; or give this run another run.id",
-                )
-            time.sleep(min(5.0, self._takeover / 10))
+            document, self._generation = self._claimant.wait_until_free(self._read_index)
+            data = document.get("data")
+            self._entries = [entry for entry in document.get("checkpoints", []) if self._can_use(entry)]
+            self._data = data if data and self._can_use(data) else None
+            self.manifest_sha256 = document.get("manifest_sha256")
+            try:
+                self._write_index()
+            except errors.StoppedError:  # another process claimed it first
+                self._error = None
+                continue
+            return
 
-    def _is_held(self, claim: Document) -> bool:
-        """Whether the claim is another owner's, and may be alive."""
-        if not claim or claim["released"]:
-            return False
-        if claim["owner"] or self._owner:
-            return bool(claim["owner"] != self._owner)
-        process = claim["process"]
-        # Containers may share a host's name, and each counts its processes from 1.
-        here = all(process.get(name) == self._process[name] for name in ("host", "pid_namespace"))
-        return not here or (process != self._process and _started(process["pid"]) == process["started"])
+    def _read_index(self) -> tuple[Document, int]:
+        found = self._output.read(self._index)
+        return (_parse(found[0]), found[1].generation) if found else ({}, 0)
 
     def _keep_saving(self) -> None:
         """Save what is pending, and renew the claim in between."""
@@ -310,7 +277,9 @@ class Checkpoints:
             with self._condition:
                 self._saving = False
                 self._condition.notify_all()
-                self._condition.wait_for(lambda: self._pending or self._closing, timeout=self._takeover / 4)
+                self._condition.wait_for(
+                    lambda: self._pending or self._closing, timeout=self._claimant.takeover_seconds / 4
+                )
                 if self._closing and not self._pending:
                     return
                 state, self._pending = self._pending, None
@@ -373,9 +342,8 @@ class Checkpoints:
 
     def _write_index(self) -> None:
         with self._writing:
-            claim = {"owner": self._owner, "process": self._process, "released": self._released}
             document = {
-                "claim": claim | {"renewed_at": log.timestamp()},
+                "claim": self._claimant.claim(released=self._released),
                 "data": self._data,
                 "checkpoints": self._entries,
                 "manifest_sha256": self.manifest_sha256,
@@ -418,20 +386,3 @@ def _parse(data: bytes) -> Document:
     except ValueError:
         log.get().warning("checkpoint.index_damaged")
         return {}
-
-
-def _pid_namespace() -> int | None:
-    """Return which of the machine's PID namespaces this process is in: only there its PID says who it is."""
-    try:
-        return Path("/proc/self/ns/pid").stat().st_ino
-    except OSError:
-        return None
-
-
-def _started(pid: int) -> str | None:
-    """Return when a process of this machine started, in clock ticks since the boot; None where there is none."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]}"
-    except (OSError, IndexError):
-        return None
