@@ -273,6 +273,7 @@ class Checkpoints:
 
     def _keep_saving(self) -> None:
         """Save what is pending, and renew the claim in between."""
+        renewal = self._claimant.takeover_seconds / 4
         while True:
             with self._condition:
                 self._saving = False
