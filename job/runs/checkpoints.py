@@ -278,9 +278,7 @@ class Checkpoints:
             with self._condition:
                 self._saving = False
                 self._condition.notify_all()
-                self._condition.wait_for(
-                    lambda: self._pending or self._closing, timeout=self._claimant.takeover_seconds / 4
-                )
+                self._condition.wait_for(lambda: self._pending or self._closing, timeout=renewal)
                 if self._closing and not self._pending:
                     return
                 state, self._pending = self._pending, None
