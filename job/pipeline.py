@@ -12,14 +12,14 @@ import collections
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from job import __version__, storage
+from job import storage
 from job.config.settings import STAGES
-from job.data import manifest, split
-from job.data.labels import SPLIT_NAMES
+from job.data import manifest
+from job.data.prepare import Prepared, prepare
 from job.evaluation.gates import Gate
 from job.observability.status import StatusFile
 from job.runs import identity, publish
@@ -29,11 +29,18 @@ from job.runtime.timing import Timing
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from job.config.load import Loaded
-    from job.config.settings import Settings
+    from job.config.settings import Settings, StageName
+    from job.data.dataset import Dataset
+    from job.evaluation.scores import Scores
+    from job.model.classifier import Classifier
     from job.observability.progress import Progress
     from job.runs.checkpoints import Checkpoints
     from job.runs.publish import Outcome, Run
+    from job.training.examples import Examples
+    from job.training.state import EpochResult
 
 
 def run(loaded: Loaded, progress: Progress) -> None:
@@ -52,18 +59,18 @@ def run(loaded: Loaded, progress: Progress) -> None:
     output = storage.open_store(settings.output.uri, user_project=settings.input.user_project or None)
 
     # Which run this is: the one that this Job works on, or the one that the settings and the data make.
-    this, listing = publish.pinned_run(output, settings), None
-    if this is None:
+    run, listing = publish.pinned_run(output, settings), None
+    if run is None:
         with timing.part("list"):
             listing = list_images(settings, progress)
-        this = publish.open_run(output, loaded, identity.identify(settings, listing.listed))
-    outcome = this.published()
+        run = publish.open_run(output, loaded, identity.identify(settings, listing.listed))
+    outcome = run.published()
     if outcome is None:
-        with this.checkpoints(settings) as checkpoints, signals.saving(checkpoints.save_if_possible):
+        with run.checkpoints(settings) as checkpoints, signals.saving(checkpoints.save_if_possible):
             # It may have been published while this start waited for the claim.
-            outcome = this.published() or train(loaded, this, checkpoints, listing, timing, progress)
+            outcome = run.published() or train(Work(loaded, run, checkpoints, timing, progress), listing)
     outcome.check()
-    progress.event("run.succeeded", message="published", run_uri=this.uri)
+    progress.event("run.succeeded", message="published", run_uri=run.uri)
 
 
 def list_images(settings: Settings, progress: Progress) -> Data:
@@ -85,151 +92,192 @@ def list_images(settings: Settings, progress: Progress) -> Data:
     return Data(listed=listed, usable=np.ones(len(listed), bool), quarantined=quarantined)
 
 
+class Work(NamedTuple):
+    """What every part of the work needs.
+
+    Attributes:
+        loaded: the settings, and where each came from.
+        run: the run.
+        checkpoints: its checkpoints, claimed.
+        timing: counts the seconds of each part.
+        progress: receives the events.
+    """
+
+    loaded: Loaded
+    run: Run
+    checkpoints: Checkpoints
+    timing: Timing
+    progress: Progress
+
+
 @memory.exhaustion_explained()
-def train(  # noqa: PLR0915 (the story in one place is the point)
-    loaded: Loaded, this: Run, checkpoints: Checkpoints, listing: Data | None, timing: Timing, progress: Progress
-) -> Outcome:
+def train(work: Work, listing: Data | None) -> Outcome:
     """Do the work of a run that is not published, from its last checkpoint if it has one.
 
     Args:
-        loaded: the settings.
-        this: the run.
-        checkpoints: its checkpoints, claimed.
-        listing: what was listed by this start, if anything.
-        timing: counts the seconds of each part.
-        progress: who wants to know.
+        work: what every part of it needs.
+        listing: what this start has listed, if anything.
     """
-    settings = loaded.settings
-    progress.subscribe(StatusFile(this.write_status, run_id=this.id, run_uri=this.uri))
-    state, before = checkpoints.load() or TrainingState(), checkpoints.load_data()
-    progress.event("run.started", run_id=this.id, run_uri=this.uri, resumed=bool(state.weights))
-    if before is None and listing is None:
-        with timing.part("list"):
-            listing = list_images(settings, progress)
-        this.identify(loaded, identity.identify(settings, listing.listed), "job")
-    data = before or listing
-    assert data is not None, "listed now or before"
-
-    # TensorFlow takes seconds to import: only now, when it is certain that there is work.
-    with timing.part("import"), imports.uncollected():
-        device.prepare()
-        machine = device.configure(settings, before=checkpoints.facts, notify=progress.event)
-        from job.data import cache, dataset
-        from job.evaluation.metrics import history_csv, metrics_document, predictions_csv
-        from job.evaluation.scores import held_out, score
-        from job.export import saved_model
-        from job.export.verification import Scorer, verify
-        from job.model import weights
-        from job.model.classifier import create_classifier
-        from job.training import features, stages
+    settings, run, checkpoints, progress = work.loaded.settings, work.run, work.checkpoints, work.progress
+    progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri))
+    state, final = checkpoints.load() or TrainingState(), checkpoints.load_data()
+    progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
+    data = final or listing or list_again(work)
+    with work.timing.part("import"), imports.uncollected():
+        machine = configure_device(work)
+        from job.data.cache import open_cache
+        from job.data.dataset import Dataset
+        from job.evaluation.metrics import metrics_document
+        from job.model import classifier as classifiers
+        from job.training import features
         from job.training.examples import create_examples
-    progress.event("device.configured", **dataclasses.asdict(machine))
-    if changes := machine.changes(checkpoints.facts):
-        progress.event("device.changed", severity="warning", **changes, note="the result may differ in its last bits")
-
-    with timing.part("model"):
-        classifier = create_classifier(settings.model, data.listed.labels, seed=settings.run.seed)
-        origin = weights.load_into(classifier.base_model, settings.model, progress)
-        classifier.pretrained = origin.source != "random"
-        if state.weights:
-            classifier.load_state(state.weights)
-        classifier.fold(training_precision=machine.precision, xla=machine.xla)
-
+    with work.timing.part("model"):
+        classifier, weights = classifiers.build(
+            settings.model,
+            data.listed.labels,
+            seed=settings.run.seed,
+            resumed=state.weights,
+            training_precision=machine.precision,
+            xla=machine.xla,
+            progress=progress,
+        )
     needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
-    # What is kept on the cache volume is used again by a later start, where it was made from the same.
-    content = {"data": data.listed.digest(), "finetune": __version__}
-    pixels_of = content | {"image_size": classifier.image_size, "tensorflow": machine.tensorflow}
-    features_of = pixels_of | {"weights": origin.digest, "part": state.feature_batch, "device": machine.numerics()}
     with (
-        cache.Cache(
+        open_cache(
             settings.cache,
-            run_id=this.id,
-            made_from={"encoded": content, "pixels": pixels_of, "features": features_of},
-            images=len(data.listed),
-            encoded_bytes=int(data.listed.size.sum()),
+            run_id=run.id,
+            manifest=data.listed,
             image_size=classifier.image_size,
             feature_size=classifier.feature_size if needs_features else 0,
-        ) as kept,
-        dataset.Dataset(
+            pixels_depend_on={"tensorflow": machine.tensorflow},
+            features_depend_on=features.depend_on(weights.digest, machine, state),
+        ) as cache,
+        Dataset(
             data.listed,
-            kept,
+            cache,
             image_size=classifier.image_size,
             max_pixels=settings.input.max_pixels,
             threads=machine.threads,
-            wanted=before.usable if before else None,
+            wanted=final.usable if final else None,
             user_project=settings.input.user_project,
         ) as images,
     ):
-        # One pass over the data: download, check, decode, features.
-        with timing.part("ingest"):
+        with work.timing.part("ingest"):  # one pass over the data: download, check, decode, features
             if needs_features:
-                features.extract(classifier, images, kept, state, progress)
+                features.extract(classifier, images, cache, state, progress)
             else:
                 collections.deque(images.ingest(progress), maxlen=0)
-        rows = np.flatnonzero(images.usable)
-        usable = data.listed.take(rows)
-        quarantined = data.quarantined + images.quarantined
-        manifest.check_usable(usable, quarantined, settings.input.max_bad_fraction)
-        if quarantined:
-            progress.event("images.quarantined", severity="warning", count=len(quarantined), of=len(data.listed))
-        sides = split.assign(
-            usable,
-            validation_fraction=settings.input.validation_fraction,
-            test_fraction=settings.input.test_fraction,
-        )
-        this.write_documents("data/manifest.jsonl", usable.rows())
-        this.write_documents("data/split.jsonl", split.rows(usable, sides))
-        this.write_documents("data/quarantine.jsonl", map(dataclasses.asdict, quarantined))
-        if before is None:
-            checkpoints.save_data(Data(listed=data.listed, usable=images.usable, quarantined=quarantined))
-
-        # The two stages: one function, two settings.
-        checkpoints.facts = machine.facts()
-        rows_of = {name: rows[sides == code] for code, name in SPLIT_NAMES.items()}
-        examples = create_examples(classifier, images, kept.features, rows_of, seed=settings.run.seed)
-        for stage in STAGES[STAGES.index(state.stage) :]:
-            with timing.part(stage):
-                stages.run(
-                    stage,
-                    getattr(settings, stage),
-                    classifier,
-                    examples[stage],
-                    state,
-                    progress=progress,
-                    after_step=checkpoints.after_step,
-                )
-        chosen = stages.keep(settings.keep, classifier, state)
-        progress.event("model.chosen", keep=settings.keep, stage=chosen.stage, epoch=chosen.epoch)
-
-        # What the model is worth, and whether what is published answers as it does.
-        exported = kept.folder / "model"
-        with Scorer() as scorer:
-            with timing.part("evaluate"):
-                scores = score(classifier, examples["fine_tuning"], rows_of, state, progress)
-            with timing.part("export"):
-                saved_model.save(classifier, exported)
-            with timing.part("verify"):
-                sample = held_out(scores, images, settings.export.verify_images)
-                verification = verify(scorer, exported, *sample)
-        progress.event("model.verified", **verification)
-
-        # Publish: files first, then what makes them count.
-        checkpoints.flush()
-        with timing.part("upload"):
-            this.write_folder("model", exported)
-            this.write_lines("metrics/history.csv", history_csv(state.history))
-            this.write_lines("metrics/predictions.csv", predictions_csv(data.listed, scores))
-        metrics = metrics_document(
-            state,
-            chosen,
-            scores,
-            verification=verification,
-            timing=timing.document(),
-            memory=device.memory_peaks(machine),
-        )
-        this.write("metrics/metrics.json", publish.encode(metrics))
-    accuracy = scores["validation"].accuracy
-    gate = Gate.of(accuracy, settings.gate.min_accuracy)
-    outcome = this.finish(gate, provenance={"device": vars(machine), "weights": vars(origin)})
-    progress.event("run.published", run_uri=this.uri, accuracy=accuracy)
+        prepared = describe_data(work, data, images, is_final=final is not None)
+        examples = create_examples(classifier, images, cache.features, prepared.rows_of, seed=settings.run.seed)
+        kept = train_stages(work, classifier, examples, state)
+        scores, further = export(work, classifier, examples, images, prepared, state, scratch=cache.folder)
+        further |= {"timing": work.timing.document(), "memory": device.memory_peaks(machine)}
+        run.write("metrics/metrics.json", publish.encode(metrics_document(state, kept, scores, **further)))
+    outcome = run.finish(
+        Gate.of(scores["validation"].accuracy, settings.gate.min_accuracy),
+        provenance={"device": vars(machine), "weights": vars(weights)},
+    )
+    progress.event("run.published", run_uri=run.uri, accuracy=outcome.gate.accuracy)
     return outcome
+
+
+def list_again(work: Work) -> Data:
+    """List the data of a Job whose first Pod ended before it knew them; they must still be those of the run."""
+    with work.timing.part("list"):
+        listing = list_images(work.loaded.settings, work.progress)
+    work.run.identify(work.loaded, identity.identify(work.loaded.settings, listing.listed), "job")
+    return listing
+
+
+def configure_device(work: Work) -> device.Device:
+    """Import TensorFlow on the device that is found. It takes seconds: only now is it certain that there is work."""
+    before = work.checkpoints.facts
+    device.prepare()
+    machine = device.configure(work.loaded.settings, before=before, notify=work.progress.event)
+    work.progress.event("device.configured", **dataclasses.asdict(machine))
+    if changes := machine.changes(before):
+        note = "the result may differ in its last bits"
+        work.progress.event("device.changed", severity="warning", **changes, note=note)
+    work.checkpoints.facts = machine.facts()
+    return machine
+
+
+def describe_data(work: Work, data: Data, images: Dataset, *, is_final: bool) -> Prepared:
+    """Check, split and publish what the pass over the data found; keep it for later starts, unless one has before."""
+    prepared = prepare(data.listed, data.quarantined, images, work.loaded.settings.input, work.progress)
+    for name, documents in prepared.documents():
+        work.run.write_documents(name, documents)
+    if not is_final:
+        final = Data(listed=data.listed, usable=images.usable, quarantined=prepared.quarantined)
+        work.checkpoints.save_data(final)
+    return prepared
+
+
+def train_stages(
+    work: Work, classifier: Classifier, examples: Mapping[StageName, Examples], state: TrainingState
+) -> EpochResult:
+    """Train both stages: one function, called with two settings. Load the weights to keep, and return their epoch."""
+    from job.training import stages
+
+    settings = work.loaded.settings
+    for stage in STAGES[STAGES.index(state.stage) :]:
+        with work.timing.part(stage):
+            stages.run(
+                stage,
+                getattr(settings, stage),
+                classifier,
+                examples[stage],
+                state,
+                progress=work.progress,
+                after_step=work.checkpoints.after_step,
+            )
+    kept = stages.keep(settings.keep, classifier, state)
+    work.progress.event("model.chosen", keep=settings.keep, stage=kept.stage, epoch=kept.epoch)
+    return kept
+
+
+def export(
+    work: Work,
+    classifier: Classifier,
+    examples: Mapping[StageName, Examples],
+    images: Dataset,
+    prepared: Prepared,
+    state: TrainingState,
+    *,
+    scratch: Path,
+) -> tuple[dict[str, Scores], dict[str, object]]:
+    """Score the model, export it, check that the export answers as the run did, and write it with its predictions.
+
+    Args:
+        work: what every part needs.
+        classifier: with the weights that are published.
+        examples: of both stages.
+        images: the data.
+        prepared: their split.
+        state: at the end of training.
+        scratch: a folder for the exported model.
+
+    Returns:
+        The scores by split, and what else metrics.json says of the exported model.
+    """
+    from job.evaluation.metrics import history_csv, predictions_csv
+    from job.evaluation.scores import held_out, score
+    from job.export import saved_model
+    from job.export.verification import Scorer, verify
+
+    timing, exported = work.timing, scratch / "model"
+    with Scorer() as scorer:
+        with timing.part("evaluate"):
+            scores = score(classifier, examples["fine_tuning"], prepared.rows_of, state, work.progress)
+        with timing.part("export"):
+            saved_model.save(classifier, exported)
+        with timing.part("verify"):
+            sample = held_out(scores, images, work.loaded.settings.export.verify_images)
+            verification = verify(scorer, exported, *sample)
+    work.progress.event("model.verified", **verification)
+    work.checkpoints.flush()
+    with timing.part("upload"):
+        work.run.write_folder("model", exported)
+        work.run.write_lines("metrics/history.csv", history_csv(state.history))
+        work.run.write_lines("metrics/predictions.csv", predictions_csv(images.manifest, scores))
+    return scores, {"verification": verification}

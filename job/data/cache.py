@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from job import errors
+from job import __version__, errors
 from job.data.cache_files import CHECKSUM_BYTES, RECORD, EncodedFile, Rows, unwritable
 from job.observability import log
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from job.config.settings import CacheSettings
+    from job.data.manifest import Manifest
 
 
 Part = Literal["encoded", "features", "pixels"]
@@ -45,6 +46,43 @@ _NO_ACCESS = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 )
 """What the next start would be told again; other errors of a disk may be gone by then."""
+
+
+def open_cache(
+    settings: CacheSettings,
+    *,
+    run_id: str,
+    manifest: Manifest,
+    image_size: int,
+    feature_size: int,
+    pixels_depend_on: Mapping[str, object],
+    features_depend_on: Mapping[str, object],
+) -> Cache:
+    """Open the cache of a run, with what an earlier start left there, as far as it was made from the same.
+
+    Args:
+        settings: where it is stored and how large it may grow.
+        run_id: the run that owns it.
+        manifest: every image that was listed.
+        image_size: height and width of the decoded pixels.
+        feature_size: length of a feature vector; 0: no features are needed.
+        pixels_depend_on: what pixels depend on besides the data, this version and their size; plain JSON.
+        features_depend_on: likewise, what features depend on besides the pixels.
+
+    Raises:
+        errors.FinetuneError: as `Cache` does.
+    """
+    content: dict[str, object] = {"data": manifest.digest(), "finetune": __version__}
+    pixels = content | {"image_size": image_size, **pixels_depend_on}
+    return Cache(
+        settings,
+        run_id=run_id,
+        made_from={"encoded": content, "pixels": pixels, "features": pixels | {**features_depend_on}},
+        images=len(manifest),
+        encoded_bytes=int(manifest.size.sum()),
+        image_size=image_size,
+        feature_size=feature_size,
+    )
 
 
 class Cache:

@@ -16,8 +16,7 @@ import numpy as np
 
 from job import errors, storage
 from job.data import decode, image_header
-from job.data.listing import Quarantined
-from job.data.quarantine import UnreadableImage
+from job.data.quarantine import Quarantined, UnreadableImage
 from job.observability import log
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +13,7 @@ from job import storage, uri
 from job.data import import_files
 from job.data.folders import LAYOUT, Layout, is_ignored
 from job.data.labels import SPLIT_NAMES, check_labels
+from job.data.quarantine import Quarantined
 from job.errors import DataError
 from job.observability import log
 from job.storage import lookup
@@ -28,25 +29,6 @@ _KINDS: dict[str, import_files.Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": 
 
 _LARGEST_TABLE = 2**30
 """Bytes. A larger file that is not called like a table is somebody's archive."""
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """An image that cannot be used.
-
-    Attributes:
-        uri: as text that UTF-8 can hold.
-        label: its class.
-        size: bytes; 0 where there are none, or where it is not known.
-        reason: a word of the closed list in images.py.
-        detail: a sentence for a person.
-    """
-
-    uri: str
-    label: str
-    size: int
-    reason: Reason
-    detail: str
 
 
 class Listing:

@@ -19,7 +19,8 @@ from job import storage
 from job.data import listing
 from job.data.folders import LAYOUT
 from job.data.labels import SPLIT_NAMES, TRAIN, listed
-from job.data.listing import Quarantined, show_uri
+from job.data.listing import show_uri
+from job.data.quarantine import Quarantined
 from job.errors import DataError
 from job.observability import log
 

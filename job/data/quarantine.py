@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -45,3 +46,22 @@ class UnreadableImage(Exception):  # noqa: N818 - a finding about a file, not an
         super().__init__(detail)
         self.reason: Reason = reason
         self.detail = detail
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """An image that cannot be used.
+
+    Attributes:
+        uri: as text that UTF-8 can hold.
+        label: its class.
+        size: bytes; 0 where there are none, or where it is not known.
+        reason: why: one of `REASONS`.
+        detail: a sentence for a person.
+    """
+
+    uri: str
+    label: str
+    size: int
+    reason: Reason
+    detail: str

@@ -5,24 +5,52 @@ uint8 pixels -> rescaling to [-1, 1] -> base model -> global average pooling (fe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from job.config.settings import STAGES, StageName
-from job.model import folding
+from job.model import folding, weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from job.config.settings import ModelSettings
+    from job.observability.progress import Progress
     from job.runtime.device import Precision
+
+Arrays: TypeAlias = "dict[str, NDArray[Any]]"
+
+
+class Network(NamedTuple):
+    """The layers, before the weights are loaded.
+
+    Attributes:
+        model: the standard Keras model, which contains `base_model`.
+        base_model: the backbone without its top.
+    """
+
+    model: keras.Model
+    base_model: keras.Model
 
 
 class Classifier:
-    """The Keras model with its parts, and the same mathematics as functions of tensors.
+    """The Keras model with its weights, and the same mathematics as functions of tensors.
+
+    BatchNormalization is folded into the convolutions here, once, with its present statistics as constants: the weights
+    must be loaded before. Two folded base models share the variables. One computes in float32, the other in
+    the training precision. Half precision serves the training step alone, since it changes probabilities by up to 0.2:
+    what is measured, gated and published must be the same float32 model
+    (docs/adr/0005-half-precision-in-the-step-alone.md). Variables and the head are always float32.
+
+    Args:
+        network: with the weights that training starts or resumes from.
+        labels: the class names, in the order of the probabilities.
+        pretrained: the base model's weights are not random.
+        training_precision: the precision that the base model computes in during a training step.
+        xla: the training step is compiled with XLA.
 
     Attributes:
         model: the standard Keras model: uint8 pixels [n, size, size, 3] -> probabilities, [n, 1] (sigmoid: that of the
@@ -34,19 +62,27 @@ class Classifier:
         xla: the training step is compiled with XLA.
     """
 
-    def __init__(self, model: keras.Model, base_model: keras.Model, labels: tuple[str, ...]) -> None:
-        self.model = model
-        self.base_model = base_model
+    def __init__(
+        self,
+        network: Network,
+        labels: tuple[str, ...],
+        *,
+        pretrained: bool,
+        training_precision: Precision = "float32",
+        xla: bool = False,
+    ) -> None:
+        self.model, self.base_model = network
         self.labels = labels
-        self.rescaling = model.get_layer("rescaling")
-        self.fc1 = model.get_layer("fc1")
-        self.output = model.get_layer("output")
-        self.dropout = float(sum(layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)))
-        self.pretrained = True
-        self.training_precision: Precision = "float32"
-        self.xla = False
-        self._folded: keras.Model | None = None
-        self._folded_for_training: keras.Model | None = None
+        self.pretrained = pretrained
+        self.training_precision = training_precision
+        self.xla = xla
+        self.rescaling = self.model.get_layer("rescaling")
+        self.fc1 = self.model.get_layer("fc1")
+        self.output = self.model.get_layer("output")
+        self.dropout = float(sum(layer.rate for layer in self.model.layers if isinstance(layer, keras.layers.Dropout)))
+        self._folded = self._folded_for_training = folding.fold(self.base_model)
+        if training_precision != "float32":
+            self._folded_for_training = folding.fold(self.base_model, f"mixed_{training_precision}")
 
     @property
     def image_size(self) -> int:
@@ -58,31 +94,11 @@ class Classifier:
         """Channels of the base model's output: the length of a feature vector."""
         return int(self.base_model.output_shape[-1])
 
-    def fold(self, *, training_precision: Precision = "float32", xla: bool = False) -> None:
-        """Create the folded base models that `features` and `training_logits` compute with.
-
-        Call it once, after the weights are loaded and before the first function is traced: a traced function keeps the
-        model that it was traced with.
-
-        Half precision serves the training step alone, since it changes probabilities by up to 0.2: what is measured,
-        gated and published must be the same float32 model (docs/adr/0005-half-precision-in-the-step-alone.md).
-        Variables and the head are always float32.
-
-        Args:
-            training_precision: the precision that the base model computes in during a training step.
-            xla: the training step is compiled with XLA.
-        """
-        self.training_precision, self.xla = training_precision, xla
-        self._folded = self._folded_for_training = folding.fold(self.base_model)
-        if training_precision != "float32":
-            self._folded_for_training = folding.fold(self.base_model, f"mixed_{training_precision}")
-
     def features(self, pixels: tf.Tensor) -> tf.Tensor:
         """Return the pooled features, float32 [n, feature_size], of uint8 pixels [n, size, size, 3]."""
         return self._pooled(self._folded, pixels)
 
-    def _pooled(self, folded: keras.Model | None, pixels: tf.Tensor) -> tf.Tensor:
-        assert folded is not None, "fold() comes first"
+    def _pooled(self, folded: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
         maps = folded(self.rescaling(pixels), training=False)
         return keras.ops.mean(tf.cast(maps, tf.float32), axis=(1, 2))
 
@@ -143,18 +159,23 @@ class Classifier:
         """Return the head's variables."""
         return [*self.fc1.variables, *self.output.variables]
 
-    def state(self) -> dict[str, NDArray[Any]]:
+    def state(self) -> Arrays:
         """Return a copy of every variable of the model: its path -> its value."""
         return {variable.path: np.array(variable.numpy()) for variable in self.model.variables}
 
-    def load_state(self, state: dict[str, NDArray[Any]]) -> None:
+    def load_state(self, state: Arrays) -> None:
         """Set every variable of the model from what `state` returned."""
-        for variable in self.model.variables:
-            variable.assign(state[variable.path])
+        load_state(self.model, state)
 
 
-def create_classifier(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Classifier:
-    """Build the classifier with random weights; those of the base model are Keras's own where others are to be loaded.
+def load_state(model: keras.Model, state: Arrays) -> None:
+    """Set every variable of a model: its path -> its value."""
+    for variable in model.variables:
+        variable.assign(state[variable.path])
+
+
+def create_network(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Network:
+    """Create the layers with random weights; those of the base model are Keras's own where others are to be loaded.
 
     Args:
         settings: the backbone, its width and the head.
@@ -179,7 +200,45 @@ def create_classifier(settings: ModelSettings, labels: tuple[str, ...], *, seed:
     model = keras.Model(pixels, x, name="finetune")
     loaded_later = [] if settings.weights == "none" else base_model.variables
     _initialize(model, seed, skip={variable.path for variable in loaded_later})
-    return Classifier(model, base_model, labels)
+    return Network(model, base_model)
+
+
+def build(
+    settings: ModelSettings,
+    labels: tuple[str, ...],
+    *,
+    seed: int,
+    resumed: Arrays,
+    training_precision: Precision,
+    xla: bool,
+    progress: Progress,
+) -> tuple[Classifier, weights.Provenance]:
+    """Create the layers, load or restore their weights, and fold them.
+
+    Args:
+        settings: the backbone, its width, its weights and the head.
+        labels: the class names, at least two.
+        seed: of the initial weights.
+        resumed: what `Classifier.state` returned in an earlier start of the run; empty: there was none.
+        training_precision: the precision that the base model computes in during a training step.
+        xla: the training step is compiled with XLA.
+        progress: receives the events.
+
+    Returns:
+        The classifier, and where its base model's first weights came from.
+
+    Raises:
+        errors.FinetuneError: as `weights.load_into` does.
+    """
+    network = create_network(settings, labels, seed=seed)
+    provenance = weights.load_into(network.base_model, settings, progress)
+    if resumed:
+        load_state(network.model, resumed)
+    pretrained = provenance.source != "random"
+    return (
+        Classifier(network, labels, pretrained=pretrained, training_precision=training_precision, xla=xla),
+        provenance,
+    )
 
 
 def _initialize(model: keras.Model, seed: int, skip: set[str]) -> None:
@@ -201,7 +260,7 @@ def summary(settings: ModelSettings) -> str:
 
     No weights are loaded and no data are read.
     """
-    classifier = create_classifier(settings, ("a", "b"), seed=0)
+    classifier = Classifier(create_network(settings, ("a", "b"), seed=0), ("a", "b"), pretrained=False)
     layers = [
         inner
         for layer in classifier.model.layers

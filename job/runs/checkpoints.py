@@ -29,7 +29,7 @@ import numpy as np
 
 from job import errors, storage
 from job.data import manifest
-from job.data.listing import Quarantined
+from job.data.quarantine import Quarantined
 from job.observability import log
 from job.runs.claim import Claimant
 from job.runtime import signals

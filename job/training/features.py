@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from job.data.dataset import Dataset
     from job.model.classifier import Classifier
     from job.observability.progress import Progress
+    from job.runtime.device import Device
     from job.training.state import TrainingState
+
+
+def depend_on(weights_digest: str, machine: Device, state: TrainingState) -> dict[str, object]:
+    """Return what features depend on besides the pixels, as plain JSON."""
+    return {"weights": weights_digest, "part": state.feature_batch, "device": machine.numerics()}
 
 
 def extract(classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState, progress: Progress) -> None:

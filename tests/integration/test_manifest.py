@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from job.data.listing import Quarantined
     from job.data.manifest import Manifest
+    from job.data.quarantine import Quarantined
 
 ANIMALS = [f"{label}/{i}.jpg" for label in ("cats", "dogs") for i in range(5)]
 

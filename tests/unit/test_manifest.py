@@ -14,8 +14,8 @@ from structlog.testing import capture_logs
 from job import storage
 from job.config.settings import InputSettings
 from job.data.labels import TEST, TRAIN, VALIDATION
-from job.data.listing import Quarantined
 from job.data.manifest import Manifest, check_usable, read
+from job.data.quarantine import Quarantined
 from job.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,0 +1,74 @@
+"""The data after the pass over them: checked, split, and described for the run's documents."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from job.data import manifest as manifests
+from job.data import split
+from job.data.labels import SPLIT_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from job.config.settings import InputSettings
+    from job.data.dataset import Dataset
+    from job.data.manifest import Manifest
+    from job.data.quarantine import Quarantined
+    from job.observability.progress import Progress
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What the run trains on.
+
+    Attributes:
+        usable: the images that can be used.
+        splits: uint8 [usable]: the code of each one's split.
+        rows_of: the split's name -> rows of everything that was listed, int [n].
+        quarantined: the images that cannot be used, and why.
+    """
+
+    usable: Manifest
+    splits: Array
+    rows_of: dict[str, Array]
+    quarantined: list[Quarantined]
+
+    def documents(self) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
+        """Yield the name and the rows of each JSON Lines file that describes the data."""
+        yield "data/manifest.jsonl", self.usable.rows()
+        yield "data/split.jsonl", split.rows(self.usable, self.splits)
+        yield "data/quarantine.jsonl", map(dataclasses.asdict, self.quarantined)
+
+
+def prepare(
+    listed: Manifest, quarantined: list[Quarantined], images: Dataset, settings: InputSettings, progress: Progress
+) -> Prepared:
+    """Check and split what the pass over the data found usable.
+
+    Args:
+        listed: everything that was listed.
+        quarantined: what could not even be listed.
+        images: the data, after the pass.
+        settings: the fractions of the split, and how many images may be unusable.
+        progress: receives the events.
+
+    Raises:
+        errors.DataError: too many images are unusable, or a split is too small.
+    """
+    rows = np.flatnonzero(images.usable)
+    usable, quarantined = listed.take(rows), quarantined + images.quarantined
+    manifests.check_usable(usable, quarantined, settings.max_bad_fraction)
+    if quarantined:
+        progress.event("images.quarantined", severity="warning", count=len(quarantined), of=len(listed))
+    splits = split.assign(
+        usable, validation_fraction=settings.validation_fraction, test_fraction=settings.test_fraction
+    )
+    rows_of = {name: rows[splits == code] for code, name in SPLIT_NAMES.items()}
+    return Prepared(usable=usable, splits=splits, rows_of=rows_of, quarantined=quarantined)
