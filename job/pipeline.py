@@ -229,7 +229,7 @@ def train_stages(
                 examples[stage],
                 state,
                 progress=work.progress,
-                after_step=work.checkpoints.after_step,
+                save=work.checkpoints.save,
             )
     kept = stages.keep(settings.keep, classifier, state)
     work.progress.event("model.chosen", keep=settings.keep, stage=kept.stage, epoch=kept.epoch)

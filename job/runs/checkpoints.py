@@ -171,30 +171,27 @@ class Checkpoints:
             log.get().warning("checkpoint.damaged", object=self._data["name"], saved_at=self._data["saved_at"])
             return None
 
-    def after_step(self, capture: Callable[[], TrainingState], *, always: bool) -> None:
-        """Save the state if it is time; if a signal came, save it and stop.
+    def save(self, capture: Callable[[], TrainingState], *, now: bool, wait: bool) -> None:
+        """Save the state if it is due.
 
         Args:
             capture: copies the state. Until the next call of this, `save_if_possible` may call it at any time, from
                 another thread: in the middle of a step it waits.
-            always: it is time: an epoch has ended.
+            now: it is due: an epoch has ended, or the process is about to stop.
+            wait: until it is saved.
 
         Raises:
-            errors.StoppedError: a signal came, or another process has taken the run over.
-            errors.UnavailableError: an earlier state could not be saved, after all retries.
+            errors.StoppedError: another process has taken the run over.
+            errors.UnavailableError: an earlier state, or with `wait` this one, could not be saved, after all retries.
         """
         if self._error:
             raise self._error
         self._capture = capture
-        stopping = signals.received()
-        if stopping or always or time.monotonic() - self._saved_at >= self._interval:
+        if now or time.monotonic() - self._saved_at >= self._interval:
             self._saved_at = time.monotonic()
             self._put(capture())
-        if stopping:
+        if wait:
             self._wait()
-            raise errors.StoppedError(
-                f"stopped by {stopping}; the state is saved", remedy="start it again with the same settings: it goes on"
-            )
 
     def flush(self) -> None:
         """Wait until all is saved, and make sure that the run is still ours.

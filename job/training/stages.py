@@ -7,6 +7,7 @@ the same bits.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -54,11 +55,11 @@ def keep(which: Literal["best", "last"], classifier: Classifier, state: Training
     return state.best
 
 
-class AfterStep(Protocol):
-    """Hears of every step, and may save the state, or end the run."""
+class Save(Protocol):
+    """Saves the state after a step."""
 
-    def __call__(self, capture: Callable[[], TrainingState], /, *, always: bool) -> None:
-        """Take the state if it is time, or if `always`: an epoch has ended."""
+    def __call__(self, capture: Callable[[], TrainingState], /, *, now: bool, wait: bool) -> None:
+        """Save the state if it is due, or `now`; `wait` until it is saved."""
 
 
 def run(
@@ -69,14 +70,14 @@ def run(
     state: TrainingState,
     *,
     progress: Progress,
-    after_step: AfterStep,
+    save: Save,
 ) -> None:
     """Train `classifier` by the settings of one stage from where `state` stands, and note in it what came out.
 
     Raises:
         errors.NotFiniteError: a loss is NaN or infinite, for the second time.
         errors.InvariantError: the recipe was not followed.
-        errors.StoppedError: by `after_step`.
+        errors.StoppedError: a signal came, and the state is saved; or by `save`.
     """
     state.enter(stage)
     if state.epoch == settings.epochs:
@@ -84,7 +85,7 @@ def run(
         return
     classifier.set_trainable(stage)
     invariants, whole = StageInvariants(classifier, stage), (state.epoch, state.step) == (0, 0)
-    training = Training(settings, classifier, examples, state, progress, after_step)
+    training = Training(settings, classifier, examples, state, progress, save)
     progress.event(
         "stage.started",
         stage=stage,
@@ -110,14 +111,14 @@ class Training:
         examples: Examples,
         state: TrainingState,
         progress: Progress,
-        after_step: AfterStep,
+        save: Save,
     ) -> None:
         self._settings = settings
         self._classifier = classifier
         self._examples = examples
         self._state = state
         self._progress = progress
-        self._after_step = after_step
+        self._save = save
         self._changing = threading.Lock()  # held while the state is not whole: in the middle of a step
         self._optimizer = _create_optimizer(settings.learning_rate * state.learning_rate_scale, examples.precision)
         self._optimizer.build(classifier.model.trainable_variables)
@@ -147,7 +148,7 @@ class Training:
             if state.learning_rate_scale < 1:
                 raise
             self._progress.event("training.not_finite", severity="warning", message=error.message)
-            self._go_back()
+            self._halve_learning_rate()
             return
         result = EpochResult(
             stage=state.stage,
@@ -167,7 +168,20 @@ class Training:
         self._progress.event("epoch.finished", **dataclasses.asdict(result), epochs=self._settings.epochs)
         captured = self.capture()
         self._start_epoch(captured)
-        self._after_step(lambda: captured, always=True)
+        self._finish_step(lambda: captured, now=True)
+
+    def _finish_step(self, capture: Callable[[], TrainingState], *, now: bool = False) -> None:
+        """Save the state if it is due; if a signal came, save it and stop.
+
+        Raises:
+            errors.StoppedError: a signal came.
+        """
+        signal = signals.received()
+        self._save(capture, now=now or signal is not None, wait=signal is not None)
+        if signal:
+            raise errors.StoppedError(
+                f"stopped by {signal}; the state is saved", remedy="start it again with the same settings: it goes on"
+            )
 
     def _optimizer_values(self) -> Arrays:
         return {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
@@ -202,15 +216,14 @@ class Training:
                 key = ((examples.seed + STAGES.index(state.stage)) % 2**32, state.epoch * len(batches) + state.step)
                 arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
                 started = time.monotonic()
-                self._changing.acquire()  # note: it stays so where the loss is not finite, until `_go_back`
-                loss_sum, correct = self._take_step(arguments)
+                with self._moving():
+                    loss_sum, correct = self._take_step(arguments)
+                    if not math.isfinite(loss_sum):
+                        raise self._not_finite(f"the loss is {loss_sum}", f", step {state.step + 1}")
+                    state.loss_sum += loss_sum
+                    state.correct += correct
+                    state.step += 1
                 seconds = time.monotonic() - started
-                if not math.isfinite(loss_sum):
-                    raise self._not_finite(f"the loss is {loss_sum}", f", step {state.step + 1}")
-                state.loss_sum += loss_sum
-                state.correct += correct
-                state.step += 1
-                self._changing.release()
                 self._progress.event(
                     "step.taken",
                     severity="debug",
@@ -224,7 +237,7 @@ class Training:
                     self._progress.event("stage.first_step", stage=state.stage, step=state.step, seconds=seconds)
                 waited += wait
                 phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
-                self._after_step(self.capture, always=False)
+                self._finish_step(self.capture)
         return total - done, waited
 
     def _validate(self) -> tuple[float, float]:
@@ -236,14 +249,14 @@ class Training:
 
             def after_batch(images: int) -> None:
                 phase.advance(images)
-                self._after_step(self.capture, always=False)
+                self._finish_step(self.capture)
 
             batch_size = state.micro_batch or self._settings.batch_size
             logits = predict(examples, rows, batch_size, state, self._progress, after_batch)
         loss, accuracy = measure(self._classifier, logits, examples.labels[rows])
         if not math.isfinite(loss):
-            self._changing.acquire()  # note: as in `_train`
-            raise self._not_finite(f"the validation loss is {loss}")
+            with self._moving():
+                raise self._not_finite(f"the validation loss is {loss}")
         return loss, accuracy
 
     def _not_finite(self, found: str, where: str = "") -> errors.NotFiniteError:
@@ -291,15 +304,32 @@ class Training:
         optimizer = self._optimizer
         return float(optimizer.dynamic_scale) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
 
-    def _go_back(self) -> None:
-        """Return to the start of the epoch, with half of the learning rate from there on."""
+    @contextlib.contextmanager
+    def _moving(self) -> Iterator[None]:
+        """Keep the state from being captured while it is not whole.
+
+        A loss or gradient that is not finite leaves the state at the start of the epoch, before the error is raised.
+        """
+        with self._changing:
+            try:
+                yield
+            except errors.NotFiniteError:
+                self._roll_back()
+                raise
+
+    def _roll_back(self) -> None:
+        """Return to the start of the epoch."""
         state = self._state
         self._classifier.load_state(state.start_weights)
         self._restore_optimizer(state.start_optimizer)
         state.step, state.loss_sum, state.correct = 0, 0.0, 0
-        state.learning_rate_scale /= 2
-        self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
-        self._changing.release()
+
+    def _halve_learning_rate(self) -> None:
+        """Train with half of the learning rate from the start of the epoch on."""
+        state = self._state
+        with self._changing:
+            state.learning_rate_scale /= 2
+            self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
         self._progress.event(
             "training.went_back",
             severity="warning",
