@@ -6,19 +6,24 @@ import json
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import storage
+from job.commands.command import Command
 from job.config import environment
 from job.config.load import load_settings
-from job.data.demo_pictures import pictures
 from job.errors import GateError, SettingsError
 from job.storage import emulator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from job.observability.progress import Progress
+
+
+SUMMARY = "Do all of it on drawn pictures, from an emulated bucket on this machine to another."
 
 IMAGE_SIZE = 144
 """Side of the demo's pictures, in pixels: 2.4 times faster than 224, and a size that starts from the weights of 224."""
@@ -27,6 +32,20 @@ FOLDER = Path("finetune-demo")
 """Where ``finetune demo`` leaves what was published: the emulator forgets its buckets."""
 
 _INPUT, _OUTPUT = "gs://demo-pictures", "gs://demo-trained"
+
+
+def help_text() -> str:
+    """Return what ``finetune demo --help`` prints."""
+    return f"usage: finetune demo\n\n{SUMMARY}\n"
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Return the command; its arguments are those of ``finetune run``, and are checked when it is executed."""
+    return Command(partial(_execute, arguments))
+
+
+def _execute(arguments: Sequence[str], _: Progress) -> int:
+    return run(arguments)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -45,12 +64,14 @@ def run(arguments: Sequence[str]) -> int:
         SettingsError: the flags are wrong, or the emulator is not installed.
         UnavailableError: the emulator did not start.
     """
+    from job.data import demo_pictures  # note: with NumPy and Pillow, which no other command needs
+
     flags = [*arguments, *_flags(arguments)]
     with emulator.running() as emulated:
         environment.set_default("STORAGE_EMULATOR_HOST", emulated.url)
         for uri in (_INPUT, _OUTPUT):
             emulator.create_bucket(emulated.url, uri.removeprefix("gs://"))
-        _copy(str(pictures(Path(tempfile.gettempdir()))), _INPUT)
+        _copy(str(demo_pictures.pictures(Path(tempfile.gettempdir()))), _INPUT)
         child = subprocess.Popen(  # noqa: S603  # this program itself
             [sys.executable, "-m", "job", "run", *flags],
             env=environment.for_child(STORAGE_EMULATOR_HOST=emulated.url),

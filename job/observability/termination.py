@@ -8,12 +8,42 @@ import os
 from typing import TYPE_CHECKING
 
 from job.observability import log
+from job.observability.progress import Event, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 _TERMINATION_BYTES = 4096  # what the kubelet keeps of a termination message
+
+
+class TerminationMessage(Listener):
+    """Writes the termination message when the run fails or stops.
+
+    Args:
+        path: the Pod's terminationMessagePath.
+    """
+
+    def __init__(self, path: str = "/dev/termination-log") -> None:
+        self._path = path
+        self._run_uri: object = None
+
+    def on_event(self, event: Event) -> None:
+        """Write the message if this is the end."""
+        self._run_uri = event.facts.get("run_uri", self._run_uri)
+        if event.name in ("run.failed", "run.stopped"):
+            stage = event.stage
+            write_termination_message(
+                {
+                    "reason": event.facts.get("reason"),
+                    "stage": stage and stage.name,
+                    "epoch": stage and stage.epoch,
+                    "message": event.facts.get("message"),
+                    "remedy": event.facts.get("remedy"),
+                    "run_uri": self._run_uri,
+                },
+                self._path,
+            )
 
 
 def write_termination_message(document: Mapping[str, object], path: str = "/dev/termination-log") -> None:

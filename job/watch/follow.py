@@ -6,14 +6,13 @@ Pods, a run through its status.json.
 
 from __future__ import annotations
 
-import argparse
 import datetime as dt
 import json
 import queue
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from job.errors import DataError, SettingsError, StoppedError, UnavailableError, all_errors
 from job.observability import log
@@ -24,19 +23,9 @@ from job.watch.pods import container_state, how_it_ended, last_words, next_attem
 from job.watch.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from job.observability.kube_events import Object
     from job.observability.progress import Listener
 
-
-USAGE = """\
-usage: finetune watch JOB [--namespace NAME] [--context NAME]
-       finetune watch gs://BUCKET/PREFIX/runs/ID
-
-Follow a Job of the cluster that the kubeconfig names, or a run by its URI, and exit with its exit code; 130 after
-Ctrl-C, which ends the watching alone.
-"""
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C, as shells have it: the run goes on."""
@@ -61,25 +50,6 @@ class Target:
     name: str
     namespace: str | None = None
     context: str | None = None
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SettingsError(message, remedy="usage: finetune watch JOB [--namespace NAME] [--context NAME]")
-
-
-def parse(arguments: Sequence[str]) -> Target:
-    """Parse what is to be watched.
-
-    Raises:
-        SettingsError: there is nothing to watch, or there are flags that are not known.
-    """
-    parser = _Parser(add_help=False, allow_abbrev=False)
-    parser.add_argument("name", metavar="JOB")
-    parser.add_argument("--namespace", "-n")
-    parser.add_argument("--context")
-    target = parser.parse_args(arguments)
-    return Target(target.name.removeprefix("job/").removeprefix("job.batch/"), target.namespace, target.context)
 
 
 def follow(target: Target) -> int:

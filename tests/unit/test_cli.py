@@ -231,7 +231,8 @@ def test_commands_get_what_they_need() -> None:
 import sys, types, job.commands
 from job.__main__ import main
 
-job.commands.demo = types.SimpleNamespace(run=lambda arguments: print(arguments))
+import job.commands.demo
+job.commands.demo.run = print
 sys.modules["job.model.classifier"] = types.SimpleNamespace(summary=lambda settings: f"alpha {settings.alpha}")
 sys.exit(main(["demo", "--folder", "x"]) or main(["summary", "--model.alpha", "0.35"]))
 """
@@ -245,7 +246,7 @@ def test_termination_message(tmp_path: Path) -> None:
     """Kubernetes is left the reason, the stage, what to do and where the run lies."""
     path = tmp_path / "termination-log"
     path.touch()
-    progress = Progress([cli._LastWords(str(path))])
+    progress = Progress([TerminationMessage(str(path))])
 
     progress.event("run.started", run_uri="gs://bkt/runs/a")
     progress.event("stage.started", stage="fine_tuning", epochs=10, epochs_done=2)

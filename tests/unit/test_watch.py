@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from job import errors
+from job.commands import watch
 from job.observability.progress import Event, Listener
 from job.watch import follow
 from job.watch.api_reader import Cluster
@@ -52,7 +53,7 @@ def ended(code: int, finished: str = "2026-01-01T00:00:00Z", **more: object) -> 
 )
 def test_what_is_watched(arguments: list[str], target: Target) -> None:
     """A Job, as kubectl names it, with its namespace and context; or a run by its URI."""
-    assert target == follow.parse(arguments)
+    assert target == watch.read_target(arguments)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_what_is_watched(arguments: list[str], target: Target) -> None:
 def test_mistakes(arguments: list[str], said: str) -> None:
     """What cannot be watched is refused, with the usage."""
     with pytest.raises(errors.SettingsError) as caught:
-        follow.parse(arguments)
+        watch.read_target(arguments)
 
     assert said in caught.value.message
     assert "JOB [--namespace NAME]" in caught.value.remedy

@@ -1,0 +1,76 @@
+"""What every command is: a module with a summary, its help, and a function that reads its arguments."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from job.config import reference
+from job.config.settings import LogSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from job.observability.progress import Progress
+
+
+class Command(NamedTuple):
+    """A command, ready to be executed: its arguments are valid.
+
+    Attributes:
+        execute: does the work and returns the exit code; an error that it raises is how the command ended.
+        log: the settings of its log.
+    """
+
+    execute: Callable[[Progress], int]
+    log: LogSettings = LogSettings()
+
+
+class CommandModule(Protocol):
+    """The module of one command."""
+
+    SUMMARY: str
+    """One line for ``finetune help``."""
+
+    def help_text(self) -> str:
+        """Return what ``finetune COMMAND --help`` prints."""
+
+    def parse(self, arguments: Sequence[str]) -> Command:
+        """Read the arguments that follow the command's name.
+
+        Raises:
+            SettingsError: they are wrong.
+        """
+
+
+def printing(text: str) -> Command:
+    """Return a command that prints a text."""
+    return Command(partial(_print, text))
+
+
+def _print(text: str, _: Progress) -> int:
+    sys.stdout.write(text + "\n")
+    return 0
+
+
+def settings_help(name: str, summary: str) -> str:
+    """Return the help of a command that takes the job's settings."""
+    width = min(100, shutil.get_terminal_size().columns)
+    wrap = partial(textwrap.fill, width=width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    settings = "\n".join(f"  --{row.name} {row.default}\n{wrap(row.meaning)}" for row in reference.rows())
+    return f"""\
+usage: finetune {name} [--config FILE] [--SETTING VALUE]...
+
+{summary}
+
+Settings come from a YAML file (--config), over it from environment variables, over these from flags:
+  run: {{seed: 7}}        in the file
+  FINETUNE_RUN__SEED=7  in the environment
+  --run.seed 7          as a flag, or --run.seed=7
+
+settings, with their defaults:
+{settings}
+"""

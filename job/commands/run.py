@@ -1,0 +1,56 @@
+"""``finetune run``: the job itself, with everything that receives its events."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from job.commands.command import Command, settings_help
+from job.config.load import load_settings
+from job.observability import log
+from job.runtime import signals
+from job.runtime.watchdog import StallWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from job.config.load import Loaded
+    from job.errors import StallError
+    from job.observability.progress import Progress
+
+SUMMARY = "Train, evaluate, export and publish: the job itself."
+
+
+def help_text() -> str:
+    """Return what ``finetune run --help`` prints."""
+    return settings_help("run", SUMMARY)
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Read the settings.
+
+    Raises:
+        SettingsError: they are wrong.
+    """
+    loaded = load_settings(arguments, required=("output.uri",))
+    return Command(partial(_execute, loaded), loaded.settings.log)
+
+
+def _execute(loaded: Loaded, progress: Progress) -> int:
+    from job import pipeline
+    from job.observability.kube_events import EventRecorder
+
+    if terminal := log.terminal():
+        from job.observability.bars import Bars
+
+        progress.subscribe(Bars(terminal))
+    if loaded.settings.events.enabled:
+        progress.subscribe(EventRecorder(loaded.settings.events, loaded.settings.run.job_uid))
+    seconds = 60 * loaded.settings.device.stall_minutes
+    progress.subscribe(StallWatch(seconds, save=signals.save, last_words=partial(_stalled, progress)))
+    pipeline.run(loaded, progress)
+    return 0
+
+
+def _stalled(progress: Progress, error: StallError) -> None:
+    progress.event("run.failed", severity="error", **error.facts)

@@ -1,0 +1,63 @@
+"""``finetune watch``: follow a Job of a cluster, or a run by its URI, from anywhere, and exit as it does."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+from job.commands.command import Command
+from job.errors import SettingsError
+from job.watch import follow
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from job.observability.progress import Progress
+
+SUMMARY = "Follow a Job in a cluster, or a run by its URI, and exit as it does."
+
+_HELP = """\
+usage: finetune watch JOB [--namespace NAME] [--context NAME]
+       finetune watch gs://BUCKET/PREFIX/runs/ID
+
+Follow a Job of the cluster that the kubeconfig names, or a run by its URI, and exit with its exit code; 130 after
+Ctrl-C, which ends the watching alone.
+"""
+
+
+def help_text() -> str:
+    """Return what ``finetune watch --help`` prints."""
+    return _HELP
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message, remedy="usage: finetune watch JOB [--namespace NAME] [--context NAME]")
+
+
+def read_target(arguments: Sequence[str]) -> follow.Target:
+    """Read what to follow.
+
+    Raises:
+        SettingsError: there is nothing to watch, or there are flags that are not known.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("name", metavar="JOB")
+    parser.add_argument("--namespace", "-n")
+    parser.add_argument("--context")
+    given = parser.parse_args(arguments)
+    return follow.Target(given.name.removeprefix("job/").removeprefix("job.batch/"), given.namespace, given.context)
+
+
+def parse(arguments: Sequence[str]) -> Command:
+    """Return the command.
+
+    Raises:
+        SettingsError: as `read_target` does.
+    """
+    return Command(partial(_execute, read_target(arguments)))
+
+
+def _execute(target: follow.Target, _: Progress) -> int:
+    return follow.follow(target)
