@@ -79,12 +79,19 @@ def create(settings: Settings) -> tuple[Classifier, dict[str, Callable[..., Any]
     """Return the classifier as stage 2 trains it, and its logits as functions of pixels: plain and folded."""
     import keras
 
-    from job.model import folding, weights
-    from job.model.classifier import create_classifier
+    from job.model import folding
+    from job.model.classifier import build
     from job.observability.progress import Progress
 
-    classifier = create_classifier(settings.model, ("cats", "dogs"), seed=settings.run.seed)
-    weights.load_into(classifier.base_model, settings.model, Progress())
+    classifier, _ = build(
+        settings.model,
+        ("cats", "dogs"),
+        seed=settings.run.seed,
+        resumed={},
+        training_precision="float32",
+        xla=False,
+        progress=Progress(),
+    )
     classifier.set_trainable("fine_tuning")
 
     # note: Classifier.features ends in float32, whatever the model computes in

@@ -60,7 +60,7 @@ def listen(settings, listen=cli.listen):
 
 cli.listen = listen
 if sys.argv.pop(1) == "unsaved":
-    checkpoint.Checkpoints.after_step = lambda self, capture, *, always: None
+    checkpoint.Checkpoints.save = lambda self, capture, *, now, wait: None
 sys.exit(program.main())
 """
 """The job, which also tells how the pass advances."""

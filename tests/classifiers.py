@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import keras
 
-from job.model.classifier import Classifier
+from job.model.classifier import Classifier, Network, create_network
+
+if TYPE_CHECKING:
+    from job.config.settings import ModelSettings
+    from job.runtime.device import Precision
 
 
 def small_classifier() -> Classifier:
@@ -21,6 +27,17 @@ def small_classifier() -> Classifier:
     x = keras.layers.GlobalAveragePooling2D()(x)
     x = keras.layers.Dense(8, activation="relu", name="fc1")(x)
     x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
-    classifier = Classifier(keras.Model(pixels, x), base_model, ("a", "b"))
-    classifier.fold()
-    return classifier
+    return Classifier(Network(keras.Model(pixels, x), base_model), ("a", "b"), pretrained=True)
+
+
+def new_classifier(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Classifier:
+    """Return a classifier with new weights."""
+    return Classifier(create_network(settings, labels, seed=seed), labels, pretrained=True)
+
+
+def refolded(classifier: Classifier, *, training_precision: Precision = "float32", xla: bool = False) -> Classifier:
+    """Return a classifier of the same variables with another training precision, or with XLA."""
+    network = Network(classifier.model, classifier.base_model)
+    return Classifier(
+        network, classifier.labels, pretrained=classifier.pretrained, training_precision=training_precision, xla=xla
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import tensorflow as tf
+from classifiers import new_classifier
 from PIL import Image
 
 from job import errors
@@ -15,7 +16,6 @@ from job.config.settings import ModelSettings
 from job.data import decode, image_header
 from job.export import saved_model
 from job.export.verification import Scorer, verify
-from job.model.classifier import create_classifier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +27,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes
     """An exported classifier, six encoded images, and its own probabilities for them."""
     folder = tmp_path_factory.mktemp("export") / "model"
     settings = ModelSettings(alpha=0.35, image_size=32, weights="none")
-    classifier = create_classifier(settings, ("a", "b", "ü"), seed=7)
-    classifier.fold()
+    classifier = new_classifier(settings, ("a", "b", "ü"), seed=7)
     # note: random features are all alike; a larger head tells them apart
     classifier.output.kernel.assign(classifier.output.kernel * 1e4)
     saved_model.save(classifier, folder)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from classifiers import new_classifier
 
 from job.config.settings import ModelSettings, StageSettings
-from job.model.classifier import Classifier, create_classifier
 from job.observability.progress import Event, Listener, Progress
 from job.training import stages
 from job.training.examples import create_examples
@@ -18,6 +18,8 @@ from job.training.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from job.model.classifier import Classifier
 
 ROWS = np.arange(8)
 LABELS = (ROWS % 2).astype(np.int32)
@@ -66,8 +68,7 @@ class Asker(Listener):
 @pytest.fixture
 def classifier() -> Classifier:
     """A classifier that trains its head."""
-    classifier = create_classifier(ModelSettings(alpha=0.35, image_size=32, weights="none"), ("a", "b"), seed=7)
-    classifier.fold()
+    classifier = new_classifier(ModelSettings(alpha=0.35, image_size=32, weights="none"), ("a", "b"), seed=7)
     classifier.set_trainable("feature_extraction")
     return classifier
 

@@ -62,7 +62,7 @@ def save(folder: Path, *steps: int) -> None:
     with open_checkpoints(folder) as checkpoints:
         checkpoints.facts = {"threads": 2}
         for step in steps:
-            checkpoints.after_step(lambda step=step: state(step), always=True)
+            checkpoints.save(lambda step=step: state(step), now=True, wait=False)
             checkpoints.flush()
 
 
@@ -113,7 +113,7 @@ def test_saved_once_an_interval(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path, interval=1000.0) as checkpoints:
         for overdue in (0, 1000, 0, 0, 1000, 0):
             checkpoints._saved_at -= overdue
-            checkpoints.after_step(capture, always=False)
+            checkpoints.save(capture, now=False, wait=False)
     assert 2 == len(captured)
 
 
@@ -141,7 +141,7 @@ def test_signal_while_the_store_refuses(tmp_path: Path, monkeypatch: pytest.Monk
         pytest.raises(errors.UnavailableError, match="no room"),
         Checkpoints(output, "c", identity=IDENTITY, owner="job", interval=1000.0, takeover=60.0) as opened,
     ):
-        opened.after_step(lambda: state(1), always=False)
+        opened.save(lambda: state(1), now=False, wait=False)
 
 
 def test_signal_saves_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_signal_saves_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         open_checkpoints(tmp_path) as checkpoints,
         pytest.raises(errors.StoppedError, match="stopped by SIGTERM; the state is saved") as caught,
     ):
-        checkpoints.after_step(lambda: state(1), always=False)
+        checkpoints.save(lambda: state(1), now=False, wait=False)
     monkeypatch.undo()
     loaded, _ = load(tmp_path)
 
@@ -228,7 +228,7 @@ def test_data_of_a_superseded_process(tmp_path: Path) -> None:
     first = open_checkpoints(tmp_path)
     with first, open_checkpoints(tmp_path) as second:
         second.save_data(data("a", "b"))
-        second.after_step(lambda: state(1), always=True)
+        second.save(lambda: state(1), now=True, wait=False)
         second.flush()
         with pytest.raises(errors.StoppedError, match="another process has taken this run over"):
             first.save_data(data("a", "b", usable=False))
@@ -306,9 +306,9 @@ def test_same_owner_takes_over(tmp_path: Path) -> None:
     """The Job's next Pod takes the run over at once; the one before finds itself superseded where it saves next."""
     first = open_checkpoints(tmp_path)
     with first, open_checkpoints(tmp_path) as second:
-        second.after_step(lambda: state(1), always=True)
+        second.save(lambda: state(1), now=True, wait=False)
         second.flush()
-        first.after_step(lambda: state(7), always=True)
+        first.save(lambda: state(7), now=True, wait=False)
         with pytest.raises(errors.StoppedError, match="another process has taken this run over"):
             first.flush()
     loaded, _ = load(tmp_path)
@@ -339,7 +339,7 @@ def test_claim_is_renewed_by_the_same_state(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path, takeover=1.0, interval=0.01) as checkpoints:
         until = time.monotonic() + 1
         while time.monotonic() < until:
-            checkpoints.after_step(lambda: state(1), always=False)
+            checkpoints.save(lambda: state(1), now=False, wait=False)
             renewals.add(read_index(tmp_path)["claim"]["renewed_at"])
             time.sleep(0.02)
     assert len(renewals) > 4, renewals
@@ -373,7 +373,7 @@ def test_saved_for_a_process_that_hangs(tmp_path: Path) -> None:
     """Between two steps the state is saved from another thread, and the claim released."""
     steps = iter([1, 2])
     with open_checkpoints(tmp_path, "a") as checkpoints:
-        checkpoints.after_step(lambda: state(next(steps)), always=True)  # the next to ask gets the state of step 2
+        checkpoints.save(lambda: state(next(steps)), now=True, wait=False)  # the next to ask gets the state of step 2
         assert checkpoints.save_if_possible(20)
         claim = json.loads((tmp_path / "c/index.json").read_text())["claim"]
     loaded, _ = load(tmp_path)
@@ -393,7 +393,7 @@ def test_nothing_is_captured_in_a_step(tmp_path: Path) -> None:
         return captured or state(2)
 
     with open_checkpoints(tmp_path) as checkpoints:
-        checkpoints.after_step(capture, always=True)
+        checkpoints.save(capture, now=True, wait=False)
         assert not checkpoints.save_if_possible(0.5)
         index = json.loads((tmp_path / "c/index.json").read_text())
         step_ends.set()
@@ -413,8 +413,8 @@ def test_superseded_process_saves_nothing(tmp_path: Path) -> None:
     """A process that hung until another one took the run over leaves that one's states alone."""
     first = open_checkpoints(tmp_path)
     with first, open_checkpoints(tmp_path) as second:
-        first.after_step(lambda: state(1), always=False)
-        second.after_step(lambda: state(2), always=True)
+        first.save(lambda: state(1), now=False, wait=False)
+        second.save(lambda: state(2), now=True, wait=False)
         second.flush()
         assert not first.save_if_possible(20)
     loaded, _ = load(tmp_path)

@@ -16,6 +16,7 @@ from job import __version__, errors
 from job.commands import cli
 from job.config import reference
 from job.observability.progress import Progress
+from job.observability.termination import TerminationMessage
 
 if TYPE_CHECKING:
     from pathlib import Path

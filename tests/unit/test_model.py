@@ -8,9 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from classifiers import new_classifier
 
 from job.config.settings import ModelSettings
-from job.model.classifier import Classifier, create_classifier, summary
+from job.model.classifier import Classifier, summary
 
 SMALL = ModelSettings(alpha=0.35, image_size=32, weights="none")
 
@@ -28,9 +29,7 @@ def ternary() -> Classifier:
 
 
 def _folded(labels: tuple[str, ...]) -> Classifier:
-    classifier = create_classifier(SMALL, labels, seed=7)
-    classifier.fold()
-    return classifier
+    return new_classifier(SMALL, labels, seed=7)
 
 
 def pixels(n: int = 5) -> np.ndarray:
@@ -122,7 +121,7 @@ def test_stage_2_trains_all_but_normalization(binary: Classifier) -> None:
 
 def test_dropout_is_a_function_of_its_seed() -> None:
     """The same seed drops the same features, another one others, and none drops none."""
-    classifier = create_classifier(SMALL.model_copy(update={"dropout": 0.5}), ("a", "b"), seed=7)
+    classifier = new_classifier(SMALL.model_copy(update={"dropout": 0.5}), ("a", "b"), seed=7)
     features = tf.ones((4, classifier.feature_size))
     once, again, other, none = (
         classifier.head_logits(features, seed if seed is None else tf.constant(seed)).numpy().tolist()
@@ -137,7 +136,7 @@ def test_dropout_is_a_function_of_its_seed() -> None:
 
 def test_dropout_is_keras_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rate is the share of features that are dropped, and the others are scaled up, as Keras's layer does it."""
-    classifier = create_classifier(SMALL.model_copy(update={"dropout": 0.2}), ("a", "b"), seed=7)
+    classifier = new_classifier(SMALL.model_copy(update={"dropout": 0.2}), ("a", "b"), seed=7)
     monkeypatch.setattr(classifier, "fc1", tf.identity)
     monkeypatch.setattr(classifier, "output", SimpleNamespace(kernel=tf.eye(1000), bias=0.0))
     dropped = classifier.head_logits(tf.ones((10, 1000)), tf.constant((1, 2))).numpy()
@@ -149,11 +148,11 @@ def test_dropout_is_keras_s(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_create_is_seeded() -> None:
     """The same seed gives the same first weights, another one others."""
-    first, second, third = (create_classifier(SMALL, ("a", "b"), seed=seed).state() for seed in (7, 7, 8))
+    first, second, third = (new_classifier(SMALL, ("a", "b"), seed=seed).state() for seed in (7, 7, 8))
 
     assert all(np.array_equal(first[path], second[path]) for path in first)
     assert not np.array_equal(first["fc1/kernel"], third["fc1/kernel"])
-    pretrained = create_classifier(SMALL.model_copy(update={"weights": "imagenet"}), ("a", "b"), seed=7).state()
+    pretrained = new_classifier(SMALL.model_copy(update={"weights": "imagenet"}), ("a", "b"), seed=7).state()
     for path in ("fc1/kernel", "output/kernel"):
         assert np.array_equal(first[path], pretrained[path])
 

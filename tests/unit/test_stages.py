@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from classifiers import small_classifier
+from classifiers import refolded, small_classifier
 
 from job import errors
 from job.config.settings import STAGES, StageName, StageSettings
@@ -80,11 +80,11 @@ def run(classifier: Classifier, stage: StageName, state: TrainingState | None = 
     """Run one stage."""
     state = state or TrainingState()
     data = examples(classifier, stage)
-    stages.run(stage, settings(**values), classifier, data, state, progress=Progress(), after_step=ignore)
+    stages.run(stage, settings(**values), classifier, data, state, progress=Progress(), save=ignore)
     return state
 
 
-def ignore(_: Callable[[], TrainingState], *, always: bool) -> None:
+def ignore(_: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
     """Save nothing."""
 
 
@@ -147,7 +147,7 @@ def test_validation_is_a_phase(classifier: Classifier) -> None:
             self.seen[phase.name] = (phase.done, phase.total)
 
     data, state, progress = examples(classifier, "feature_extraction"), TrainingState(), Progress([Phases()])
-    stages.run("feature_extraction", settings(epochs=1), classifier, data, state, progress=progress, after_step=ignore)
+    stages.run("feature_extraction", settings(epochs=1), classifier, data, state, progress=progress, save=ignore)
 
     assert {"feature_extraction 1/1": (8, 8), "feature_extraction 1/1 validation": (4, 4)} == Phases.seen
 
@@ -155,22 +155,22 @@ def test_validation_is_a_phase(classifier: Classifier) -> None:
 @eagerly
 def test_input_wait_is_measured(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """The share of an epoch's steps that was spent waiting for data is noted: nine seconds of ten."""
-    now = 0.0
+    clock = 0.0
 
     def slow(load: Callable[[np.ndarray], np.ndarray], batches: list[np.ndarray]) -> Iterator[tuple[np.ndarray, float]]:
-        nonlocal now
+        nonlocal clock
         for rows in batches:
-            now += 9
+            clock += 9
             yield load(rows), 9.0
 
-    def computed(_: Callable[[], TrainingState], *, always: bool) -> None:
-        nonlocal now
-        now += 0 if always else 1
+    def computed(_: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+        nonlocal clock
+        clock += 0 if now else 1
 
     data, state = examples(classifier, "feature_extraction"), TrainingState()
     monkeypatch.setattr(stages, "prefetch", slow)
-    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: now))
-    stages.run("feature_extraction", settings(), classifier, data, state, progress=Progress(), after_step=computed)
+    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: clock))
+    stages.run("feature_extraction", settings(), classifier, data, state, progress=Progress(), save=computed)
 
     assert [0.9, 0.9] == [pytest.approx(result.input_wait) for result in state.history]
 
@@ -181,7 +181,7 @@ def test_largest_seed(classifier: Classifier) -> None:
     for stage in STAGES:
         data = Examples(**{**vars(examples(classifier, stage)), "seed": 2**32 - 1})
         state = TrainingState()
-        stages.run(stage, settings(epochs=1), classifier, data, state, progress=Progress(), after_step=ignore)
+        stages.run(stage, settings(epochs=1), classifier, data, state, progress=Progress(), save=ignore)
         assert 1 == len(state.history)
 
 
@@ -211,7 +211,7 @@ def test_last_batch_counts(classifier: Classifier) -> None:
     seen = []
     data = examples(classifier, "feature_extraction")
     spy = Examples(**{**vars(data), "inputs": lambda rows: seen.append(len(rows)) or data.inputs(rows)})
-    stages.run("feature_extraction", settings(epochs=1), classifier, spy, state, progress=progress, after_step=ignore)
+    stages.run("feature_extraction", settings(epochs=1), classifier, spy, state, progress=progress, save=ignore)
 
     assert [3, 3, 2] == seen[:3]
     expected = ["stage.started", "stage.first_step", "epoch.finished", "stage.finished"]
@@ -224,12 +224,12 @@ def test_each_step_is_an_event(classifier: Classifier) -> None:
     data, state, recorder = examples(classifier, "feature_extraction"), TrainingState(), Recorder()
     captured = []
 
-    def keep_all(capture: Callable[[], TrainingState], *, always: bool) -> None:
-        if not always:
+    def keep_all(capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+        if not now:
             captured.append(capture())
 
     progress = Progress([recorder])
-    stages.run("feature_extraction", settings(), classifier, data, state, progress=progress, after_step=keep_all)
+    stages.run("feature_extraction", settings(), classifier, data, state, progress=progress, save=keep_all)
 
     taken = [event for event in recorder.events if event.name == "step.taken"]
     assert [(epoch, step) for epoch in (0, 1) for step in (1, 2, 3)] == [
@@ -248,14 +248,14 @@ def test_keep_best_and_last(classifier: Classifier) -> None:
     """`best` publishes the weights of the lowest validation loss over both stages, `last` those at the end."""
     data, weights = examples(classifier, "fine_tuning"), []
 
-    def spoil(_: Callable[[], TrainingState], *, always: bool) -> None:
-        if always:
+    def spoil(_: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+        if now:
             weights.append(classifier.state())
         else:
             classifier.output.bias.assign([100.0 * len(weights)])
 
     state = run(classifier, "feature_extraction", epochs=1)
-    stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), after_step=spoil)
+    stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), save=spoil)
     _, best, last = state.history
     assert best.val_loss < state.history[0].val_loss
     assert best.val_loss < last.val_loss
@@ -342,9 +342,9 @@ class Breaker:
         self._classifier = classifier
         self._left = after
 
-    def __call__(self, capture: Callable[[], TrainingState], *, always: bool) -> None:
+    def __call__(self, capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
         """Count a step."""
-        self._left -= not always
+        self._left -= not now
         if self._left == 0:
             self._left = -1
             self._classifier.output.bias.assign([np.nan])
@@ -360,7 +360,7 @@ def test_not_finite_once(classifier: Classifier, after: int, epoch: int, found: 
     # note: an epoch is three steps and two batches of validation
     broken = Breaker(classifier, after)
     progress = Progress([recorder])
-    stages.run("feature_extraction", settings(), classifier, data, state, progress=progress, after_step=broken)
+    stages.run("feature_extraction", settings(), classifier, data, state, progress=progress, save=broken)
 
     assert [1, 2] == [result.epoch for result in state.history]
     assert 0.5 == state.learning_rate_scale
@@ -375,8 +375,8 @@ def test_not_finite_once(classifier: Classifier, after: int, epoch: int, found: 
 def test_not_finite_in_validation(classifier: Classifier) -> None:
     """A validation loss that is not finite for the second time ends the run as a training loss does."""
 
-    def always_broken(_: Callable[[], TrainingState], *, always: bool) -> None:
-        assert not always, "no such epoch is ever finished"
+    def always_broken(_: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+        assert not now, "no such epoch is ever finished"
         classifier.output.bias.assign([np.nan])
 
     data, state = examples(classifier, "feature_extraction"), TrainingState()
@@ -388,7 +388,7 @@ def test_not_finite_in_validation(classifier: Classifier) -> None:
             data,
             state,
             progress=Progress(),
-            after_step=always_broken,
+            save=always_broken,
         )
 
 
@@ -424,7 +424,7 @@ def test_going_back_after_a_resume(classifier: Classifier) -> None:
     before, data, results = classifier.state(), examples(classifier, "feature_extraction"), []
 
     def train(state: TrainingState, broken: Breaker) -> None:
-        stages.run("feature_extraction", settings(), classifier, data, state, progress=Progress(), after_step=broken)
+        stages.run("feature_extraction", settings(), classifier, data, state, progress=Progress(), save=broken)
         results.append((classifier.state(), [epoch.loss for epoch in state.history]))
 
     undisturbed = Breaker(classifier, after=2)
@@ -460,12 +460,12 @@ def resume_everywhere(classifier: Classifier, stage: StageName, at: Iterable[int
     classifier.dropout = 0.5  # a resumed run must drop the same features
     before, captured = classifier.state(), []
 
-    def keep_all(capture: Callable[[], TrainingState], *, always: bool) -> None:
-        assert isinstance(always, bool)
+    def keep_all(capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+        assert isinstance(now, bool)
         captured.append(capture())
 
     state, data = TrainingState(), examples(classifier, stage)
-    stages.run(stage, settings(), classifier, data, state, progress=Progress(), after_step=keep_all)
+    stages.run(stage, settings(), classifier, data, state, progress=Progress(), save=keep_all)
     expected, history = classifier.state(), state.history
 
     assert 2 * (3 + 2 + 1) == len(captured)  # three steps, two batches of validation and the end of each epoch
@@ -473,7 +473,7 @@ def resume_everywhere(classifier: Classifier, stage: StageName, at: Iterable[int
         classifier.load_state(before)
         resumed = TrainingState.restored(stopped.document(), stopped.arrays())
         classifier.load_state(resumed.weights)
-        stages.run(stage, settings(), classifier, data, resumed, progress=Progress(), after_step=ignore)
+        stages.run(stage, settings(), classifier, data, resumed, progress=Progress(), save=ignore)
 
         assert all(value.tobytes() == expected[path].tobytes() for path, value in classifier.state().items())
         assert [(r.loss, r.val_loss) for r in history] == [(r.loss, r.val_loss) for r in resumed.history]
@@ -493,7 +493,7 @@ def test_figures_of_a_resumed_epoch(classifier: Classifier, monkeypatch: pytest.
         data,
         TrainingState(),
         progress=Progress(),
-        after_step=lambda capture, **_: captured.append(capture()),
+        save=lambda capture, **_: captured.append(capture()),
     )
     stopped = captured[1]
     assert 2 == stopped.step
@@ -516,7 +516,7 @@ def test_figures_of_a_resumed_epoch(classifier: Classifier, monkeypatch: pytest.
         dataclasses.replace(data, inputs=load),
         state,
         progress=Progress([Trained()]),
-        after_step=ignore,
+        save=ignore,
     )
 
     assert [6, 8, 8] == done
@@ -577,7 +577,7 @@ def test_validation_takes_no_larger_batches_than_training(classifier: Classifier
         spy,
         state,
         progress=progress,
-        after_step=ignore,
+        save=ignore,
     )
 
     assert [8, 2, 2] == sizes
@@ -619,7 +619,7 @@ def test_out_of_memory_in_the_backward_pass(classifier: Classifier, stage: Stage
             source,
             state,
             progress=Progress(),
-            after_step=lambda capture, **_: captured.append(capture()),  # noqa: B023 (called within the loop)
+            save=lambda capture, **_: captured.append(capture()),  # noqa: B023 (called within the loop)
         )
         results.append(captured)
 
@@ -647,7 +647,7 @@ def test_out_of_memory_in_validation(classifier: Classifier) -> None:
     def train(predicts: int) -> TrainingState:
         state = TrainingState()
         source, progress = small_device(data, trains=8, predicts=predicts), Progress([recorder])
-        stages.run("fine_tuning", settings(), classifier, source, state, progress=progress, after_step=ignore)
+        stages.run("fine_tuning", settings(), classifier, source, state, progress=progress, save=ignore)
         return TrainingState.restored(state.document(), {})
 
     state = train(predicts=1)
@@ -667,7 +667,7 @@ def test_half_precision(classifier: Classifier, precision: Precision) -> None:
     before = classifier.state()
     expected = run(classifier, "fine_tuning", epochs=3).history
     classifier.load_state(before)
-    classifier.fold(training_precision=precision)
+    classifier = refolded(classifier, training_precision=precision)
     data, state = examples(classifier, "fine_tuning"), run(classifier, "fine_tuning", epochs=3)
     inputs = data.inputs(np.arange(8))
 
@@ -686,20 +686,20 @@ def test_half_precision(classifier: Classifier, precision: Precision) -> None:
 
 def test_gradients_that_overflow(classifier: Classifier) -> None:
     """A step in float16 whose gradients overflow is taken again with half of the loss scale: none is lost."""
-    classifier.fold(training_precision="float16")
+    classifier = refolded(classifier, training_precision="float16")
     recorder, states = Recorder(), []
     state = TrainingState(stage="fine_tuning")
 
-    def start_high(capture: Callable[[], TrainingState], *, always: bool) -> None:
-        if not always:
+    def start_high(capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+        if not now:
             states.append(capture())
 
     data = examples(classifier, "fine_tuning")
-    stages.run("fine_tuning", settings(epochs=1), classifier, data, state, progress=Progress(), after_step=start_high)
+    stages.run("fine_tuning", settings(epochs=1), classifier, data, state, progress=Progress(), save=start_high)
     resumed = dataclasses.replace(states[0], history=[])
     resumed.optimizer["loss_scale/dynamic_scale"] = np.float32(2.0**30)
     recorded = Progress([recorder])
-    stages.run("fine_tuning", settings(epochs=1), classifier, data, resumed, progress=recorded, after_step=start_high)
+    stages.run("fine_tuning", settings(epochs=1), classifier, data, resumed, progress=recorded, save=start_high)
 
     halved = [event.facts["loss_scale"] for event in recorder.events if event.name == "training.loss_scale_halved"]
     assert halved == [2.0 ** (29 - n) for n in range(len(halved))]
@@ -711,7 +711,7 @@ def test_gradients_that_overflow(classifier: Classifier) -> None:
 @eagerly
 def test_gradients_that_are_never_finite(classifier: Classifier) -> None:
     """Gradients that overflow without any scaling, too, end as a loss that is not finite does."""
-    classifier.fold(training_precision="float16")
+    classifier = refolded(classifier, training_precision="float16")
     data = examples(classifier, "fine_tuning")
 
     @tf.custom_gradient
@@ -729,7 +729,7 @@ def test_gradients_that_are_never_finite(classifier: Classifier) -> None:
             dataclasses.replace(data, training_logits=training_logits),
             TrainingState(stage="fine_tuning"),
             progress=Progress(),
-            after_step=ignore,
+            save=ignore,
         )
 
 
@@ -741,7 +741,7 @@ def test_stage_1_is_float32(classifier: Classifier, precision: Precision) -> Non
     before, results = classifier.state(), []
     for training_precision in ("float32", precision):
         classifier.load_state(before)
-        classifier.fold(training_precision=training_precision)
+        classifier = refolded(classifier, training_precision=training_precision)
         run(classifier, "feature_extraction")
         results.append(classifier.state())
 
@@ -756,7 +756,7 @@ def test_resume_in_another_precision(
 ) -> None:
     """A run stopped within an epoch resumes in any precision: Adam's moments and count of steps stay as they were."""
     captured: list[TrainingState] = []
-    classifier.fold(training_precision=began)
+    classifier = refolded(classifier, training_precision=began)
     before, data = classifier.state(), examples(classifier, stage)
     stages.run(
         stage,
@@ -765,13 +765,13 @@ def test_resume_in_another_precision(
         data,
         TrainingState(),
         progress=Progress(),
-        after_step=lambda capture, **_: captured.append(capture()),
+        save=lambda capture, **_: captured.append(capture()),
     )
     stopped = captured[1]
     assert (0, 2) == (stopped.epoch, stopped.step)
 
     classifier.load_state(before)
-    classifier.fold(training_precision=resumed)
+    classifier = refolded(classifier, training_precision=resumed)
     state = TrainingState.restored(stopped.document(), stopped.arrays())
     classifier.load_state(state.weights)
     training = stages.Training(settings(), classifier, examples(classifier, stage), state, Progress(), ignore)
@@ -792,7 +792,7 @@ def test_resume_in_another_precision(
 def test_going_back_in_another_precision(classifier: Classifier, began: Precision, resumed: Precision) -> None:
     """A loss that is not finite, after a resume in another precision, goes back to the epoch's start all the same."""
     captured: list[TrainingState] = []
-    classifier.fold(training_precision=began)
+    classifier = refolded(classifier, training_precision=began)
     data = examples(classifier, "fine_tuning")
     stages.run(
         "fine_tuning",
@@ -801,16 +801,16 @@ def test_going_back_in_another_precision(classifier: Classifier, began: Precisio
         data,
         TrainingState(),
         progress=Progress(),
-        after_step=lambda capture, **_: captured.append(capture()),
+        save=lambda capture, **_: captured.append(capture()),
     )
     stopped = captured[6]
     assert (1, 1) == (stopped.epoch, stopped.step)
 
-    classifier.fold(training_precision=resumed)
+    classifier = refolded(classifier, training_precision=resumed)
     state = TrainingState.restored(stopped.document(), stopped.arrays())
     classifier.load_state(state.weights)
     data, broken = examples(classifier, "fine_tuning"), Breaker(classifier, after=1)
-    stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), after_step=broken)
+    stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), save=broken)
 
     assert (2, 0.5) == (len(state.history), state.learning_rate_scale)
     assert all(np.isfinite(value).all() for value in classifier.state().values())
@@ -824,7 +824,7 @@ def test_xla(classifier: Classifier, micro_batch: int | None) -> None:
     before = classifier.state()
     for xla in (False, True):
         classifier.load_state(before)
-        classifier.fold(xla=xla)
+        classifier = refolded(classifier, xla=xla)
         step = stages._compile(classifier, data, keras.optimizers.SGD(1.0), micro_batch)
         loss, correct = step(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
         results.append((float(loss), int(correct), classifier.state()))
