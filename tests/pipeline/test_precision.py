@@ -130,7 +130,7 @@ class StopInStage2(Listener):
 
 @pytest.mark.parametrize(
     ("began", "offered"),
-    # note: tests/unit/test_stages.py has all nine, in both stages
+    # note: tests/unit/training/test_stages.py has all nine, in both stages
     [("float32", "float16"), ("float16", "bfloat16"), ("bfloat16", "float16"), ("float16", "float32")],
 )
 def test_resume_on_another_device(

@@ -18,7 +18,7 @@ from job.commands import demo
 from job.data import demo_pictures
 from job.errors import AccessError, SettingsError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def digests(folder: Path) -> dict[str, str]:

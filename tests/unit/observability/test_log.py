@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from job.observability import log
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 ODD = r"""
 import logging, pathlib, threading, warnings

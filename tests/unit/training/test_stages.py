@@ -17,6 +17,7 @@ from classifiers import refolded, small_classifier
 from job import errors
 from job.config.settings import STAGES, StageName, StageSettings
 from job.observability.progress import Event, Listener, Phase, Progress
+from job.runtime import signals
 from job.runtime.device import Precision
 from job.training import invariants, stages
 from job.training.examples import Examples, create_examples
@@ -241,6 +242,23 @@ def test_each_step_is_an_event(classifier: Classifier) -> None:
     assert {(event.facts["epoch"], event.facts["step"]) for event in taken} <= {
         (state.epoch, state.step) for state in captured
     }
+
+
+@eagerly
+def test_a_signal_stops_training(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a signal, training saves the state after the step, waits until it is saved, and ends with exit 75."""
+    calls = []
+
+    def save(capture: Callable[[], TrainingState], *, now: bool, wait: bool) -> None:
+        calls.append((capture().step, now, wait))
+        monkeypatch.setattr(signals, "received", lambda: "SIGTERM")
+
+    data = examples(classifier, "feature_extraction")
+    with pytest.raises(errors.StoppedError, match="stopped by SIGTERM; the state is saved") as caught:
+        stages.run("feature_extraction", settings(), classifier, data, TrainingState(), progress=Progress(), save=save)
+
+    assert 75 == caught.value.exit_code
+    assert [(1, False, False), (2, True, True)] == calls
 
 
 @eagerly

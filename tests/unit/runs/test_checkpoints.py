@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 from job import errors, storage
 from job.data.manifest import Manifest
 from job.runs.checkpoints import Checkpoints, Data
-from job.runtime import signals
 from job.training.state import EpochResult, TrainingState
 
 RESULT = EpochResult(
@@ -133,31 +132,23 @@ class Refusing:
         return self._output.write(name, data, if_generation_match=if_generation_match)
 
 
-def test_signal_while_the_store_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the state cannot be saved after a signal, the run ends with the reason, and not with 75."""
+def test_waiting_while_the_store_refuses(tmp_path: Path) -> None:
+    """Who waits until a state is saved gets the reason why it cannot be."""
     output = Refusing(storage.open_store(str(tmp_path)))
-    monkeypatch.setattr(signals, "received", lambda: "SIGTERM")
     with (
         pytest.raises(errors.UnavailableError, match="no room"),
         Checkpoints(output, "c", identity=IDENTITY, owner="job", interval=1000.0, takeover=60.0) as opened,
     ):
-        opened.save(lambda: state(1), now=False, wait=False)
+        opened.save(lambda: state(1), now=True, wait=True)
 
 
-def test_signal_saves_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a signal, the step's state is on the store before the run stops with exit 75."""
-    monkeypatch.setattr(signals, "received", lambda: "SIGTERM")
-    with (
-        open_checkpoints(tmp_path) as checkpoints,
-        pytest.raises(errors.StoppedError, match="stopped by SIGTERM; the state is saved") as caught,
-    ):
-        checkpoints.save(lambda: state(1), now=False, wait=False)
-    monkeypatch.undo()
-    loaded, _ = load(tmp_path)
+def test_waiting_until_it_is_saved(tmp_path: Path) -> None:
+    """A state is on the store when a call that waits for it returns."""
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(lambda: state(1), now=True, wait=True)
+        [saved] = json.loads((tmp_path / "c/index.json").read_bytes())["checkpoints"]
 
-    assert 75 == caught.value.exit_code
-    assert loaded is not None
-    assert 1 == loaded.step
+    assert 1 == saved["state"]["step"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
