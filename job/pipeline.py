@@ -1,9 +1,9 @@
-"""The whole story of a run, from top to bottom.
+"""The whole story of a run, from top to bottom; its arrows are the packages of job/.
 
-config -> storage -> manifest -> dataset -> model -> stages -> evaluate -> export -> publish
+config -> storage -> data -> model -> training -> evaluation -> export -> runs
 
-Every start asks first what is already done: a published run is left as it is, and one under way goes on at the very
-step where it stopped.
+Every start first asks the store what is already done: a published run is left as it is, and an unfinished one resumes
+at the step where it stopped.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 
 
 def run(loaded: Loaded, progress: Progress) -> None:
-    """Train, evaluate and publish one run; or go on with it; or find it published, and do nothing.
+    """Train, evaluate and publish one run; or resume it; or find it published, and do nothing.
 
     Args:
         loaded: valid settings, and where each came from.
-        progress: who wants to know.
+        progress: receives the events.
 
     Raises:
         errors.FinetuneError: each of its kinds, with its exit code; see job/errors.py.
