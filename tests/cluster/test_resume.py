@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from clusters import TINY, Bucket, Namespace, fill, new_bucket
-from runs import arrays_sha256
+from digests import arrays_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
