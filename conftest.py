@@ -10,7 +10,7 @@ import os
 
 import hypothesis
 import pytest
-from paths import SHARED
+from paths import SHARED, TESTS
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -21,8 +21,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_shared: reads ../shared; not collected where that is absent")
 
 
+TIERS = ("unit", "integration", "pipeline", "faults", "chart", "image", "cluster")
+"""The folders of tests/, cheapest first."""
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what needs ../shared where it is absent."""
+    """Run tier after tier, in random order within each; deselect what needs ../shared where that is absent.
+
+    A cluster or an engine that is started for one tier must not slow down the tests of another.
+    """
+    items.sort(key=lambda item: TIERS.index(item.path.relative_to(TESTS).parts[0]))
     if SHARED.is_dir():
         return
     unavailable = [item for item in items if item.get_closest_marker("needs_shared")]
