@@ -10,7 +10,7 @@ import os
 
 import hypothesis
 import pytest
-from paths import SHARED, TESTS
+from paths import SHARED
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -31,7 +31,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     A cluster or an engine that is started for one tier must not slow down the tests of another.
     """
-    items.sort(key=lambda item: TIERS.index(item.path.relative_to(TESTS).parts[0]))
+
+    def tier(item: pytest.Item) -> int:
+        folders = item.path.relative_to(config.rootpath).parts
+        return next((number for number, name in enumerate(TIERS) if name in folders), 0)
+
+    items.sort(key=tier)
     if SHARED.is_dir():
         return
     unavailable = [item for item in items if item.get_closest_marker("needs_shared")]

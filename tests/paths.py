@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = ROOT / "tests"
+
 SHARED = ROOT.parent / "shared"
 BAD_IMAGES = SHARED / "data" / "bad_images"
 PHOTOS = SHARED / "data" / "cats_dogs_small"
