@@ -69,7 +69,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
         with run.checkpoints(settings) as checkpoints, signals.saving(checkpoints.save_if_possible):
             # Another process may have published it while this one waited for the claim.
             outcome = run.published() or train(RunContext(loaded, run, checkpoints, timing, progress), listing)
-    outcome.check()
+    outcome.check_gate()
     progress.event("run.succeeded", message="published", run_uri=run.uri)
 
 
@@ -185,7 +185,7 @@ def relist_images(context: RunContext) -> Data:
     """List the data of a Job whose first Pod ended before it saved them; they must not have changed since."""
     with context.timing.part("list"):
         listing = list_images(context.loaded.settings, context.progress)
-    context.run.identify(context.loaded, identity.identify(context.loaded.settings, listing.listed), "job")
+    context.run.record_identity(context.loaded, identity.identify(context.loaded.settings, listing.listed), "job")
     return listing
 
 
