@@ -1,4 +1,4 @@
-"""The entry point: log -> config -> command -> exit code. ``finetune …`` and ``python -m job …`` are the same."""
+"""The entry point: log -> config -> command -> exit code. ``finetune …`` and ``python -m job …`` are equivalent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from job.runtime import imports, signals
 
-signals.install()  # before what takes a while to import
+signals.install()  # before the slow imports
 
 with imports.uncollected():
     from job.commands import cli
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Execute the command in `arguments`, the process's by default, and return its exit code: see job/errors.py."""
-    progress = cli.listen(LogSettings())  # until it is known which log is wanted
+    """Execute the command in `arguments` (default: ``sys.argv``) and return its exit code; see job/errors.py."""
+    progress = cli.listen(LogSettings())  # the defaults, until the settings are loaded
     try:
         with signals.interrupting(lambda: progress.event("run.stopped", severity="warning", **_stopped().facts)):
             command = cli.parse(sys.argv[1:] if arguments is None else arguments)
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         progress.event("run.stopped", severity="warning", **_stopped().facts)
         code = StoppedError.exit_code
-    except Exception as error:  # noqa: BLE001  # whatever it is, it gets its line in the log and its exit code
+    except Exception as error:  # noqa: BLE001  # every failure is logged and has an exit code
         unexpected = FinetuneError(f"{type(error).__name__}: {error}", remedy=REPORT)
         progress.event("run.failed", severity="critical", **unexpected.facts, exc_info=error)
         code = unexpected.exit_code

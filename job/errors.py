@@ -13,8 +13,8 @@
     │   └── StallError
     └── StoppedError
 
-Each class has its exit code, meaning and what the Kubernetes Job does about it. The tables in README.md and
-docs/operations.md and the chart's podFailurePolicy are generated from them. Match on the types, never on the text of a
+Each class defines its exit code, its meaning and the action of the Kubernetes Job. The tables in README.md and
+docs/operations.md and the chart's podFailurePolicy are generated from them. Match on types, never on the text of a
 message.
 """
 
@@ -23,22 +23,22 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 REPORT = "this is a bug in finetune: please report it with the log and the run's config.json"
-"""The remedy where nothing that a user does would help."""
+"""The remedy for errors that a user cannot fix."""
 
 JobAction = Literal["Complete", "Count", "FailJob", "Ignore"]
-"""What the Kubernetes Job does about an exit code, in the words of podFailurePolicy (Complete: it is not a failure)."""
+"""How the Kubernetes Job reacts to an exit code: the actions of podFailurePolicy, and Complete for success."""
 
 
 class FinetuneError(Exception):
-    """The base of every error that a user may see.
+    """Base class of every error that a user may see.
 
     Args:
-        message: what happened: the value, and what was expected.
-        remedy: what the user can do about it.
+        message: what happened: the actual value and the expected one.
+        remedy: how the user can fix it.
     """
 
     reason: ClassVar[str] = "Unexpected"
-    """The error's name as one CamelCase word, as Kubernetes writes reasons: ``DataError`` is ``Data``."""
+    """The class name without "Error", in CamelCase like Kubernetes reasons: ``Data`` for ``DataError``."""
     exit_code: ClassVar[int] = 1
     meaning: ClassVar[str] = "unexpected"
     job_action: ClassVar[JobAction] = "Count"
@@ -53,12 +53,12 @@ class FinetuneError(Exception):
 
     @property
     def facts(self) -> dict[str, object]:
-        """What the log, status.json and the termination message say of it."""
+        """The fields that the log, status.json and the termination message report."""
         return {"reason": self.reason, "message": self.message, "remedy": self.remedy, "exit_code": self.exit_code}
 
 
 class SettingsError(FinetuneError):
-    """The settings are wrong. Raised before anything is read or written."""
+    """The settings are invalid. Raised before anything is read or written."""
 
     exit_code = 2
     meaning = "the settings are wrong"
@@ -66,7 +66,7 @@ class SettingsError(FinetuneError):
 
 
 class DataError(FinetuneError):
-    """The data are wrong, or not there: another attempt on the same data would end the same."""
+    """The data are invalid or missing; a retry on the same data would fail the same way."""
 
     exit_code = 3
     meaning = "the data are wrong, or not there"
@@ -74,7 +74,7 @@ class DataError(FinetuneError):
 
 
 class DeviceError(FinetuneError):
-    """No usable GPU where one is required; another node may have one."""
+    """A GPU is required but none is usable; another node may have one."""
 
     exit_code = 4
     meaning = "no usable GPU where one is required"
@@ -82,7 +82,7 @@ class DeviceError(FinetuneError):
 
 
 class AccessError(FinetuneError):
-    """The store, or the disk, refused access."""
+    """The store or the disk denied access."""
 
     exit_code = 5
     meaning = "no permission, or no credentials"
@@ -90,7 +90,7 @@ class AccessError(FinetuneError):
 
 
 class GateError(FinetuneError):
-    """The model is published under its run, and latest.json was not moved to it."""
+    """The model failed the quality gate: it is published under its run, but latest.json does not point to it."""
 
     exit_code = 6
     meaning = "the quality gate failed"
@@ -106,7 +106,7 @@ class NotFiniteError(FinetuneError):
 
 
 class DeviceMemoryError(FinetuneError):
-    """Not even one image at a time fits into the device's memory."""
+    """A batch of one image does not fit into the device's memory."""
 
     exit_code = 8
     meaning = "out of memory at the smallest batch"
@@ -114,7 +114,7 @@ class DeviceMemoryError(FinetuneError):
 
 
 class InvariantError(FinetuneError):
-    """Something that must hold in every run did not: the result must not be trusted, and is not published."""
+    """An invariant of every run was violated: the result cannot be trusted and is not published."""
 
     exit_code = 9
     meaning = "an invariant of the recipe was broken"
@@ -122,7 +122,7 @@ class InvariantError(FinetuneError):
 
 
 class UnavailableError(FinetuneError):
-    """Storage or network did not answer, after all retries."""
+    """Storage or network was unreachable in all attempts."""
 
     exit_code = 20
     meaning = "storage or network, after all retries; or no progress for too long"
@@ -130,11 +130,11 @@ class UnavailableError(FinetuneError):
 
 
 class StallError(UnavailableError):
-    """There was no progress for ``device.stall_minutes``."""
+    """No progress for ``device.stall_minutes``."""
 
 
 class StoppedError(FinetuneError):
-    """Stopped by a signal, or superseded by another Pod of the same Job; the state is saved."""
+    """Stopped by a signal or superseded by another Pod of the same Job; the state is saved."""
 
     exit_code = 75
     meaning = "stopped by a signal, or superseded; the state is saved"
@@ -143,14 +143,14 @@ class StoppedError(FinetuneError):
 
 def all_errors() -> list[type[FinetuneError]]:
     """Return every class of the tree, each before its subclasses."""
-    found: list[type[FinetuneError]] = [FinetuneError]
-    for error in found:
-        found += error.__subclasses__()
-    return found
+    classes: list[type[FinetuneError]] = [FinetuneError]
+    for error in classes:
+        classes += error.__subclasses__()
+    return classes
 
 
 def exit_codes() -> dict[int, tuple[str, JobAction]]:
-    """Return code -> (meaning, what the Job does), ascending."""
+    """Return exit code -> (meaning, action of the Job), in ascending order."""
     codes: dict[int, tuple[str, JobAction]] = {0: ("published, or already published", "Complete")}
     for error in all_errors():
         codes.setdefault(error.exit_code, (error.meaning, error.job_action))

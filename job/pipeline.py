@@ -1,9 +1,9 @@
-"""The whole story of a run, from top to bottom; its arrows are the packages of job/.
+"""A complete run, from top to bottom. The arrows are the packages of job/.
 
 config -> storage -> data -> model -> training -> evaluation -> export -> runs
 
-Every start first asks the store what is already done: a published run is left as it is, and an unfinished one resumes
-at the step where it stopped.
+Every start first reads the run's progress from the store: a published run is left unchanged, and an unfinished one
+resumes at the step where it stopped.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ if TYPE_CHECKING:
 
 
 def run(loaded: Loaded, progress: Progress) -> None:
-    """Train, evaluate and publish one run; or resume it; or find it published, and do nothing.
+    """Train, evaluate and publish one run. Resume it if it is unfinished; do nothing if it is published.
 
     Args:
-        loaded: valid settings, and where each came from.
+        loaded: valid settings and their origins.
         progress: receives the events.
 
     Raises:
-        errors.FinetuneError: each of its kinds, with its exit code; see job/errors.py.
+        errors.FinetuneError: any of its subclasses, each with its exit code; see job/errors.py.
     """
     settings = loaded.settings
     timing = Timing()
     device.have_temporary_folder(settings.cache.dir)
     output = storage.open_store(settings.output.uri, user_project=settings.input.user_project or None)
 
-    # Which run this is: the one that this Job works on, or the one that the settings and the data make.
+    # The run that this Job already works on, or the one identified by the settings and the data.
     run, listing = publish.pinned_run(output, settings), None
     if run is None:
         with timing.part("list"):
@@ -67,21 +67,21 @@ def run(loaded: Loaded, progress: Progress) -> None:
     outcome = run.published()
     if outcome is None:
         with run.checkpoints(settings) as checkpoints, signals.saving(checkpoints.save_if_possible):
-            # It may have been published while this start waited for the claim.
-            outcome = run.published() or train(Work(loaded, run, checkpoints, timing, progress), listing)
-    outcome.check()
+            # Another process may have published it while this one waited for the claim.
+            outcome = run.published() or train(RunContext(loaded, run, checkpoints, timing, progress), listing)
+    outcome.check_gate()
     progress.event("run.succeeded", message="published", run_uri=run.uri)
 
 
 def list_images(settings: Settings, progress: Progress) -> Data:
-    """Return what there is to train on, as far as a listing tells.
+    """List the input images; their content is not read yet.
 
     Raises:
-        errors.DataError: there is nothing that a classifier can be trained on.
+        errors.DataError: the listing has nothing to train a classifier on.
     """
     source = settings.input
     if not source.uri:
-        from job.data import demo_pictures  # nobody else needs Pillow
+        from job.data import demo_pictures  # only the demo needs Pillow
 
         drawn = demo_pictures.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
         source = source.model_copy(update={"uri": str(drawn)})
@@ -92,14 +92,14 @@ def list_images(settings: Settings, progress: Progress) -> Data:
     return Data(listed=listed, usable=np.ones(len(listed), bool), quarantined=quarantined)
 
 
-class Work(NamedTuple):
-    """What every part of the work needs.
+class RunContext(NamedTuple):
+    """What every phase of a run needs.
 
     Attributes:
-        loaded: the settings, and where each came from.
+        loaded: the settings and their origins.
         run: the run.
-        checkpoints: its checkpoints, claimed.
-        timing: counts the seconds of each part.
+        checkpoints: its checkpoints; this process holds the claim.
+        timing: measures the seconds of each phase.
         progress: receives the events.
     """
 
@@ -111,27 +111,27 @@ class Work(NamedTuple):
 
 
 @memory.exhaustion_explained()
-def train(work: Work, listing: Data | None) -> Outcome:
-    """Do the work of a run that is not published, from its last checkpoint if it has one.
+def train(context: RunContext, listing: Data | None) -> Outcome:
+    """Train, evaluate and publish a run, from its last checkpoint if it has one.
 
     Args:
-        work: what every part of it needs.
-        listing: what this start has listed, if anything.
+        context: of the run.
+        listing: the data, if this process has listed them.
     """
-    settings, run, checkpoints, progress = work.loaded.settings, work.run, work.checkpoints, work.progress
+    settings, run, checkpoints, progress = context.loaded.settings, context.run, context.checkpoints, context.progress
     progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri))
-    state, final = checkpoints.load() or TrainingState(), checkpoints.load_data()
+    state, saved_data = checkpoints.load() or TrainingState(), checkpoints.load_data()
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
-    data = final or listing or list_again(work)
-    with work.timing.part("import"), imports.uncollected():
-        machine = configure_device(work)
+    data = saved_data or listing or relist_images(context)
+    with context.timing.part("import"), imports.uncollected():
+        machine = configure_device(context)
         from job.data.cache import open_cache
         from job.data.dataset import Dataset
         from job.evaluation.metrics import metrics_document
         from job.model import classifier as classifiers
         from job.training import features
         from job.training.examples import create_examples
-    with work.timing.part("model"):
+    with context.timing.part("model"):
         classifier, weights = classifiers.build(
             settings.model,
             data.listed.labels,
@@ -158,21 +158,21 @@ def train(work: Work, listing: Data | None) -> Outcome:
             image_size=classifier.image_size,
             max_pixels=settings.input.max_pixels,
             threads=machine.threads,
-            wanted=final.usable if final else None,
+            wanted=saved_data.usable if saved_data else None,
             user_project=settings.input.user_project,
         ) as images,
     ):
-        with work.timing.part("ingest"):  # one pass over the data: download, check, decode, features
+        with context.timing.part("ingest"):  # one pass over the data: download, check, decode, compute features
             if needs_features:
                 features.extract(classifier, images, cache, state, progress)
             else:
                 collections.deque(images.ingest(progress), maxlen=0)
-        prepared = describe_data(work, data, images, is_final=final is not None)
+        prepared = prepare_data(context, data, images, is_saved=saved_data is not None)
         examples = create_examples(classifier, images, cache.features, prepared.rows_of, seed=settings.run.seed)
-        kept = train_stages(work, classifier, examples, state)
-        scores, further = export(work, classifier, examples, images, prepared, state, scratch=cache.folder)
-        further |= {"timing": work.timing.document(), "memory": device.memory_peaks(machine)}
-        run.write("metrics/metrics.json", publish.encode(metrics_document(state, kept, scores, **further)))
+        kept_epoch = train_stages(context, classifier, examples, state)
+        scores, extra_metrics = export(context, classifier, examples, images, prepared, state, scratch=cache.folder)
+        extra_metrics |= {"timing": context.timing.document(), "memory": device.memory_peaks(machine)}
+        run.write("metrics/metrics.json", publish.encode(metrics_document(state, kept_epoch, scores, **extra_metrics)))
     outcome = run.finish(
         Gate.of(scores["validation"].accuracy, settings.gate.min_accuracy),
         provenance={"device": vars(machine), "weights": vars(weights)},
@@ -181,63 +181,70 @@ def train(work: Work, listing: Data | None) -> Outcome:
     return outcome
 
 
-def list_again(work: Work) -> Data:
-    """List the data of a Job whose first Pod ended before it knew them; they must still be those of the run."""
-    with work.timing.part("list"):
-        listing = list_images(work.loaded.settings, work.progress)
-    work.run.identify(work.loaded, identity.identify(work.loaded.settings, listing.listed), "job")
+def relist_images(context: RunContext) -> Data:
+    """List the data of a Job whose first Pod ended before it saved them; they must not have changed since."""
+    with context.timing.part("list"):
+        listing = list_images(context.loaded.settings, context.progress)
+    context.run.record_identity(context.loaded, identity.identify(context.loaded.settings, listing.listed), "job")
     return listing
 
 
-def configure_device(work: Work) -> device.Device:
-    """Import TensorFlow on the device that is found. It takes seconds: only now is it certain that there is work."""
-    before = work.checkpoints.facts
+def configure_device(context: RunContext) -> device.Device:
+    """Import TensorFlow and configure the device. The import takes seconds, so a published run never gets here."""
+    previous = context.checkpoints.facts
     device.prepare()
-    machine = device.configure(work.loaded.settings, before=before, notify=work.progress.event)
-    work.progress.event("device.configured", **dataclasses.asdict(machine))
-    if changes := machine.changes(before):
+    machine = device.configure(context.loaded.settings, before=previous, notify=context.progress.event)
+    context.progress.event("device.configured", **dataclasses.asdict(machine))
+    if changes := machine.changes(previous):
         note = "the result may differ in its last bits"
-        work.progress.event("device.changed", severity="warning", **changes, note=note)
-    work.checkpoints.facts = machine.facts()
+        context.progress.event("device.changed", severity="warning", **changes, note=note)
+    context.checkpoints.facts = machine.facts()
     return machine
 
 
-def describe_data(work: Work, data: Data, images: Dataset, *, is_final: bool) -> Prepared:
-    """Check, split and publish what the pass over the data found; keep it for later starts, unless one has before."""
-    prepared = prepare(data.listed, data.quarantined, images, work.loaded.settings.input, work.progress)
+def prepare_data(context: RunContext, data: Data, images: Dataset, *, is_saved: bool) -> Prepared:
+    """Check and split the data, and publish the reports. Save the data for later starts unless they are saved already.
+
+    Args:
+        context: of the run.
+        data: as listed, or as an earlier start saved them.
+        images: after the pass over the data.
+        is_saved: `data` were saved by an earlier start.
+    """
+    prepared = prepare(data.listed, data.quarantined, images, context.loaded.settings.input, context.progress)
     for name, documents in prepared.documents():
-        work.run.write_documents(name, documents)
-    if not is_final:
-        final = Data(listed=data.listed, usable=images.usable, quarantined=prepared.quarantined)
-        work.checkpoints.save_data(final)
+        context.run.write_documents(name, documents)
+    if not is_saved:
+        checked = Data(listed=data.listed, usable=images.usable, quarantined=prepared.quarantined)
+        context.checkpoints.save_data(checked)
     return prepared
 
 
 def train_stages(
-    work: Work, classifier: Classifier, examples: Mapping[StageName, Examples], state: TrainingState
+    context: RunContext, classifier: Classifier, examples: Mapping[StageName, Examples], state: TrainingState
 ) -> EpochResult:
-    """Train both stages: one function, called with two settings. Load the weights to keep, and return their epoch."""
+    """Train both stages, load the weights that `settings.keep` selects, and return their epoch."""
     from job.training import stages
 
-    settings = work.loaded.settings
+    settings = context.loaded.settings
     for stage in STAGES[STAGES.index(state.stage) :]:
-        with work.timing.part(stage):
+        with context.timing.part(stage):
             stages.run(
                 stage,
                 getattr(settings, stage),
                 classifier,
                 examples[stage],
                 state,
-                progress=work.progress,
-                save=work.checkpoints.save,
+                progress=context.progress,
+                save=context.checkpoints.save,
             )
-    kept = stages.keep(settings.keep, classifier, state)
-    work.progress.event("model.chosen", keep=settings.keep, stage=kept.stage, epoch=kept.epoch)
-    return kept
+    kept_epoch = stages.keep(settings.keep, classifier, state)
+    context.progress.event("model.chosen", keep=settings.keep, stage=kept_epoch.stage, epoch=kept_epoch.epoch)
+    return kept_epoch
 
 
 def export(
-    work: Work,
+    context: RunContext,
     classifier: Classifier,
     examples: Mapping[StageName, Examples],
     images: Dataset,
@@ -246,38 +253,38 @@ def export(
     *,
     scratch: Path,
 ) -> tuple[dict[str, Scores], dict[str, object]]:
-    """Score the model, export it, check that the export answers as the run did, and write it with its predictions.
+    """Score the model, export it, verify that the export reproduces its predictions, and write both to the run.
 
     Args:
-        work: what every part needs.
-        classifier: with the weights that are published.
+        context: of the run.
+        classifier: with the weights to publish.
         examples: of both stages.
         images: the data.
         prepared: their split.
         state: at the end of training.
-        scratch: a folder for the exported model.
+        scratch: a local folder for the exported model.
 
     Returns:
-        The scores by split, and what else metrics.json says of the exported model.
+        The scores by split, and the fields of metrics.json about the export.
     """
     from job.evaluation.metrics import history_csv, predictions_csv
     from job.evaluation.scores import held_out, score
     from job.export import saved_model
     from job.export.verification import Scorer, verify
 
-    timing, exported = work.timing, scratch / "model"
+    timing, exported = context.timing, scratch / "model"
     with Scorer() as scorer:
         with timing.part("evaluate"):
-            scores = score(classifier, examples["fine_tuning"], prepared.rows_of, state, work.progress)
+            scores = score(classifier, examples["fine_tuning"], prepared.rows_of, state, context.progress)
         with timing.part("export"):
             saved_model.save(classifier, exported)
         with timing.part("verify"):
-            sample = held_out(scores, images, work.loaded.settings.export.verify_images)
+            sample = held_out(scores, images, context.loaded.settings.export.verify_images)
             verification = verify(scorer, exported, *sample)
-    work.progress.event("model.verified", **verification)
-    work.checkpoints.flush()
+    context.progress.event("model.verified", **verification)
+    context.checkpoints.flush()
     with timing.part("upload"):
-        work.run.write_folder("model", exported)
-        work.run.write_lines("metrics/history.csv", history_csv(state.history))
-        work.run.write_lines("metrics/predictions.csv", predictions_csv(images.manifest, scores))
+        context.run.write_folder("model", exported)
+        context.run.write_lines("metrics/history.csv", history_csv(state.history))
+        context.run.write_lines("metrics/predictions.csv", predictions_csv(images.manifest, scores))
     return scores, {"verification": verification}

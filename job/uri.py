@@ -1,7 +1,7 @@
-"""Where things lie: ``gs://bucket/path`` or a local path, read once and written in one form.
+"""Locations: parses ``gs://bucket/path`` or a local path into one canonical form.
 
-Pure text, but for :func:`is_inside`, which follows links on the local disk. What people paste instead of a URI
-(a link from the console, ``gs:/bucket``) is refused with the URI that was meant.
+Pure text processing, except :func:`is_inside`, which follows symlinks on the local disk. Common mistakes
+(a console link, ``gs:/bucket``) are rejected with the URI that was probably meant.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
-# What people paste instead of gs://BUCKET/PATH: each pattern takes the place out of its own spelling.
-_GS_MISSPELT = re.compile(r"(?:gs|gcs)(?::/*|//+)(?P<place>.+)", re.IGNORECASE | re.DOTALL)
+# Common mistakes for gs://BUCKET/PATH. Each pattern captures BUCKET/PATH as "target".
+_GS_TYPO = re.compile(r"(?:gs|gcs)(?::/*|//+)(?P<target>.+)", re.IGNORECASE | re.DOTALL)
 _GS_LINKS = (
     re.compile(
-        r"https?://console\.cloud\.google\.com/storage/browser/(?:_details/)?(?P<place>[^;?#]+).*",
+        r"https?://console\.cloud\.google\.com/storage/browser/(?:_details/)?(?P<target>[^;?#]+).*",
     ),
-    re.compile(r"https?://storage\.(?:googleapis|cloud\.google)\.com/(?P<place>[^?#]+).*"),
+    re.compile(r"https?://storage\.(?:googleapis|cloud\.google)\.com/(?P<target>[^?#]+).*"),
 )
 _GS_HOST_LINK = re.compile(r"https?://(?P<bucket>[a-z0-9._-]+)\.storage\.googleapis\.com/?(?P<path>[^?#]*).*")
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in an object store or on the local disk.
+    """A location in an object store or on the local disk.
 
     Attributes:
         scheme: ``gs`` or ``file``.
         bucket: the bucket's name; empty for ``file``.
-        path: for ``gs`` an object's name or a prefix, taken as it is, without a slash at its end (empty: the whole
-            bucket); for ``file`` an absolute path, links not followed.
+        path: for ``gs``, an object name or prefix, verbatim, without a trailing slash (empty: the whole bucket); for
+            ``file``, an absolute path with symlinks unresolved.
     """
 
     scheme: Literal["gs", "file"]
@@ -45,20 +45,20 @@ class Location:
     path: str
 
     def __str__(self) -> str:
-        """The one form of this place: no slash at its end; a local path is plain, without ``file://``."""
+        """The canonical form: no trailing slash; a local path without ``file://``."""
         if self.scheme == "file":
             return self.path
         return f"gs://{self.bucket}/{self.path}" if self.path else f"gs://{self.bucket}"
 
 
 def parse(uri: str) -> Location:
-    """Read a URI or a local path.
+    """Parse a URI or a local path.
 
-    A local path is made absolute, ``~`` in front is the home folder, and ``file:///a%20b`` is ``/a b``. In ``gs://``
-    nothing is decoded: every character but the slashes at the end belongs to the name.
+    A local path becomes absolute, a leading ``~`` is the home directory, and ``file:///a%20b`` is ``/a b``. ``gs://``
+    URIs are not decoded: every character except trailing slashes belongs to the name.
 
     Raises:
-        ValueError: it is neither; the message has what was given, and what was meant where that can be told.
+        ValueError: it is neither; the message contains the value and, where it can be guessed, the intended URI.
     """
     if not uri or uri != uri.strip():
         raise ValueError(f"{uri!r}: expected gs://BUCKET/PATH or a local path, without blanks around it")
@@ -66,8 +66,8 @@ def parse(uri: str) -> Location:
         raise ValueError(f"{uri!r}: a name cannot hold a NUL character")
     if uri.startswith("gs://"):
         return _parse_gs(uri)
-    if meant := _meant(uri):
-        raise ValueError(f"{uri!r} is not a URI of this program: did you mean {meant}?")
+    if suggestion := _suggest(uri):
+        raise ValueError(f"{uri!r} is not a URI of this program: did you mean {suggestion}?")
     if match := _SCHEME.match(uri):
         if uri.startswith("file:///"):
             return _local(unquote(uri.removeprefix("file://")))
@@ -81,22 +81,22 @@ def parse(uri: str) -> Location:
 
 
 def is_inside(child: str, parent: str) -> bool:
-    """Whether ``child`` is ``parent`` or lies under it; on the local disk with all links followed.
+    """Return whether ``child`` is ``parent`` or below it; on the local disk, after resolving symlinks.
 
     Raises:
-        ValueError: one of them is not a URI that :func:`parse` takes.
+        ValueError: :func:`parse` rejects one of them.
     """
     inner, outer = parse(child), parse(parent)
     if (inner.scheme, inner.bucket) != (outer.scheme, outer.bucket):
         return False
     if inner.scheme == "file":
-        real = os.path.realpath(outer.path)
-        return os.path.commonpath([os.path.realpath(inner.path), real]) == real
+        outer_path = os.path.realpath(outer.path)
+        return os.path.commonpath([os.path.realpath(inner.path), outer_path]) == outer_path
     return not outer.path or inner.path == outer.path or inner.path.startswith(f"{outer.path}/")
 
 
 def is_bucket_name(text: str) -> bool:
-    """Whether Cloud Storage would take this as a bucket's name."""
+    """Return whether Cloud Storage accepts this as a bucket name."""
     return _BUCKET.fullmatch(text) is not None
 
 
@@ -115,19 +115,19 @@ def _parse_gs(uri: str) -> Location:
 def _local(path: str) -> Location:
     try:
         absolute = Path(path).expanduser().absolute()
-    except RuntimeError as error:  # there is no such user, or no home folder
+    except RuntimeError as error:  # unknown user, or no home directory
         raise ValueError(f"{path!r}: {error}: write the whole path") from None
-    # ".." stays: after a link it is not what stands before it. Two slashes in front would stay as well.
+    # Keep "..": after a symlink it is not the lexical parent. Collapse leading slashes: absolute() keeps two.
     return Location("file", "", f"/{str(absolute).lstrip('/')}")
 
 
-def _meant(uri: str) -> str | None:
-    """Return the gs:// URI behind a misspelt one or a link, None where there is none."""
-    place = None
+def _suggest(uri: str) -> str | None:
+    """Return the gs:// URI that a mistyped URI or a web link stands for, or None."""
+    target = None
     if match := _GS_HOST_LINK.fullmatch(uri):
-        place = f"{match['bucket']}/{unquote(match['path'])}"
+        target = f"{match['bucket']}/{unquote(match['path'])}"
     elif match := next(filter(None, (pattern.fullmatch(uri) for pattern in _GS_LINKS)), None):
-        place = unquote(match["place"])
-    elif match := _GS_MISSPELT.fullmatch(uri):
-        place = match["place"]
-    return f"gs://{place.strip('/')}" if place and place.strip("/") else None
+        target = unquote(match["target"])
+    elif match := _GS_TYPO.fullmatch(uri):
+        target = match["target"]
+    return f"gs://{target.strip('/')}" if target and target.strip("/") else None

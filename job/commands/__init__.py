@@ -1,1 +1,1 @@
-"""The commands: one module each."""
+"""The command-line interface: one module per command."""

@@ -1,6 +1,6 @@
-"""The command line: which command is meant, where its log goes, and the help.
+"""The command line: selects the command, configures its log and prints the help.
 
-What a command needs is imported when it is executed, so that help and mistakes appear at once.
+Heavy imports are deferred until a command is executed, so that help and usage errors appear instantly.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ COMMANDS: dict[str, CommandModule] = {"run": run, "demo": demo, "watch": watch, 
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Return the command that the arguments ask for.
+    """Return the command that the arguments select.
 
     Raises:
-        SettingsError: there is no such command, or its arguments are wrong.
+        SettingsError: unknown command or invalid arguments.
     """
     name, rest = (arguments[0], arguments[1:]) if arguments else ("help", ())
     if name == "--version":
@@ -40,33 +40,33 @@ def parse(arguments: Sequence[str]) -> Command:
         name, rest = rest[0], ("--help",)
     if name not in COMMANDS:
         is_flag = name.startswith("--")
-        meant = f": did you mean finetune run {name} …?" if is_flag else did_you_mean(name, COMMANDS)
-        raise SettingsError(f"there is no command {name!r}{meant}", remedy="finetune help lists the commands")
+        hint = f": did you mean finetune run {name} …?" if is_flag else did_you_mean(name, COMMANDS)
+        raise SettingsError(f"there is no command {name!r}{hint}", remedy="finetune help lists the commands")
     command = COMMANDS[name]
     return printing(command.help_text()) if "-h" in rest or "--help" in rest else command.parse(rest)
 
 
 def listen(settings: LogSettings) -> Progress:
-    """Set up the log, and return a stream of events that leads there and to the termination message."""
+    """Configure the log, and return an event stream that writes to it and to the termination message."""
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
     console = settings.format == "console" or (settings.format == "auto" and on_terminal)
     log.configure(console=console, level=settings.level)
-    interval = None if log.terminal() else 10.0  # where there are bars, they tell how far a phase is
+    interval = None if log.terminal() else 10.0  # on a terminal, the bars show the progress of a phase
     return Progress([_ConsoleListener(interval) if console else LogListener(interval), TerminationMessage()])
 
 
 class _ConsoleListener(LogListener):
-    """The log for a person, to whom a failure is told in plain lines."""
+    """The log for a terminal: prints the message and remedy of a failure as plain lines."""
 
     def on_event(self, event: Event) -> None:
         message, remedy = event.facts.get("message"), event.facts.get("remedy")
         if event.severity not in ("error", "critical") or not message:
             super().on_event(event)
             return
-        rest = {name: value for name, value in event.facts.items() if name not in ("message", "remedy")}
-        log.get().error(event.name, **rest)
+        other_facts = {name: value for name, value in event.facts.items() if name not in ("message", "remedy")}
+        log.get().error(event.name, **other_facts)
         for line in f"{message}\n{remedy or ''}".strip().splitlines():
-            # Names in a bucket are anyone's, and must not command the terminal.
+            # Object names are untrusted input: escape control sequences.
             sys.stderr.write((line if line.isprintable() else repr(line)[1:-1]) + "\n")
 
 

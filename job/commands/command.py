@@ -1,4 +1,4 @@
-"""What every command is: a module with a summary, its help, and a function that reads its arguments."""
+"""The interface of a command: a module with a summary, a help text and an argument parser."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class Command(NamedTuple):
-    """A command, ready to be executed: its arguments are valid.
+    """A command with valid arguments, ready to be executed.
 
     Attributes:
-        execute: does the work and returns the exit code; an error that it raises is how the command ended.
+        execute: runs the command and returns the exit code, or raises the error with which it failed.
         log: the settings of its log.
     """
 
@@ -39,10 +39,10 @@ class CommandModule(Protocol):
         """Return what ``finetune COMMAND --help`` prints."""
 
     def parse(self, arguments: Sequence[str]) -> Command:
-        """Read the arguments that follow the command's name.
+        """Parse the arguments that follow the command's name.
 
         Raises:
-            SettingsError: they are wrong.
+            SettingsError: they are invalid.
         """
 
 
@@ -57,7 +57,7 @@ def _print(text: str, _: Progress) -> int:
 
 
 def settings_help(name: str, summary: str) -> str:
-    """Return the help of a command that takes the job's settings."""
+    """Return the help of a command that accepts the job's settings."""
     width = min(100, shutil.get_terminal_size().columns)
     wrap = partial(textwrap.fill, width=width, initial_indent=" " * 6, subsequent_indent=" " * 6)
     settings = "\n".join(f"  --{row.name} {row.default}\n{wrap(row.meaning)}" for row in reference.rows())

@@ -1,4 +1,4 @@
-"""The demo: one command that trains on pictures drawn here, from one emulated bucket to another."""
+"""``finetune demo``: trains on generated pictures, from one emulated bucket to another."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 SUMMARY = "Do all of it on drawn pictures, from an emulated bucket on this machine to another."
 
 IMAGE_SIZE = 144
-"""Side of the demo's pictures, in pixels: 2.4 times faster than 224, and a size that starts from the weights of 224."""
+"""Image size of the demo in pixels: 2.4 times faster than 224, and trained from the same ImageNet weights as 224."""
 
 FOLDER = Path("finetune-demo")
-"""Where ``finetune demo`` leaves what was published: the emulator forgets its buckets."""
+"""Local copy of what ``finetune demo`` published: the emulator does not persist its buckets."""
 
 _INPUT, _OUTPUT = "gs://demo-pictures", "gs://demo-trained"
 
@@ -40,7 +40,7 @@ def help_text() -> str:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Return the command; its arguments are those of ``finetune run``, and are checked when it is executed."""
+    """Return the command. Its arguments are those of ``finetune run``; they are validated on execution."""
     return Command(partial(_execute, arguments))
 
 
@@ -49,22 +49,22 @@ def _execute(arguments: Sequence[str], _: Progress) -> int:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train on the pictures, from one bucket of an emulator to another, and tell what came of it.
+    """Train on the pictures, from one emulated bucket to another, and report the result.
 
-    The run is a process of its own, as on any other machine; it inherits the terminal. What it published is copied to
+    The run is a separate process, as on any other machine, and inherits the terminal. What it published is copied to
     ``FOLDER``.
 
     Args:
-        arguments: flags for ``finetune run``, but for the two URIs.
+        arguments: flags for ``finetune run``, except the two URIs.
 
     Returns:
         The run's exit code.
 
     Raises:
-        SettingsError: the flags are wrong, or the emulator is not installed.
+        SettingsError: the flags are invalid, or the emulator is not installed.
         UnavailableError: the emulator did not start.
     """
-    from job.data import demo_pictures  # note: with NumPy and Pillow, which no other command needs
+    from job.data import demo_pictures  # note: imports NumPy and Pillow, which no other command needs
 
     flags = [*arguments, *_flags(arguments)]
     with emulator.running() as emulated:
@@ -84,11 +84,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _flags(arguments: Sequence[str]) -> list[str]:
-    """Check the user's flags, and return those that the demo adds."""
+    """Validate the user's flags, and return those that the demo adds."""
     origins = load_settings(arguments).origins
-    if taken := [f"--{name}" for name in ("input.uri", "output.uri") if origins[name] == "flag"]:
+    if rejected := [f"--{name}" for name in ("input.uri", "output.uri") if origins[name] == "flag"]:
         raise SettingsError(
-            f"finetune demo does not take {' and '.join(taken)}: it has buckets of its own",
+            f"finetune demo does not take {' and '.join(rejected)}: it has buckets of its own",
             remedy="Use finetune run for your own pictures.",
         )
     if host := environment.get("STORAGE_EMULATOR_HOST"):
@@ -103,16 +103,16 @@ def _flags(arguments: Sequence[str]) -> list[str]:
 
 
 def _copy(source: str, target: str) -> None:
-    """Copy all objects of one store to another."""
-    reader, writer = storage.open_store(source), storage.open_store(target)
-    objects = list(reader.list())
-    for index, data in reader.read_many(objects):
-        assert isinstance(data, bytes), f"{objects[index].name} is lost, though nobody else knows of it"
-        writer.write(objects[index].name, data)
+    """Copy all objects from one store to another."""
+    source_store, target_store = storage.open_store(source), storage.open_store(target)
+    objects = list(source_store.list())
+    for index, data in source_store.read_many(objects):
+        assert isinstance(data, bytes), f"{objects[index].name} disappeared, but only this process uses the store"
+        target_store.write(objects[index].name, data)
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
-    """Wait for the run. Ctrl-C reaches it too: it ends when it has saved its state, and only then does the demo."""
+    """Wait for the run to end. Ctrl-C reaches it too: it saves its state before it ends, so keep waiting."""
     while True:
         try:
             return child.wait()
@@ -121,7 +121,7 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 
 
 def _report() -> str:
-    """Return what a person wants to know of the run in ``FOLDER``."""
+    """Return a summary of the latest run in ``FOLDER``."""
     latest = max(FOLDER.glob("runs/*/_SUCCESS"), key=lambda path: path.stat().st_mtime_ns).parent
     stages = json.loads((latest / "metrics/metrics.json").read_bytes())["stages"]
     lines = [

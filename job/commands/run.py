@@ -1,4 +1,4 @@
-"""``finetune run``: the job itself, with everything that receives its events."""
+"""``finetune run``: the job itself. Subscribes the event listeners and runs the pipeline."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def help_text() -> str:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Read the settings.
+    """Load the settings.
 
     Raises:
-        SettingsError: they are wrong.
+        SettingsError: they are invalid.
     """
     loaded = load_settings(arguments, required=("output.uri",))
     return Command(partial(_execute, loaded), loaded.settings.log)

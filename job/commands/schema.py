@@ -24,7 +24,7 @@ def parse(arguments: Sequence[str]) -> Command:
     """Return the command.
 
     Raises:
-        SettingsError: it was given arguments.
+        SettingsError: there are arguments.
     """
     if arguments:
         raise SettingsError(f"finetune schema takes no arguments, got {arguments[0]!r}", remedy="leave it out")

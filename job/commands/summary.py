@@ -24,10 +24,10 @@ def help_text() -> str:
 
 
 def parse(arguments: Sequence[str]) -> Command:
-    """Read the settings.
+    """Load the settings.
 
     Raises:
-        SettingsError: they are wrong.
+        SettingsError: they are invalid.
     """
     settings = load_settings(arguments).settings
     return Command(partial(_execute, settings.model), settings.log)

@@ -1,4 +1,4 @@
-"""``finetune watch``: follow a Job of a cluster, or a run by its URI, from anywhere, and exit as it does."""
+"""``finetune watch``: follow a Job in a cluster, or a run by its URI, and exit with its exit code."""
 
 from __future__ import annotations
 
@@ -37,24 +37,25 @@ class _Parser(argparse.ArgumentParser):
 
 
 def read_target(arguments: Sequence[str]) -> follow.Target:
-    """Read what to follow.
+    """Parse the target to follow.
 
     Raises:
-        SettingsError: there is nothing to watch, or there are flags that are not known.
+        SettingsError: the target is missing, or a flag is unknown.
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("name", metavar="JOB")
     parser.add_argument("--namespace", "-n")
     parser.add_argument("--context")
-    given = parser.parse_args(arguments)
-    return follow.Target(given.name.removeprefix("job/").removeprefix("job.batch/"), given.namespace, given.context)
+    parsed = parser.parse_args(arguments)
+    name = parsed.name.removeprefix("job/").removeprefix("job.batch/")
+    return follow.Target(name, parsed.namespace, parsed.context)
 
 
 def parse(arguments: Sequence[str]) -> Command:
     """Return the command.
 
     Raises:
-        SettingsError: as `read_target` does.
+        SettingsError: see `read_target`.
     """
     return Command(partial(_execute, read_target(arguments)))
 

@@ -1,1 +1,1 @@
-"""The one writer to the output: which run this is, its checkpoints, and its publication."""
+"""The only writer to the output: the run's identity, its checkpoints and its publication."""

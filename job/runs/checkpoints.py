@@ -1,15 +1,15 @@
-"""Checkpoints of a run, and who works on it.
+"""The checkpoints of a run, and the claim of the process that works on it.
 
-Under the run's prefix lie objects named by their content, and one small index, which is written last and moved by
-generation match: whoever loses that match has been superseded, and stops. The index names the data and the newest
-states with size and checksum of every object, and carries the claim of the process that works on the run.
+Arrays are stored in objects named by their content hash. A small index is written last, with a generation
+precondition: a process whose precondition fails has been superseded, and stops. The index lists the data and the newest
+states, with size and checksum of every object, and holds the claim.
 
     checkpoints/<sha256>.npz      arrays; no pickle
     checkpoints/index.json
-        claim                     who works on the run
+        claim                     the process that works on the run
         data                      what was listed and found usable, before the first step
-        checkpoints               [newest, the one before]
-        manifest_sha256           of the manifest.json that the run is published with, once that is certain
+        checkpoints               [newest, previous]
+        manifest_sha256           of the manifest.json to publish, once the run is committed
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
-KEPT = 2
+MAX_CHECKPOINTS = 2
 """States in the index: the newest, and one to fall back to."""
 
 FORMAT = 2
-"""Raised when an older program's states cannot be read any more: they are passed over then."""
+"""Version of the stored format. Increment it when older states become unreadable: those are ignored."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What a run trains on, once that is final.
+    """The images that a run trains on.
 
     Attributes:
-        listed: every image that was listed. Its rows count: features are computed over fixed ranges of them.
+        listed: every listed image. Row numbers are significant: features are computed over fixed ranges of rows.
         usable: bool [listed].
-        quarantined: the others, and those that could not even be listed.
+        quarantined: the unusable images, and those that were already rejected while listing.
     """
 
     listed: Manifest
@@ -69,19 +69,19 @@ class Data:
 
 
 class Checkpoints:
-    """The checkpoints of one run, saved by a thread of their own. Use it as a context manager: it holds the claim.
+    """The checkpoints of one run, saved by a background thread. Use as a context manager, which holds the claim.
 
     Args:
-        output: where the run is published.
+        output: the store that the run is published to.
         folder: the checkpoints' prefix in it.
-        identity: hashes of what decides the run's result; what was saved under others is not loaded.
-        owner: who claims the run: the Job's UID; empty: this process.
+        identity: hashes of everything that determines the result; states saved under other hashes are not loaded.
+        owner: claims the run: the Job's UID; empty: this process.
         interval: seconds between two states saved within an epoch.
-        takeover: seconds after which a claim that is not renewed is void.
+        takeover: seconds after which a claim expires unless it is renewed.
 
     Attributes:
-        facts: what a resumed run must know of the one before: stored beside each state.
-        manifest_sha256: see `commit`; None until then.
+        facts: about the process that saved a state, stored with it for the process that resumes from it.
+        manifest_sha256: see `commit`; None before.
 
     Raises:
         errors.SettingsError: another owner works on this run.
@@ -94,7 +94,7 @@ class Checkpoints:
         self.manifest_sha256: str | None = None
         self._output = output
         self._folder = folder
-        self._index = f"{folder}/index.json"
+        self._index_name = f"{folder}/index.json"
         self._identity = identity
         self._interval = interval
         self._claimant = Claimant(owner=owner, takeover_seconds=takeover)
@@ -102,15 +102,15 @@ class Checkpoints:
         self._entries: list[Document] = []
         self._data: Document | None = None
         self._released = False
-        self._condition = threading.Condition()  # over what waits to be saved
-        self._writing = threading.Lock()  # one index at a time
+        self._condition = threading.Condition()  # guards the pending state and the flags below
+        self._index_lock = threading.Lock()
         self._capture: Callable[[], TrainingState] | None = None
         self._pending: TrainingState | None = None
         self._saving = False
         self._closing = False
         self._error: Exception | None = None
         self._saved_at = time.monotonic()
-        self._thread = threading.Thread(target=self._keep_saving, name="checkpoints", daemon=True)
+        self._thread = threading.Thread(target=self._run_saver, name="checkpoints", daemon=True)
 
     def __enter__(self) -> Self:
         self._acquire()
@@ -122,18 +122,20 @@ class Checkpoints:
             self._closing = True
             self._condition.notify_all()
         self._thread.join()
-        if kind is not None and self._error is None:  # a published run has no checkpoints any more
+        if (
+            kind is not None and self._error is None
+        ):  # without an exception, the run is published and its checkpoints are deleted
             self._released = True
             try:
                 self._write_index()
-            except Exception as error:  # noqa: BLE001 (the claim runs out by itself)
+            except Exception as error:  # noqa: BLE001 (the claim expires)
                 log.get().warning("claim.not_released", error=str(error))
 
     def load(self) -> TrainingState | None:
-        """Return the newest state whose objects are whole, None where there is none. `facts` are its own then."""
+        """Return the newest state whose objects are intact and set `facts` from it; None if there is none."""
         for number, entry in enumerate(self._entries):
             try:
-                arrays = {group: self._read(found) for group, found in entry["objects"].items()}
+                arrays = {group: self._read(reference) for group, reference in entry["objects"].items()}
             except _DamagedError as error:
                 log.get().warning("checkpoint.damaged", object=str(error), saved_at=entry["saved_at"])
                 continue
@@ -147,17 +149,17 @@ class Checkpoints:
         return None
 
     def save_data(self, data: Data) -> None:
-        """Keep what the run trains on, so that a later start need not list it again."""
+        """Save the data, so that a later start need not list them again."""
         quarantined = json.dumps([dataclasses.asdict(image) for image in data.quarantined]).encode()
         arrays = {**manifest.pack(data.listed), "usable": data.usable}
         arrays["quarantined"] = np.frombuffer(quarantined, np.uint8)
-        before, self._data = self._data, {**self._made_by(), **self._write(arrays, {})}
+        previous, self._data = self._data, {**self._header(), **self._write(arrays, {})}
         self._write_index()
-        if before and before["name"] != self._data["name"]:
-            self._output.delete(before["name"])
+        if previous and previous["name"] != self._data["name"]:
+            self._output.delete(previous["name"])
 
     def load_data(self) -> Data | None:
-        """Return what an earlier start kept; None where there is nothing, or it is damaged."""
+        """Return the data that an earlier start saved; None if there are none, or they are damaged."""
         if self._data is None:
             return None
         try:
@@ -175,87 +177,87 @@ class Checkpoints:
         """Save the state if it is due.
 
         Args:
-            capture: copies the state. Until the next call of this, `save_if_possible` may call it at any time, from
-                another thread: in the middle of a step it waits.
-            now: it is due: an epoch has ended, or the process is about to stop.
-            wait: until it is saved.
+            capture: copies the state. Until the next call of `save`, `save_if_possible` may call it at any time from
+                another thread; during a step it blocks.
+            now: save regardless of the interval: an epoch has ended, or the process is about to stop.
+            wait: block until the state is saved.
 
         Raises:
             errors.StoppedError: another process has taken the run over.
-            errors.UnavailableError: an earlier state, or with `wait` this one, could not be saved, after all retries.
+            errors.UnavailableError: saving an earlier state, or with `wait` this one, failed in all attempts.
         """
         if self._error:
             raise self._error
         self._capture = capture
         if now or time.monotonic() - self._saved_at >= self._interval:
             self._saved_at = time.monotonic()
-            self._put(capture())
+            self._enqueue(capture())
         if wait:
             self._wait()
 
     def flush(self) -> None:
-        """Wait until all is saved, and make sure that the run is still ours.
+        """Wait until everything is saved, and check that this process still holds the claim.
 
         Raises:
             errors.StoppedError: another process has taken the run over.
-            errors.UnavailableError: it could not be saved, after all retries.
+            errors.UnavailableError: saving failed in all attempts.
         """
         self._wait()
         self._write_index()
 
     def commit(self, manifest_sha256: str) -> None:
-        """Note that all of the run's files are written: whoever takes it over from here on only completes it.
+        """Record that all files of the run are written: a process that takes it over now only completes it.
 
         Args:
-            manifest_sha256: of the manifest.json that names these files.
+            manifest_sha256: of the manifest.json that lists these files.
 
         Raises:
-            errors.StoppedError: as `flush` does; nothing is noted then.
-            errors.UnavailableError: as `flush` does; the note may come to the store with the release of the claim.
+            errors.StoppedError: see `flush`; nothing is recorded.
+            errors.UnavailableError: see `flush`; the release of the claim may still record the commit.
         """
         self._wait()
         self.manifest_sha256 = manifest_sha256
         self._write_index()
 
     def save_if_possible(self, seconds: float) -> bool:
-        """Save the state as it is, and release the claim, for a process that is about to be cut off. From any thread.
+        """Save the current state and release the claim before the process is killed. Thread-safe.
 
-        In the middle of a step no state is whole; what waits to be saved then has these seconds.
+        During a step the state is inconsistent and cannot be captured; then only the pending state may get saved.
 
         Args:
-            seconds: how long it takes at most.
+            seconds: time limit.
 
         Returns:
-            Whether all that was done is saved.
+            Whether everything is saved.
         """
         return signals.attempt(self._save_and_release, seconds)
 
     def _save_and_release(self) -> None:
         if self._capture is not None:
-            self._put(self._capture())
+            self._enqueue(self._capture())
         self._wait()
         self._released = True
         self._write_index()
 
-    def _put(self, state: TrainingState) -> None:
+    def _enqueue(self, state: TrainingState) -> None:
         with self._condition:
-            self._pending = state  # note: of several that wait, only the newest is saved
+            self._pending = state  # note: replaces an older pending state: only the newest is worth saving
             self._condition.notify_all()
 
     def _wait(self) -> None:
-        """Wait until nothing waits to be saved; raise what went wrong."""
+        """Wait until no state is pending; raise the saver's error."""
         with self._condition:
             self._condition.wait_for(lambda: self._error or not (self._pending or self._saving))
         if self._error:
             raise self._error
 
     def _acquire(self) -> None:
-        """Claim the run, and adopt what its index has."""
+        """Claim the run, and load its index."""
         while True:
             document, self._generation = self._claimant.wait_until_free(self._read_index)
             data = document.get("data")
-            self._entries = [entry for entry in document.get("checkpoints", []) if self._can_use(entry)]
-            self._data = data if data and self._can_use(data) else None
+            self._entries = [entry for entry in document.get("checkpoints", []) if self._is_usable(entry)]
+            self._data = data if data and self._is_usable(data) else None
             self.manifest_sha256 = document.get("manifest_sha256")
             try:
                 self._write_index()
@@ -265,11 +267,11 @@ class Checkpoints:
             return
 
     def _read_index(self) -> tuple[Document, int]:
-        found = self._output.read(self._index)
-        return (_parse(found[0]), found[1].generation) if found else ({}, 0)
+        found = self._output.read(self._index_name)
+        return (_parse_index(found[0]), found[1].generation) if found else ({}, 0)
 
-    def _keep_saving(self) -> None:
-        """Save what is pending, and renew the claim in between."""
+    def _run_saver(self) -> None:
+        """Save pending states, and renew the claim while idle."""
         renewal = self._claimant.takeover_seconds / 4
         while True:
             with self._condition:
@@ -282,7 +284,7 @@ class Checkpoints:
                 self._saving = True
             try:
                 self._save(state) if state else self._write_index()
-            except Exception as error:  # noqa: BLE001 (raised where the next step ends)
+            except Exception as error:  # noqa: BLE001 (raised at the end of the next step)
                 with self._condition:
                     self._error, self._saving = error, False
                     self._condition.notify_all()
@@ -290,24 +292,24 @@ class Checkpoints:
 
     def _save(self, state: TrainingState) -> None:
         started = time.monotonic()
-        known = {found["name"]: found for kept in self._entries for found in kept["objects"].values()}
+        known = {reference["name"]: reference for old in self._entries for reference in old["objects"].values()}
         objects = {group: self._write(arrays, known) for group, arrays in state.arrays().items()}
-        entry = {**self._made_by(), "facts": self.facts, "state": state.document(), "objects": objects}
+        entry = {**self._header(), "facts": self.facts, "state": state.document(), "objects": objects}
         if self._entries and all(self._entries[0][key] == entry[key] for key in ("state", "objects")):
-            self._write_index()  # it renews the claim; the same entry again would be no other one to fall back to
+            self._write_index()  # renews the claim; a duplicate entry would evict the state to fall back to
             return
-        before, self._entries = _names(self._entries), [entry, *self._entries][:KEPT]
+        previous_names, self._entries = _object_names(self._entries), [entry, *self._entries][:MAX_CHECKPOINTS]
         self._write_index()
-        for name in before - _names(self._entries):
+        for name in previous_names - _object_names(self._entries):
             self._output.delete(name)
         log.get().debug("checkpoint.saved", stage=state.stage, step=state.step, seconds=time.monotonic() - started)
 
-    def _made_by(self) -> Document:
-        """Return what is noted of everything that is saved."""
+    def _header(self) -> Document:
+        """Return the metadata of everything that is saved."""
         return {"format": FORMAT, "saved_at": log.timestamp(), "identity": self._identity}
 
-    def _can_use(self, saved: Document) -> bool:
-        """Whether something that was saved can be read, and is of this run's data and settings."""
+    def _is_usable(self, saved: Document) -> bool:
+        """Return whether a saved entry is readable and belongs to this run's data and settings."""
         if saved["format"] != FORMAT:
             return False
         if saved["identity"] != self._identity:
@@ -319,25 +321,25 @@ class Checkpoints:
         return True
 
     def _write(self, arrays: Arrays, known: dict[str, Document]) -> Document:
-        """Write arrays under a name made of their content, unless they are among the known ones; they are then."""
+        """Write arrays under their content hash unless `known` has them; return their reference, added to `known`."""
         data = _pack(arrays)
         name = f"{self._folder}/{hashlib.sha256(data).hexdigest()}.npz"
         if name not in known:
-            written = self._output.write(name, data)
-            known[name] = {"name": name, "size": written.size, "crc32c": written.crc32c}
+            info = self._output.write(name, data)
+            known[name] = {"name": name, "size": info.size, "crc32c": info.crc32c}
         return known[name]
 
-    def _read(self, found: Document) -> Arrays:
-        read = self._output.read(found["name"])
-        if read is None or (read[1].size, read[1].crc32c) != (found["size"], found["crc32c"]):
-            raise _DamagedError(found["name"])
+    def _read(self, reference: Document) -> Arrays:
+        found = self._output.read(reference["name"])
+        if found is None or (found[1].size, found[1].crc32c) != (reference["size"], reference["crc32c"]):
+            raise _DamagedError(reference["name"])
         try:
-            return _unpack(read[0])
+            return _unpack(found[0])
         except (ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-            raise _DamagedError(found["name"]) from error
+            raise _DamagedError(reference["name"]) from error
 
     def _write_index(self) -> None:
-        with self._writing:
+        with self._index_lock:
             document = {
                 "claim": self._claimant.claim(released=self._released),
                 "data": self._data,
@@ -346,13 +348,13 @@ class Checkpoints:
             }
             data = json.dumps(document, allow_nan=False).encode()
             try:
-                written = self._output.write(self._index, data, if_generation_match=self._generation)
+                info = self._output.write(self._index_name, data, if_generation_match=self._generation)
             except storage.PreconditionFailed:
                 self._error = errors.StoppedError(
                     "another process has taken this run over", remedy="nothing is to be done: it goes on with the run"
                 )
                 raise self._error from None
-            self._generation = written.generation
+            self._generation = info.generation
 
 
 def _pack(arrays: Arrays) -> bytes:
@@ -367,15 +369,15 @@ def _unpack(data: bytes) -> Arrays:
 
 
 class _DamagedError(Exception):
-    """An object of a checkpoint is not there, or not whole."""
+    """An object of a checkpoint is missing or corrupt."""
 
 
-def _names(entries: list[Document]) -> set[str]:
-    return {found["name"] for entry in entries for found in entry["objects"].values()}
+def _object_names(entries: list[Document]) -> set[str]:
+    return {reference["name"] for entry in entries for reference in entry["objects"].values()}
 
 
-def _parse(data: bytes) -> Document:
-    """Return the index; an empty one where it is damaged, since the run can begin again."""
+def _parse_index(data: bytes) -> Document:
+    """Parse the index; an empty one if it is damaged, since the run can start over."""
     try:
         document = json.loads(data)
         return document if isinstance(document, dict) else {}

@@ -1,6 +1,7 @@
-"""Which run this is: a name made from the data, the settings that change the result, and the recipe's version.
+"""A run's identity: a hash of the data, the settings that change the result, and the recipe's version.
 
-So the same settings on the same data are the same run, whoever starts it (docs/adr/0003-identity-by-content.md).
+Runs are identified by content: the same settings on the same data are the same run, no matter which process starts it
+(docs/adr/0003-identity-by-content.md).
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
     from job.data.manifest import Manifest
 
 RECIPE = 1
-"""Raised when the same settings on the same data would give another model than before."""
+"""Version of the recipe. Increment it when a change produces a different model from the same settings and data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """What decides the result.
+    """Everything that determines the result.
 
     Attributes:
         recipe: the version of the recipe.
-        data: the manifest's digest; None where nothing was listed, so that data are not compared.
-        settings: dotted name -> value, of every setting that changes the result.
+        data: the manifest's digest; None if the data were not listed, and are not compared.
+        settings: dotted name -> value of every setting that changes the result.
     """
 
     recipe: int
@@ -39,27 +40,27 @@ class Identity:
     settings: dict[str, object]
 
     def document(self) -> dict[str, object]:
-        """Return it as plain JSON."""
+        """Return the identity as plain JSON."""
         return {"recipe": self.recipe, "data": self.data, "settings": self.settings}
 
     @property
     def digest(self) -> str:
-        """Sha256 of the whole, in hexadecimal."""
+        """SHA-256 of the document, in hexadecimal."""
         text = json.dumps(self.document(), sort_keys=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def hashes(self) -> dict[str, str | None]:
-        """Return the hashes that each checkpoint carries: of the settings and the recipe's version, and of the data."""
+        """Return the hashes stored in each checkpoint: of the settings and the recipe's version, and of the data."""
         return {"settings": dataclasses.replace(self, data=None).digest, "data": self.data}
 
     def differences(self, other: dict[str, object]) -> list[str]:
-        """Return a line for everything in which the document of another identity differs."""
-        theirs = other.get("settings")
-        before = theirs if isinstance(theirs, dict) else {}
+        """Return one line for each difference from the document of another identity."""
+        other_settings = other.get("settings")
+        previous = other_settings if isinstance(other_settings, dict) else {}
         lines = [
-            f"{key} is {self.settings.get(key)!r}, and was {before.get(key)!r}"
-            for key in sorted({*self.settings, *before})
-            if self.settings.get(key) != before.get(key)
+            f"{key} is {self.settings.get(key)!r}, and was {previous.get(key)!r}"
+            for key in sorted({*self.settings, *previous})
+            if self.settings.get(key) != previous.get(key)
         ]
         if self.data not in (None, other.get("data")):
             lines.append("the data are others (names, sizes, checksums or labels)")
@@ -69,21 +70,21 @@ class Identity:
 
 
 def identify(settings: Settings, manifest: Manifest | None = None) -> Identity:
-    """Return the identity of a run on the listed data, or as much of it as the settings tell.
+    """Return the identity of a run; without a manifest, the part that the settings determine.
 
-    Weights from a file are known by their content: the same path with other bytes is another run.
+    Weights from a file are identified by size and checksum: the same path with different bytes is a different run.
     """
-    chosen = result_settings(settings)
+    values = result_settings(settings)
     weights = settings.model.weights
     if weights not in ("imagenet", "none"):
         folder, _, name = weights.rpartition("/")
-        found = storage.open_store(folder or "/").stat(name)
-        chosen["model.weights"] = f"{found.size}:{found.crc32c:08x}" if found else weights
-    return Identity(recipe=RECIPE, data=manifest.digest() if manifest else None, settings=chosen)
+        info = storage.open_store(folder or "/").stat(name)
+        values["model.weights"] = f"{info.size}:{info.crc32c:08x}" if info else weights
+    return Identity(recipe=RECIPE, data=manifest.digest() if manifest else None, settings=values)
 
 
-def run_name(identity: Identity, input_uri: str) -> str:
-    """Return the default run id: the input's last name, and the identity's first ten digits."""
+def default_run_id(identity: Identity, input_uri: str) -> str:
+    """Return the last component of the input URI as a slug, and the first ten digits of the identity's digest."""
     stem = PurePosixPath(input_uri.removeprefix("gs://")).stem if input_uri else "demo"
     slug = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40] or "run"
     return f"{slug}-{identity.digest[:10]}"

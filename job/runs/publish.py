@@ -1,12 +1,12 @@
-"""The one publisher: everything that a run leaves behind goes through it, in an order that a reader can trust.
+"""The publisher: writes all output of a run, in an order that readers can rely on.
 
     files -> manifest.json -> the claim's commit -> _SUCCESS -> latest.json -> removal of the checkpoints
 
-A reader trusts only a run with ``_SUCCESS``. A start that finds it, or the commit, completes what follows, if anything.
+Readers must ignore a run without ``_SUCCESS``. A start that finds it, or the commit, completes the remaining steps.
 
-Only who has the run's claim may write to it, and who was superseded may not know it yet: it may be held up in the very
-request. So every file is written over the generation that is known of it. These are listed before the claim is taken:
-whatever a successor writes is of a later one.
+Only the claim holder may write to a run. A superseded process may not know yet that it lost the claim (it may hang in a
+request), so every write is conditional on the generation that the process last saw. Generations are listed before the
+claim is taken: anything that a successor writes has a later one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from job import errors, storage
 from job.evaluation.gates import Gate
 from job.observability import log
-from job.runs import identity
 from job.runs.checkpoints import Checkpoints
+from job.runs.identity import default_run_id, identify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 Origin = Literal["data and settings", "run.id", "job"]
-"""Where a run's id is from."""
+"""What a run's id was derived from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Outcome:
     run_uri: str
     gate: Gate
 
-    def check(self) -> None:
+    def check_gate(self) -> None:
         """Raise errors.GateError if the gate failed."""
         if not self.gate.passed:
             raise errors.GateError(
@@ -60,11 +60,11 @@ class Outcome:
 
 
 class Run:
-    """One run's prefix in the output.
+    """A run, stored under its own prefix in the output.
 
     Attributes:
-        id: its name.
-        uri: where it lies.
+        id: the name of the prefix.
+        uri: of the prefix.
     """
 
     def __init__(self, output: Store, run_id: str) -> None:
@@ -77,21 +77,21 @@ class Run:
         self._generations: dict[str, int] = {}
 
     def write(self, name: str, data: bytes | Path) -> None:
-        """Publish one file: its size and checksums will stand in manifest.json.
+        """Write one file, and record its size and checksums for manifest.json.
 
         Raises:
             errors.StoppedError: another process has taken the run over.
         """
-        written = self._write(name, data)
+        info = self._write(name, data)
         sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else _sha256(data)
-        self._record(name, written, sha256)
+        self._record(name, info, sha256)
 
     def write_lines(self, name: str, lines: Iterable[str]) -> None:
-        """Publish lines of text, without holding them all in memory.
+        """Write a text file line by line, without holding it in memory.
 
         Raises:
             errors.StoppedError: another process has taken the run over.
-            errors.UnavailableError: the folder for temporary files is full.
+            errors.UnavailableError: the temporary folder is full.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -106,61 +106,61 @@ class Run:
             self.write(name, Path(file.name))
 
     def write_documents(self, name: str, documents: Iterable[Document]) -> None:
-        """Publish documents as JSON Lines."""
+        """Write documents as JSON Lines."""
         plain = (log.plain(document) for document in documents)
-        self.write_lines(name, (json.dumps(one, ensure_ascii=False, allow_nan=False) + "\n" for one in plain))
+        self.write_lines(name, (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in plain))
 
     def write_folder(self, name: str, folder: Path) -> None:
-        """Publish every file below a local folder."""
+        """Write every file below a local folder."""
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             self.write(f"{name}/{path.relative_to(folder).as_posix()}", path)
 
     def write_status(self, data: bytes) -> None:
-        """Write status.json: it changes while the run lasts, so it is not in manifest.json.
+        """Write status.json, which changes during the run and therefore is not in manifest.json.
 
-        Where another process has taken the run over, it is that one's.
+        Does nothing if another process has taken the run over: the file belongs to that process.
         """
         with contextlib.suppress(errors.StoppedError):
             self._write("status.json", data)
 
     def read(self, name: str) -> Document | None:
-        """Return one of the run's JSON files, None where it is not there."""
+        """Return one of the run's JSON files, or None if it does not exist."""
         found = self._output.read(f"{self._prefix}/{name}")
         return json.loads(found[0]) if found else None
 
-    def identify(self, loaded: Loaded, who: Identity, origin: Origin) -> None:
-        """Write config.json, unless an earlier start has; then the two must be of one identity.
+    def record_identity(self, loaded: Loaded, identity: Identity, origin: Origin) -> None:
+        """Write config.json. If an earlier start has written it, check that its identity is the same.
 
         Args:
-            loaded: the settings, and where each came from.
-            who: the identity they and the data make.
-            origin: where the run's id is from, which decides whose fault a difference is.
+            loaded: the settings and their origins.
+            identity: of the settings and the data.
+            origin: what the run's id was derived from, which determines the error for a difference.
 
         Raises:
-            errors.SettingsError: a run of this id exists, with other data or settings; or the settings have changed
-                since the Job began.
+            errors.SettingsError: a run with this id exists, with different data or settings; or the settings have
+                changed since the Job began.
             errors.DataError: the input has changed since the Job began.
         """
-        document = {"run_id": self.id, "identity": who.document(), **loaded.document()}
+        document = {"run_id": self.id, "identity": identity.document(), **loaded.document()}
         try:
             self._output.write(f"{self._prefix}/config.json", encode(document), if_generation_match=0)
         except storage.PreconditionFailed:
-            self._compare(who, origin)
+            self._check_identity(identity, origin)
 
     def checkpoints(self, settings: Settings) -> Checkpoints:
-        """Return the run's checkpoints, claimed while their context lasts.
+        """Return the run's checkpoints, a context manager that holds the claim.
 
         Raises:
             errors.SettingsError: the settings have changed since the Job began.
         """
-        who = identity.identify(settings)
-        recorded = self._compare(who, "job")
-        below = len(self._prefix) + 1
-        self._generations = {found.name[below:]: found.generation for found in self._output.list(self._prefix)}
+        identity = identify(settings)
+        recorded = self._check_identity(identity, "job")
+        start = len(self._prefix) + 1
+        self._generations = {info.name[start:]: info.generation for info in self._output.list(self._prefix)}
         self._checkpoints = Checkpoints(
             self._output,
             f"{self._prefix}/checkpoints",
-            identity=dataclasses.replace(who, data=recorded["data"]).hashes(),
+            identity=dataclasses.replace(identity, data=recorded["data"]).hashes(),
             owner=settings.run.job_uid,
             interval=settings.checkpoint.interval,
             takeover=settings.checkpoint.takeover,
@@ -168,15 +168,15 @@ class Run:
         return self._checkpoints
 
     def published(self) -> Outcome | None:
-        """Return the outcome of a run that is published, after completing what follows the commit; else None.
+        """Return the outcome if the run is published, after completing the steps that follow the commit; else None.
 
-        The commit is known to who has the claim; to others, the run is published from ``_SUCCESS`` on.
+        Only the claim holder sees the commit; for other processes, the run is published once ``_SUCCESS`` exists.
         """
         if self._output.stat(f"{self._prefix}/_SUCCESS") is None:
             committed = self._checkpoints and self._checkpoints.manifest_sha256
             found = self._output.read(f"{self._prefix}/manifest.json") if committed else None
             if not committed or found is None or hashlib.sha256(found[0]).hexdigest() != committed:
-                return None  # what was committed is not there any more, if anything was: it is made again
+                return None  # nothing was committed, or its manifest is lost: do the work again
             self._write_success(committed)
         manifest = self.read("manifest.json")
         if manifest is None:
@@ -192,8 +192,8 @@ class Run:
         Raises:
             errors.StoppedError: another process has taken the run over.
         """
-        assert self._checkpoints is not None, "who publishes a run has claimed it"
-        if config := self._output.read(f"{self._prefix}/config.json"):  # of the run's first start
+        assert self._checkpoints is not None, "publishing requires the claim"
+        if config := self._output.read(f"{self._prefix}/config.json"):  # written by the run's first start
             self._record("config.json", config[1], hashlib.sha256(config[0]).hexdigest())
         manifest = {
             "run_id": self.id,
@@ -209,14 +209,14 @@ class Run:
         self._write_success(sha256)
         return self._complete(manifest)
 
-    def _compare(self, who: Identity, origin: Origin) -> Document:
-        """Return the identity in config.json, unless `who` is another; raise what `identify` does then."""
+    def _check_identity(self, identity: Identity, origin: Origin) -> Document:
+        """Return the identity in config.json; raise the errors of `record_identity` if `identity` differs from it."""
         recorded: Document = (self.read("config.json") or {}).get("identity", {})
-        if not (differences := "; ".join(who.differences(recorded))):
+        if not (differences := "; ".join(identity.differences(recorded))):
             return recorded
         if origin == "job":
             since, remedy = f"since this Job began its run {self.uri}", "start a new Job: it will be a run of its own"
-            if who.data in (None, recorded.get("data")):
+            if identity.data in (None, recorded.get("data")):
                 raise errors.SettingsError(f"the settings have changed {since}: {differences}", remedy=remedy)
             raise errors.DataError(f"the input or the settings have changed {since}: {differences}", remedy=remedy)
         raise errors.SettingsError(
@@ -225,15 +225,15 @@ class Run:
         )
 
     def _write(self, name: str, data: bytes | Path) -> storage.ObjectInfo:
-        """Write a file over the generation that is known of it; over another one only while the run is ours."""
-        assert self._checkpoints is not None, "who writes to a run has claimed it"
+        """Overwrite the generation of the file that was last seen; another one only while the claim is held."""
+        assert self._checkpoints is not None, "writing requires the claim"
         path = f"{self._prefix}/{name}"
         while True:
             try:
                 written = self._output.write(path, data, if_generation_match=self._generations.get(name, 0))
             except storage.PreconditionFailed:
                 found = self._output.stat(path)
-                self._checkpoints.flush()  # note: after the look, or else that could be of a successor's file
+                self._checkpoints.flush()  # note: after `stat`, which might otherwise see a successor's file
                 self._generations[name] = found.generation if found else 0
             else:
                 self._generations[name] = written.generation
@@ -250,16 +250,16 @@ class Run:
         self._files[name] = {"size": info.size, "sha256": sha256, "crc32c": f"{info.crc32c:08x}"}
 
     def _complete(self, manifest: Document) -> Outcome:
-        """Do what follows ``_SUCCESS``: all of it may have been done before."""
+        """Do the steps that follow ``_SUCCESS``; idempotent."""
         gate = Gate(**manifest["gate"])
         if gate.passed:
             self._move_latest(manifest)
-        for found in list(self._output.list(f"{self._prefix}/checkpoints")):
-            self._output.delete(found.name)
+        for info in list(self._output.list(f"{self._prefix}/checkpoints")):
+            self._output.delete(info.name)
         return Outcome(run_uri=self.uri, gate=gate)
 
     def _move_latest(self, manifest: Document) -> None:
-        """Let latest.json name this run, unless it names one that was published later."""
+        """Point latest.json to this run unless it points to one that was published later."""
         latest = {key: manifest[key] for key in ("run_id", "published_at", "gate")} | {"run_uri": self.uri}
         while True:
             found = self._output.read("latest.json")
@@ -270,47 +270,47 @@ class Run:
                     "latest.json", encode(latest), if_generation_match=found[1].generation if found else 0
                 )
             except storage.PreconditionFailed:
-                continue  # another run was published just now: look again
+                continue  # another run was published concurrently: read it again
             return
 
 
-def open_run(output: Store, loaded: Loaded, who: Identity) -> Run:
-    """Return the run that these settings and data are, recorded under the output.
+def open_run(output: Store, loaded: Loaded, identity: Identity) -> Run:
+    """Return the run of these settings and data, and record its identity in the output.
 
-    A Job's first Pod pins its run under ``jobs/``, so that its later Pods keep to it. It does so once the run is known
-    to be of these settings and data: later Pods need not list the data again.
+    A Job's first Pod pins the run under ``jobs/`` so that later Pods of the Job continue it without listing the data
+    again. It does so only after it has checked the run's settings and data.
 
     Raises:
-        errors.SettingsError: an explicit run.id is taken by another run.
+        errors.SettingsError: an explicit run.id belongs to another run.
         errors.DataError: the input has changed since this Job began.
         errors.AccessError: the output cannot be written.
     """
     settings = loaded.settings
-    run_id = settings.run.id or identity.run_name(who, settings.input.uri)
+    run_id = settings.run.id or default_run_id(identity, settings.input.uri)
     run = Run(output, run_id)
-    run.identify(loaded, who, "run.id" if settings.run.id else "data and settings")
+    run.record_identity(loaded, identity, "run.id" if settings.run.id else "data and settings")
     if not settings.run.job_uid:
         return run
     try:
-        output.write(_pin(settings), encode({"run_id": run_id}), if_generation_match=0)
-    except storage.PreconditionFailed:  # another Pod of the Job was quicker
+        output.write(_pin_name(settings), encode({"run_id": run_id}), if_generation_match=0)
+    except storage.PreconditionFailed:  # another Pod of the Job was faster
         run = _read_pin(output, settings) or run
-        run.identify(loaded, who, "job")
+        run.record_identity(loaded, identity, "job")
     return run
 
 
 def pinned_run(output: Store, settings: Settings) -> Run | None:
-    """Return the run that an earlier Pod of this Job works on, None where there is none, or somebody removed it.
+    """Return the run that an earlier Pod of this Job pinned; None if there is none, or it was deleted.
 
     Raises:
-        errors.SettingsError: run.id names another one.
+        errors.SettingsError: run.id names another run.
     """
     run = _read_pin(output, settings) if settings.run.job_uid else None
     return run if run and run.read("config.json") else None
 
 
 def _read_pin(output: Store, settings: Settings) -> Run | None:
-    found = output.read(_pin(settings))
+    found = output.read(_pin_name(settings))
     if found is None:
         return None
     run_id = str(json.loads(found[0])["run_id"])
@@ -322,12 +322,12 @@ def _read_pin(output: Store, settings: Settings) -> Run | None:
     return Run(output, run_id)
 
 
-def _pin(settings: Settings) -> str:
+def _pin_name(settings: Settings) -> str:
     return f"jobs/{settings.run.job_uid}.json"
 
 
 def encode(document: Document) -> bytes:
-    """Return a document as strict JSON: what is not a number is null."""
+    """Return a document as strict JSON: NaN and infinities become null."""
     return (json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
 
 

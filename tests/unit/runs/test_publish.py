@@ -20,8 +20,8 @@ def test_gate(accuracy: float, min_accuracy: float, passed: bool) -> None:
 
     assert Gate(passed=passed, accuracy=accuracy, min_accuracy=min_accuracy) == gate
     if passed:
-        outcome.check()
+        outcome.check_gate()
         return
     with pytest.raises(errors.GateError, match=r"gate.min_accuracy is 0.75") as caught:
-        outcome.check()
+        outcome.check_gate()
     assert 6 == caught.value.exit_code
