@@ -158,7 +158,7 @@ def train(work: Work, listing: Data | None) -> Outcome:
             image_size=classifier.image_size,
             max_pixels=settings.input.max_pixels,
             threads=machine.threads,
-            wanted=final.usable if final else None,
+            selected=final.usable if final else None,
             user_project=settings.input.user_project,
         ) as images,
     ):
