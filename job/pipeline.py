@@ -158,7 +158,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             image_size=classifier.image_size,
             max_pixels=settings.input.max_pixels,
             threads=machine.threads,
-            wanted=saved_data.usable if saved_data else None,
+            selected=saved_data.usable if saved_data else None,
             user_project=settings.input.user_project,
         ) as images,
     ):

@@ -1,1 +1,1 @@
-"""What there is to train on: names and bytes, and no model."""
+"""The training data: listing, decoding, splitting and caching. Knows nothing of models."""

@@ -1,4 +1,4 @@
-"""The files of a cache: arrays by rows and byte strings, with a checksum of each row."""
+"""The files of a cache: arrays and byte strings, with a checksum per row."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ RECORD = np.dtype([("row", "<u8"), ("offset", "<u8"), ("length", "<u8"), ("crc32
 """One image in ``encoded.index``. The last field is the checksum of those before it."""
 
 CHECKSUM_BYTES = 4
-"""What a row of features or pixels takes beside itself."""
+"""Overhead per row of features or pixels."""
 
 
 class Rows:
-    """An array in a file, read and written by rows, with a checksum of each.
+    """An array in a file, read and written by row, with a checksum per row.
 
-    It is not memory-mapped: mapped pages would count as the process's memory, and writing one on a full disk would end
+    It is not memory-mapped: mapped pages would count as the process's memory, and writing one on a full disk would kill
     the process (SIGBUS).
 
     Args:
-        path: the file, which is made unless it is there. The checksums lie beside it.
+        path: the file, created if missing. The checksums are stored beside it.
         dtype: of the array.
         rows: its first dimension.
-        shape: the others.
+        shape: its other dimensions.
 
     Raises:
-        OSError: the disk has no room for all rows.
+        OSError: the disk has no space for all rows.
     """
 
     def __init__(self, path: Path, dtype: type, rows: int, shape: tuple[int, ...]) -> None:
@@ -49,7 +49,7 @@ class Rows:
         size = rows * self._row_bytes
         self._file, self._checksum_file = _open_files(path, path.with_suffix(".crc32c"), size)
         found = _read(self._checksum_file, CHECKSUM_BYTES * rows, 0)
-        self._checksums = np.zeros(rows, "<u4")  # note: 0 is a row that was not written
+        self._checksums = np.zeros(rows, "<u4")  # note: 0 marks a row that was not written
         self._checksums[: len(found) // 4] = np.frombuffer(found[: len(found) // 4 * 4], "<u4")
 
     def __setitem__(self, rows: slice, values: NDArray[Any]) -> None:
@@ -73,33 +73,34 @@ class Rows:
         """Return the rows, [n, …], in the order given.
 
         Raises:
-            errors.UnavailableError: one of them is not as it was written.
+            errors.UnavailableError: a row is damaged.
         """
-        values, whole = self.read(rows)
-        if not whole.all():
+        values, intact = self.read(rows)
+        if not intact.all():
             raise errors.UnavailableError(
-                f"{self._path} is damaged: {np.count_nonzero(~whole)} of {len(rows)} rows are not as they were written",
+                f"{self._path} is damaged: {np.count_nonzero(~intact)} of {len(rows)} rows "
+                "are not as they were written",
                 remedy="see whether the disk is sound; the next start makes again what is damaged",
             )
         return values
 
     def read(self, rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return the rows, [n, …], in the order given, and which of them are as they were written, bool [n]."""
+        """Return the rows, [n, …], in the order given, and which of them are intact, bool [n]."""
         values = np.zeros((len(rows), *self._shape), self._dtype)
-        whole = np.ones(len(rows), bool)
+        intact = np.ones(len(rows), bool)
         for n, row in enumerate(rows.tolist() if self._row_bytes else ()):
             data = _read(self._file, self._row_bytes, row * self._row_bytes)
-            whole[n] = len(data) == self._row_bytes and _checksum(data) == self._checksums[row]
-            if whole[n]:
+            intact[n] = len(data) == self._row_bytes and _checksum(data) == self._checksums[row]
+            if intact[n]:
                 values[n] = np.frombuffer(data, self._dtype).reshape(self._shape)
-        return values, whole
+        return values, intact
 
-    def written(self, rows: slice) -> bool:
-        """Whether these consecutive rows were all written. Nothing is read: they may be damaged."""
+    def has(self, rows: slice) -> bool:
+        """Whether these consecutive rows were all written. They are not read, so they may be damaged."""
         return bool(self._checksums[rows].all())
 
-    def forget(self) -> None:
-        """Forget what was written."""
+    def clear(self) -> None:
+        """Mark all rows as not written."""
         self._checksums[:] = 0
         _write(self._checksum_file, self._checksums.tobytes(), 0)
 
@@ -110,7 +111,7 @@ class Rows:
 
 
 class EncodedFile:
-    """Byte strings one after the other in a file, and where each lies in another.
+    """Byte strings appended to one file, and their index in another.
 
     Attributes:
         size: bytes of all strings.
@@ -119,7 +120,7 @@ class EncodedFile:
     def __init__(self, folder: Path, rows: int, size: int) -> None:
         self._file, self._index = _open_files(folder / "encoded", folder / "encoded.index", size)
         self._offset = np.zeros(rows, np.int64)
-        self._length = np.zeros(rows, np.uint32)  # note: 0 is a row that is not there; no image is empty
+        self._length = np.zeros(rows, np.uint32)  # note: 0 marks a missing row; no image is empty
         self._checksums = np.zeros(rows, np.uint32)
         self._lock = threading.Lock()
         self._records = os.fstat(self._index).st_size // RECORD.itemsize
@@ -131,19 +132,19 @@ class EncodedFile:
         self.size = int(self._length.sum(dtype=np.int64))
 
     def has(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return which rows are there, bool [n]. Nothing is read: they may be damaged."""
+        """Return which rows are present, bool [n]. They are not read, so they may be damaged."""
         present: NDArray[Any] = self._length[rows] > 0
         return present
 
-    def put(self, row: int, data: bytes, room: int) -> bool:
-        """Keep a row's bytes; return whether all rows' together fit into the room: else nothing is written."""
+    def put(self, row: int, data: bytes, limit: int) -> bool:
+        """Store a row's bytes if all rows together stay within `limit` bytes; return whether they do."""
         with self._lock:
-            before = int(self._length[row])
-            if self.size - before + len(data) > room:
+            old_length = int(self._length[row])
+            if self.size - old_length + len(data) > limit:
                 return False
-            self.size += len(data) - before
+            self.size += len(data) - old_length
             offset = int(self._offset[row])
-            if len(data) > before:  # else they take the place of those that are damaged
+            if len(data) > old_length:  # otherwise they overwrite the damaged bytes
                 offset, self._end = self._end, self._end + len(data)
             position, self._records = self._records, self._records + 1
         _write(self._file, data, offset)
@@ -154,7 +155,7 @@ class EncodedFile:
         return True
 
     def get(self, row: int) -> bytes | None:
-        """Return a row's bytes, None where they are missing or damaged."""
+        """Return a row's bytes; None if they are missing or damaged."""
         if not self._length[row]:
             return None
         data = _read(self._file, int(self._length[row]), int(self._offset[row]))
@@ -167,32 +168,32 @@ class EncodedFile:
 
 
 def _checksum(data: bytes) -> int:
-    """Return the CRC32C, and 1 where that is 0, which means that nothing was written."""
+    """Return the CRC32C, with 0 replaced by 1: 0 means "not written"."""
     return storage.crc32c(data) or 1
 
 
 def _records(data: bytes) -> NDArray[Any]:
-    """Return the records that are as they were written. A process killed there leaves zeros, or a part of one."""
+    """Return the intact records. A process killed while writing leaves zeros, or part of a record."""
     found = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
     starts = range(0, found.nbytes, RECORD.itemsize)
     checksums = (_record_checksum(data[start : start + RECORD.itemsize]) for start in starts)
-    whole: NDArray[Any] = found[np.fromiter(checksums, np.uint32, len(found)) == found["record_crc32c"]]
-    return whole
+    intact: NDArray[Any] = found[np.fromiter(checksums, np.uint32, len(found)) == found["record_crc32c"]]
+    return intact
 
 
 def _record_checksum(record: bytes) -> int:
     return _checksum(record[: -RECORD["record_crc32c"].itemsize])
 
 
-def _open_files(path: Path, beside: Path, size: int) -> tuple[int, int]:
-    """Open two files; make those that are not there, and take space for the first, so that a full disk is known early.
+def _open_files(path: Path, companion: Path, size: int) -> tuple[int, int]:
+    """Open two files, creating them if missing, and allocate the first, so that a full disk is detected early.
 
     Raises:
-        OSError: there is no room. What was taken is free again.
+        OSError: there is no space. The allocation is undone.
     """
     with contextlib.ExitStack() as undo:
         files = []
-        for name in (path, beside):
+        for name in (path, companion):
             files.append(os.open(name, os.O_RDWR | os.O_CREAT, 0o600))
             undo.callback(os.close, files[-1])
         if size:
@@ -203,7 +204,7 @@ def _open_files(path: Path, beside: Path, size: int) -> tuple[int, int]:
 
 
 def _read(file: int, size: int, offset: int) -> bytes:
-    """Read; nothing where the disk fails, which is damage like any other: no checksum will fit."""
+    """Read; empty if the disk fails, which is damage like any other: no checksum will match."""
     try:
         return os.pread(file, size, offset)
     except OSError:
@@ -211,7 +212,7 @@ def _read(file: int, size: int, offset: int) -> bytes:
 
 
 def _write(file: int, data: bytes, offset: int) -> None:
-    # note: one pwrite may write less than asked, on a full disk above all
+    # note: a single pwrite may write less than requested, above all on a full disk
     written = 0
     while written < len(data):
         written += os.pwrite(file, data[written:], offset + written)

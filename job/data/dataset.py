@@ -1,7 +1,7 @@
 """The pass over the data, and the batches that training and scoring read.
 
-The pass downloads, checks and decodes every image once; downloads end in any order, and what is computed from them does
-not depend on it: batches are fixed ranges of the manifest's rows.
+The pass downloads, checks and decodes every image once. Results do not depend on the order in which downloads finish:
+batches are fixed ranges of the manifest's rows.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from job.observability.progress import Progress
 
 RANGE = 32
-"""Rows of the manifest decoded and fed to the base model together. A part of the recipe: the bits of a feature depend
-on the size of its batch, so this is a constant and no setting."""
+"""Manifest rows decoded and fed to the base model together. A constant, not a setting: the bits of a feature depend on
+the size of its batch."""
 
 
 class Dataset:
     """The images of a run, by their row in the manifest.
 
     Args:
-        manifest: what was listed.
-        cache: where bytes and pixels are kept.
+        manifest: every listed image.
+        cache: stores bytes and pixels.
         image_size: height and width of the decoded pixels.
-        max_pixels: an image of more is not decoded.
-        threads: how many images are decoded at the same time.
-        wanted: bool [images], those to read; all by default. None of them may be missing or unreadable then: an
-            earlier start has read them.
-        user_project: who pays for the requests, where a bucket is requester-pays.
+        max_pixels: larger images are not decoded.
+        threads: number of images decoded in parallel.
+        selected: bool [images], those to read; all by default. If given, an earlier start has read them, so none may
+            be missing or unreadable now.
+        user_project: the project billed for requests to a requester-pays bucket.
 
     Attributes:
-        quarantined: the images that cannot be used, and why. Complete after the pass.
+        quarantined: the images that cannot be used. Complete after the pass.
         usable: bool [images]. Complete after the pass.
     """
 
@@ -59,7 +59,7 @@ class Dataset:
         image_size: int,
         max_pixels: int,
         threads: int,
-        wanted: NDArray[Any] | None = None,
+        selected: NDArray[Any] | None = None,
         user_project: str = "",
     ) -> None:
         self.manifest = manifest
@@ -69,44 +69,44 @@ class Dataset:
         self._cache = cache
         self._max_pixels = max_pixels
         self._threads = threads
-        self._is_final = wanted is not None
-        self._wanted = np.ones(len(manifest), bool) if wanted is None else wanted
+        self._must_succeed = selected is not None
+        self._selected = np.ones(len(manifest), bool) if selected is None else selected
         self._user_project = user_project or None
         self._pool = ThreadPoolExecutor(threads, "decode")
 
     def ingest(self, progress: Progress) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Download, check and decode every image; yield each range of rows as soon as it is complete.
 
-        A generator: the pass is done when it is exhausted. An image that cannot be used leaves zeros behind.
+        The pass is done when the generator is exhausted. The pixels of an unusable image are zeros.
 
         Yields:
-            The rows, and their pixels: uint8 [RANGE, image_size, image_size, 3], the last range filled up with zeros.
+            The rows, and their pixels: uint8 [RANGE, image_size, image_size, 3], the last range padded with zeros.
 
         Raises:
-            errors.DataError: an image that an earlier start has read cannot be read now.
-            errors.UnavailableError: the store did not answer, after all retries.
+            errors.DataError: an image that an earlier start read cannot be read now.
+            errors.UnavailableError: the store did not respond, after all retries.
         """
         count = len(self.manifest)
         ranges: dict[int, NDArray[Any]] = {}
-        starts, images = np.unique(np.flatnonzero(self._wanted) // RANGE * RANGE, return_counts=True)
-        missing = dict(zip(starts.tolist(), images.tolist(), strict=True))
-        with progress.phase("ingest", int(self._wanted.sum()), "images") as phase:
-            for start in [start for start in missing if self._is_kept(start)]:
-                self.usable[start : start + RANGE] = self._wanted[start : start + RANGE]
-                phase.advance(missing.pop(start))
+        starts, images = np.unique(np.flatnonzero(self._selected) // RANGE * RANGE, return_counts=True)
+        remaining = dict(zip(starts.tolist(), images.tolist(), strict=True))
+        with progress.phase("ingest", int(self._selected.sum()), "images") as phase:
+            for start in [start for start in remaining if self._is_cached(start)]:
+                self.usable[start : start + RANGE] = self._selected[start : start + RANGE]
+                phase.advance(remaining.pop(start))
             if reused := int(self.usable.sum()):
-                log.get().info("cache.reused", images=reused, of=int(self._wanted.sum()))
-            for row, pixels in self._decoded(np.flatnonzero(self._wanted & ~self.usable)):
+                log.get().info("cache.reused", images=reused, of=int(self._selected.sum()))
+            for row, pixels in self._decoded(np.flatnonzero(self._selected & ~self.usable)):
                 start = row - row % RANGE
                 if start not in ranges:
                     ranges[start] = np.zeros((RANGE, self.image_size, self.image_size, 3), np.uint8)
                 if pixels is not None:
                     ranges[start][row - start] = pixels
                     self.usable[row] = True
-                missing[start] -= 1
+                remaining[start] -= 1
                 phase.advance()
-                if not missing[start]:
-                    del missing[start]
+                if not remaining[start]:
+                    del remaining[start]
                     rows = slice(start, min(start + RANGE, count))
                     complete = ranges.pop(start)
                     if self._cache.pixels is not None:
@@ -115,40 +115,40 @@ class Dataset:
         self.quarantined.sort(key=lambda image: image.uri)
 
     def encoded(self, row: int) -> bytes:
-        """Return an image's bytes as they were stored: kept ones, or read again where the cache is damaged."""
-        kept = self._cache.encoded(row)
-        if kept is not None:
-            return kept
+        """Return an image's encoded bytes from the cache, or from the store if the cache is damaged."""
+        cached = self._cache.encoded(row)
+        if cached is not None:
+            return cached
         log.get().warning("cache.damaged", uri=self.manifest.uri(row), note="the image is read again")
         [(_, fetched)] = self._fetched(np.array([row]))
         if isinstance(fetched, storage.LostObject):
-            raise _gone(self.manifest.uri(row), _since_listed(fetched))
+            raise _cannot_read(self.manifest.uri(row), _describe_lost(fetched))
         self._cache.put_encoded(row, fetched)
         return fetched
 
     def pixels(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Return the pixels of the rows, uint8 [n, image_size, image_size, 3]: kept ones, or decoded again."""
+        """Return the pixels of the rows, uint8 [n, image_size, image_size, 3], from the cache or decoded again."""
         if self._cache.pixels is None:
             return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
-        pixels, whole = self._cache.pixels.read(rows)
-        for n in np.flatnonzero(~whole):
+        pixels, intact = self._cache.pixels.read(rows)
+        for n in np.flatnonzero(~intact):
             pixels[n] = self._decode_again(int(rows[n]))
         return pixels
 
     def ranges(self) -> list[slice]:
-        """Return the ranges of rows with a usable image in them, after the pass."""
+        """Return the ranges of rows that contain a usable image, after the pass."""
         starts = np.unique(np.flatnonzero(self.usable) // RANGE * RANGE).tolist()
         return [slice(start, min(start + RANGE, len(self.manifest))) for start in starts]
 
     def range_pixels(self, rows: slice) -> NDArray[Any]:
-        """Return the pixels of a range as `ingest` yields them: uint8 [RANGE, image_size, image_size, 3]."""
+        """Return the pixels of a range, as `ingest` yields them: uint8 [RANGE, image_size, image_size, 3]."""
         usable = rows.start + np.flatnonzero(self.usable[rows])
         pixels = np.zeros((RANGE, self.image_size, self.image_size, 3), np.uint8)
         pixels[usable - rows.start] = self.pixels(usable)
         return pixels
 
     def close(self) -> None:
-        """End the decoding threads."""
+        """Stop the decoding threads."""
         self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -157,50 +157,50 @@ class Dataset:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _is_kept(self, start: int) -> bool:
-        """Whether an earlier start has left all that is made of a range, and the bytes it was made of.
+    def _is_cached(self, start: int) -> bool:
+        """Whether the cache holds everything computed from a range, and the bytes it was computed from.
 
-        These are not read for it: they are not needed before pixels are decoded again, and damage shows then.
+        The bytes are not read here: they are not needed until pixels are decoded again, and damage is detected then.
         """
         rows = slice(start, min(start + RANGE, len(self.manifest)))
-        wanted = start + np.flatnonzero(self._wanted[rows])
-        return bool(self._cache.has_encoded(wanted).all()) and self._cache.has(rows)
+        selected = start + np.flatnonzero(self._selected[rows])
+        return bool(self._cache.has_encoded(selected).all()) and self._cache.has(rows)
 
     def _decoded(self, rows: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any] | None]]:
-        """Yield each of the rows once, in any order, with its pixels, or None where the image cannot be used."""
-        # note: enough to keep every thread busy while the caller computes, and few enough to bound the memory
+        """Yield each row once, in any order, with its pixels, or None if the image is unusable."""
+        # note: enough to keep all threads busy while the caller computes, few enough to bound the memory
         limit = 4 * self._threads + RANGE
         pending: deque[tuple[int, Future[NDArray[Any]]]] = deque()
-        for row, data, is_kept in self._encoded(rows):
-            pending.append((row, self._pool.submit(self._take, row, data, is_kept=is_kept)))
+        for row, data, is_cached in self._encoded(rows):
+            pending.append((row, self._pool.submit(self._process, row, data, is_cached=is_cached)))
             while len(pending) > limit or (pending and pending[0][1].done()):
-                yield self._outcome(*pending.popleft())
+                yield self._result(*pending.popleft())
         while pending:
-            yield self._outcome(*pending.popleft())
+            yield self._result(*pending.popleft())
 
     def _encoded(self, rows: NDArray[Any]) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
-        """Yield the bytes of each row, about in their order, and whether an earlier start has left them here.
+        """Yield the bytes of each row, roughly in order, and whether they came from the cache.
 
-        What is here and what each store gives comes from whichever is furthest behind, so that few ranges are
-        incomplete at a time, however the rows are distributed.
+        The next item always comes from the source that is furthest behind (the cache or one of the stores), so that
+        few ranges are incomplete at a time, however the rows are distributed.
         """
-        is_kept = self._cache.has_encoded(rows)
-        kept, missing = rows[is_kept], rows[~is_kept]
-        sources = [(kept, self._kept(kept))]
+        is_cached = self._cache.has_encoded(rows)
+        cached, missing = rows[is_cached], rows[~is_cached]
+        sources = [(cached, self._cached(cached))]
         for root in np.unique(self.manifest.root[missing]):
             of_root = missing[self.manifest.root[missing] == root]
             sources.append((of_root, ((row, data, False) for row, data in self._fetched(of_root))))
-        behind = [(int(own[0]), 0, n) for n, (own, _) in enumerate(sources) if len(own)]
-        heapq.heapify(behind)
-        while behind:
-            _, taken, n = heapq.heappop(behind)
-            own, items = sources[n]
+        queue = [(int(source_rows[0]), 0, n) for n, (source_rows, _) in enumerate(sources) if len(source_rows)]
+        heapq.heapify(queue)
+        while queue:
+            _, position, n = heapq.heappop(queue)
+            source_rows, items = sources[n]
             yield next(items)
-            if taken + 1 < len(own):
-                heapq.heappush(behind, (int(own[taken + 1]), taken + 1, n))
+            if position + 1 < len(source_rows):
+                heapq.heappush(queue, (int(source_rows[position + 1]), position + 1, n))
 
-    def _kept(self, rows: NDArray[Any]) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
-        """Yield the bytes of rows that an earlier start has left here, and soon after, read again, damaged ones."""
+    def _cached(self, rows: NDArray[Any]) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
+        """Yield the cached bytes of the rows; damaged ones follow soon after, read from the store."""
         for start in range(0, len(rows), RANGE):
             damaged = []
             for row in rows[start : start + RANGE].tolist():
@@ -215,32 +215,32 @@ class Dataset:
                 yield row, fetched, False
 
     def _fetched(self, rows: NDArray[Any]) -> Iterator[tuple[int, bytes | storage.LostObject]]:
-        """Yield what the stores give for each row, as it arrives."""
+        """Yield each row's bytes from its store, as they arrive."""
         for root in np.unique(self.manifest.root[rows]):
             of_root = rows[self.manifest.root[rows] == root]
             store = storage.open_store(self.manifest.roots[root], user_project=self._user_project)
             for index, data in store.read_many(_Objects(self.manifest, of_root)):
                 yield int(of_root[index]), data
 
-    def _take(self, row: int, data: bytes | storage.LostObject, *, is_kept: bool) -> NDArray[Any]:
-        """Check and decode one image, and keep its bytes. Runs in a thread of the pool."""
+    def _process(self, row: int, data: bytes | storage.LostObject, *, is_cached: bool) -> NDArray[Any]:
+        """Check and decode one image, and cache its bytes. Runs in a thread of the pool."""
         if isinstance(data, storage.LostObject):
-            raise UnreadableImage(data.reason, _since_listed(data))
+            raise UnreadableImage(data.reason, _describe_lost(data))
         header = image_header.read_header(data, max_pixels=self._max_pixels)
         pixels = decode.decode_image(data, header, self.image_size)
-        if not is_kept:
+        if not is_cached:
             self._cache.put_encoded(row, data)
         return pixels
 
-    def _outcome(self, row: int, future: Future[NDArray[Any]]) -> tuple[int, NDArray[Any] | None]:
+    def _result(self, row: int, future: Future[NDArray[Any]]) -> tuple[int, NDArray[Any] | None]:
         try:
             return row, future.result()
         except UnreadableImage as error:
             label = self.manifest.labels[self.manifest.label[row]]
             size = int(self.manifest.size[row])
             image = Quarantined(self.manifest.uri(row), label, size, error.reason, error.detail)
-            if self._is_final:
-                raise _gone(image.uri, image.detail) from None
+            if self._must_succeed:
+                raise _cannot_read(image.uri, image.detail) from None
             log.get().warning("image.quarantined", uri=image.uri, reason=image.reason, detail=image.detail)
             self.quarantined.append(image)
             return row, None
@@ -250,11 +250,11 @@ class Dataset:
         return decode.decode_image(data, image_header.read_header(data, max_pixels=self._max_pixels), self.image_size)
 
 
-def _since_listed(lost: storage.LostObject) -> str:
+def _describe_lost(lost: storage.LostObject) -> str:
     return f"the object is {lost.reason} since it was listed"
 
 
-def _gone(uri: str, detail: str) -> errors.DataError:
+def _cannot_read(uri: str, detail: str) -> errors.DataError:
     return errors.DataError(
         f"{uri} cannot be read any more, and this run has begun with it: {detail}",
         remedy="put it back as it was, or start a new Job or another run.id: a run of its own",
@@ -262,7 +262,7 @@ def _gone(uri: str, detail: str) -> errors.DataError:
 
 
 class _Objects(Sequence[storage.ObjectInfo]):
-    """Rows of a manifest as what a store reads, each made when it is asked for: a list of them would be large."""
+    """Rows of a manifest as a store's objects, created on access: a list of them would be large."""
 
     def __init__(self, manifest: Manifest, rows: NDArray[Any]) -> None:
         self._manifest = manifest

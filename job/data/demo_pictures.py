@@ -1,7 +1,7 @@
-"""The demo: pictures drawn here, and one command that trains on them from one emulated bucket to another.
+"""Draws the demo's data set: pictures of flowers and gears.
 
-The pictures are flowers and gears of any size, colour and number of petals or teeth, before noise and clutter: easy
-for a person, and not quite for features that were learnt on photographs, so that fine-tuning has something to gain.
+They vary in size, colour and number of petals or teeth, over noise and clutter: easy for people, but not entirely for
+features learned on photographs, so that fine-tuning has something to gain.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 COUNT = 320
-"""Pictures: enough for 8 steps an epoch, few enough for a demo of less than three minutes on two cores."""
+"""Enough for 8 steps an epoch, few enough for a demo of less than three minutes on two cores."""
 
-_SCALE = 2  # shapes are drawn larger and then reduced: Pillow's polygons have hard edges
+_SCALE = 2  # supersampling: Pillow's polygons are not antialiased
 
 Random = np.random.Generator
 
@@ -33,8 +33,8 @@ Random = np.random.Generator
 def draw(folder: Path, *, count: int = COUNT, seed: int = 7) -> None:
     """Draw ``count`` JPEGs, half of each class: ``folder/flowers/0000.jpg`` and so on, 86 to 260 pixels a side.
 
-    The same seed gives the same bytes, as long as NumPy and Pillow stay the same: each picture depends on the seed, its
-    class and its number alone.
+    The same seed gives the same bytes with the same NumPy and Pillow: a picture depends on the seed, its class and its
+    number alone.
     """
     outlines: dict[str, Callable[[Random], NDArray[Any]]] = {"flowers": _flower, "gears": _gear}
     for code, (label, outline) in enumerate(outlines.items()):
@@ -45,13 +45,13 @@ def draw(folder: Path, *, count: int = COUNT, seed: int = 7) -> None:
 
 
 def pictures(cache_dir: Path) -> Path:
-    """Return a folder with the demo's pictures, drawn now unless it is there: what an empty ``input.uri`` means.
+    """Return a folder with the demo's pictures, the input for an empty ``input.uri``; draw them if it is missing.
 
     Args:
-        cache_dir: where the folder is, or is made. It gets its name when it is complete.
+        cache_dir: parent of the folder, which is renamed into place when complete.
 
     Raises:
-        AccessError: nothing can be written there.
+        AccessError: `cache_dir` is not writable.
     """
     version = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:8]  # other code may draw other pictures
     folder = cache_dir / f"finetune-demo-pictures-{version}"
@@ -63,7 +63,7 @@ def pictures(cache_dir: Path) -> Path:
             draw(Path(unfinished, "pictures"))
             Path(unfinished, "pictures").rename(folder)
     except OSError as error:
-        if not folder.is_dir():  # else another process was faster
+        if not folder.is_dir():  # otherwise another process was faster
             raise AccessError(
                 f"the demo's pictures cannot be drawn in {str(cache_dir)!r}: {error.strerror or error}",
                 remedy="Name a folder that can be written to: cache.dir.",
@@ -95,7 +95,7 @@ def _direction(angle: NDArray[Any] | float) -> NDArray[Any]:
 
 
 def _picture(random: Random, outline: Callable[[Random], NDArray[Any]]) -> Image.Image:
-    """Return a picture of one such shape: somewhere, turned, seen at an angle, among other things."""
+    """Return a picture of a shape, randomly placed, rotated and tilted, among clutter."""
     longest = int(random.integers(130, 261))
     width, height = random.permutation((longest, int(longest * random.uniform(2 / 3, 1)))).tolist()
     background, image = _background(random, width, height)
@@ -105,14 +105,14 @@ def _picture(random: Random, outline: Callable[[Random], NDArray[Any]]) -> Image
 
     radius = random.uniform(0.29, 0.43) * min(width, height)
     centre = [random.uniform(radius, side - radius) for side in (width, height)]
-    seen = _turn(random) @ np.diag([radius, radius * random.uniform(0.7, 1)]) @ _turn(random)
-    shape = outline(random) @ seen
-    colour = _colour_beside(random, background)
+    transform = _rotation(random) @ np.diag([radius, radius * random.uniform(0.7, 1)]) @ _rotation(random)
+    shape = outline(random) @ transform
+    colour = _contrasting_colour(random, background)
     _polygon(canvas, centre + shape, colour)
     if random.random() < 0.5:
         _polygon(canvas, centre + shape, None, edge=tuple(channel // 3 for channel in colour), width=radius / 16)
-    hub = random.uniform(0.2, 0.4) * _direction(np.linspace(0, 2 * np.pi, 60)) @ seen
-    _polygon(canvas, centre + hub, _colour_beside(random, np.array(colour)))
+    hub = random.uniform(0.2, 0.4) * _direction(np.linspace(0, 2 * np.pi, 60)) @ transform
+    _polygon(canvas, centre + hub, _contrasting_colour(random, np.array(colour)))
 
     image = image.resize((width, height), Image.Resampling.BOX)
     image = image.filter(ImageFilter.GaussianBlur(random.uniform(0, 1.4)))
@@ -121,7 +121,7 @@ def _picture(random: Random, outline: Callable[[Random], NDArray[Any]]) -> Image
 
 
 def _background(random: Random, width: int, height: int) -> tuple[NDArray[Any], Image.Image]:
-    """Return the mean colour of a cloudy background, float64 [3], and the background in the size of drawing."""
+    """Return the mean colour of a cloudy background, float64 [3], and the background at drawing scale."""
     colours = random.uniform(30, 225, (2, 3))
     clouds = Image.fromarray(random.integers(0, 256, random.integers(2, 7, 2), np.uint8))
     size = (width * _SCALE, height * _SCALE)
@@ -131,7 +131,7 @@ def _background(random: Random, width: int, height: int) -> tuple[NDArray[Any], 
 
 
 def _clutter(random: Random, canvas: ImageDraw.ImageDraw, width: int, height: int) -> None:
-    """Draw a disc, a splinter or a stroke somewhere."""
+    """Draw a disc, a triangle or a stroke at a random place."""
     centre, size = random.uniform(0, (width, height)), random.uniform(0.03, 0.16) * min(width, height)
     colour = (*random.integers(0, 256, 3).tolist(), int(random.integers(80, 220)))
     match random.integers(3):
@@ -141,7 +141,7 @@ def _clutter(random: Random, canvas: ImageDraw.ImageDraw, width: int, height: in
             points = _direction(np.sort(random.uniform(0, 2 * np.pi, 3))) * size
         case _:
             points = np.array([[-3, -0.1], [3, -0.1], [3, 0.1], [-3, 0.1]]) * size
-    _polygon(canvas, centre + points @ _turn(random), colour)
+    _polygon(canvas, centre + points @ _rotation(random), colour)
 
 
 def _polygon(
@@ -157,14 +157,14 @@ def _polygon(
     canvas.polygon(corners, fill, edge, width=max(1, round(width * _SCALE)))
 
 
-def _turn(random: Random) -> NDArray[Any]:
+def _rotation(random: Random) -> NDArray[Any]:
     """Return a rotation: float64 [2, 2]."""
     cosine, sine = _direction(random.uniform(0, 2 * np.pi))
     return np.array([[cosine, -sine], [sine, cosine]])
 
 
-def _colour_beside(random: Random, other: NDArray[Any]) -> tuple[int, ...]:
-    """Return a colour that stands out against another one in brightness."""
+def _contrasting_colour(random: Random, other: NDArray[Any]) -> tuple[int, ...]:
+    """Return a random colour that differs from `other` in brightness."""
     while True:
         colour = random.integers(0, 256, 3)
         if abs((colour - other) @ (0.299, 0.587, 0.114)) > 45:

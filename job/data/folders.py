@@ -1,4 +1,4 @@
-"""Labels and splits from folder names."""
+"""Derives labels and splits from folder names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from job.data.labels import SPLIT_WORDS, TRAIN, listed
+from job.data.labels import SPLIT_WORDS, TRAIN, join_names
 from job.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,10 +17,10 @@ LAYOUT = (
     "put each class's images in a folder of its own (cats/1.jpg, dogs/1.jpg), or these class folders below "
     "train/, validation/ and test/, or give a CSV or JSONL manifest of image URI, label and split"
 )
-"""What an input may look like, for remedies."""
+"""The supported layouts of an input, for remedies."""
 
-# What desktops, notebooks, archives and network drives leave behind, at any depth.
-_LITTER = re.compile(
+# Files that desktops, notebooks, archivers and network drives leave behind, at any depth.
+_LEFTOVERS = re.compile(
     r"(?:^|/)(?:\.|~\$|(?:__MACOSX|@eaDir|lost\+found|\$RECYCLE\.BIN|System Volume Information)/)", re.IGNORECASE
 )
 _NOT_AN_IMAGE = re.compile(
@@ -32,33 +32,33 @@ _IMAGE = re.compile(r"\.(?:jpe?g|jpe|jfif|png|gif|bmp|webp|avif|hei[cf]|tiff?)$"
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file is no picture of anybody's class: hidden, left behind by a tool, or plainly of another kind.
+    """Whether a file is not an image of any class: hidden, left behind by a tool, or of another type.
 
     Args:
-        name: relative to the input. Directly in the input's root (a README, a licence) everything that does not call
-            itself an image is litter; in a class folder only what plainly is none, such as annotations beside images.
+        name: relative to the input. In the input's root (a README, a licence) every file without an image suffix is
+            ignored; in a class folder only files with a known other suffix, such as annotations beside images.
     """
-    if _LITTER.search(name) or _NOT_AN_IMAGE.search(name):
+    if _LEFTOVERS.search(name) or _NOT_AN_IMAGE.search(name):
         return True
     return "/" not in name and not _IMAGE.search(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How folders give an image its class.
+    """How folder names map to classes and splits.
 
     Attributes:
-        splits: top folder -> split code; empty where the top folders are the classes.
+        splits: top folder -> split code; empty if the top folders are the classes.
     """
 
     splits: dict[str, int]
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> Layout:
-        """Find the layout: all top folders are called like splits, one of them train, or else they are classes.
+    def detect(cls, names: Iterable[str]) -> Layout:
+        """Detect the layout: the top folders are splits if all have split names and one is train, else classes.
 
         Raises:
-            DataError: split folders and others lie side by side, so that either reading would be a guess.
+            DataError: split folders and others are siblings, so that either reading would be a guess.
         """
         tops = sorted({name.partition("/")[0] for name in names if "/" in name} - {""})
         splits = {top: SPLIT_WORDS[top.lower()] for top in tops if top.lower() in SPLIT_WORDS}
@@ -69,16 +69,16 @@ class Layout:
             return cls(splits)
         if len(set(splits.values())) > 1:
             raise DataError(
-                f"the folders {listed(splits)} are splits, but {listed(others)} beside them are not",
+                f"the folders {join_names(splits)} are splits, but {join_names(others)} beside them are not",
                 remedy="keep only train/, validation/ and test/ there, with a folder per class in each; "
                 "or move these below a folder of another name if they are classes",
             )
-        return cls({})  # a class may well be called train: there are buses, cars and trains
+        return cls({})  # a class may be called train: buses, cars and trains
 
-    def read(self, name: str) -> tuple[str, int] | None:
-        """Return the label and the split's code that a name gives, None where it lies above the class folders."""
+    def parse(self, name: str) -> tuple[str, int] | None:
+        """Return the label and split code of a name; None if it is above the class folders."""
         top, *below = name.split("/", 2 if self.splits else 1)
         if not self.splits:
             return (top, 0) if top and below else None
-        # An empty part is what two slashes in an object's name make; it is no folder that anybody sees.
+        # An empty part comes from two slashes in an object's name; no tool shows it as a folder.
         return (below[0], self.splits[top]) if top and len(below) == 2 and below[0] else None

@@ -1,8 +1,8 @@
-"""The header gate: what an image file is, from its bytes alone and before anything is decoded.
+"""The header gate: identifies an image file from its bytes, before anything is decoded.
 
-`read_header` tells the format by content, never by name, and reads width, height and EXIF orientation, so that the
-decoded size is bounded before memory is spent on it. It refuses what the decoder (`decode`) cannot take, or would take
-for something else. Whatever the bytes are, the answer is a `Header` or an `UnreadableImage`.
+`read_header` detects the format by content, never by name, and reads width, height and EXIF orientation, so that the
+decoded size is bounded before memory is spent on it. It rejects what the decoder (`decode`) cannot handle or would
+misread. Any input yields a `Header` or raises `UnreadableImage`.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 Format = Literal["jpeg", "png", "gif", "bmp", "webp"]
 
 MAX_SEGMENTS: Final = 10_000
-"""EXIF is looked for in so many segments (JPEG) or chunks (PNG, WebP): a bound on the work a hostile file can cause."""
+"""Segments (JPEG) or chunks (PNG, WebP) searched for EXIF: bounds the work that a hostile file can cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header says."""
+    """Format, size and orientation of an image."""
 
     format: Format
     width: int
-    """Pixels of a stored row: the orientation is not applied. GIF, WebP: of the canvas."""
+    """Pixels, before the orientation is applied. For GIF and WebP, of the canvas."""
     height: int
     orientation: int
-    """EXIF 1 to 8; 1 where there is none, or no valid one."""
+    """EXIF, 1 to 8; 1 if absent or invalid."""
 
 
 def read_header(data: bytes, *, max_pixels: int) -> Header:
@@ -41,17 +41,17 @@ def read_header(data: bytes, *, max_pixels: int) -> Header:
 
     Args:
         data: the whole file.
-        max_pixels: the largest width x height that may be decoded; for a GIF all frames count, since the decoder
+        max_pixels: the largest width x height that may be decoded; a GIF counts all its frames, since the decoder
             decodes them all.
 
     Raises:
-        UnreadableImage: this is no image, not a supported one, too large, or cut off within its header.
+        UnreadableImage: not an image, an unsupported format, too large, or truncated within the header.
     """
     image_format = _format(data)
     read_size, find_exif = _FORMATS[image_format]
     try:
         width, height, pixels = read_size(data)
-    except (IndexError, struct.error):  # a read beyond the end
+    except (IndexError, struct.error):  # a read past the end
         raise UnreadableImage("corrupt", f"the file ends within its {image_format.upper()} header") from None
     if width <= 0 or height <= 0:
         raise UnreadableImage("corrupt", f"the {image_format.upper()} header says {width} x {height} pixels")
@@ -63,7 +63,7 @@ def read_header(data: bytes, *, max_pixels: int) -> Header:
     return Header(image_format, width, height, _orientation(find_exif(data)))
 
 
-# -- which format ----------------------------------------------------------------------------------------------------
+# -- format detection ------------------------------------------------------------------------------------------------
 
 _UNSUPPORTED: Final = (
     (b"II*\0", "TIFF, or a camera's raw format,"),
@@ -105,40 +105,42 @@ def _format(data: bytes) -> Format:
         return "gif"
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp"
-    # note: "BM" alone is how many a text begins; the size of the second header tells
+    # note: "BM" also begins many texts; the size of the second header distinguishes them
     if data.startswith(b"BM") and data[14:18] in _BMP_HEADERS:
         return "bmp"
-    raise _something_else(data)
+    raise _unrecognized(data)
 
 
-def _something_else(data: bytes) -> UnreadableImage:
-    """Say as exactly as possible what the file is instead of a supported image."""
-    media = data[4:8] == b"ftyp"  # the container of AVIF and HEIF, and of MP4
+def _unrecognized(data: bytes) -> UnreadableImage:
+    """Describe as precisely as possible what the file is instead of a supported image."""
+    is_media = data[4:8] == b"ftyp"  # the container of AVIF and HEIF, and of MP4
     for signature, name in _UNSUPPORTED:
         if data.startswith(signature):
             return _unsupported(name)
-    if media and data[8:12] in _FTYP_BRANDS:
+    if is_media and data[8:12] in _FTYP_BRANDS:
         return _unsupported(_FTYP_BRANDS[data[8:12]])
     text = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<?xml", b"<svg", b"<!--", b"<!doctype svg")) and b"<svg" in text:
         return _unsupported("SVG")
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
-        what = "an HTML page, perhaps an error page saved in the image's place"
+        description = "an HTML page, perhaps an error page saved in the image's place"
     elif text.startswith((b"<?xml", b"<error")) and b"<error" in text:
-        what = "an XML error message of an object store"
+        description = "an XML error message of an object store"
     else:
         known = (name for signature, name in _OTHER_FILES if data.startswith(signature))
-        what = next(known, "a video or another media file" if media else f"unknown bytes that begin with {data[:8]!r}")
-    return UnreadableImage("not_an_image", f"not an image: {what}")
+        description = next(
+            known, "a video or another media file" if is_media else f"unknown bytes that begin with {data[:8]!r}"
+        )
+    return UnreadableImage("not_an_image", f"not an image: {description}")
 
 
 def _unsupported(name: str) -> UnreadableImage:
     return UnreadableImage("unsupported_format", f"{name} is not supported: convert to JPEG or PNG")
 
 
-# -- width and height: each returns (width, height, pixels that the decoder will hold) --------------------------------
+# -- width and height: each returns (width, height, pixels held by the decoder) -------------------------------
 
-# Any marker but those without a segment. Like libjpeg, this passes over what stands before one: fill bytes, garbage.
+# Any marker that has a segment. Like libjpeg, skips fill bytes and garbage before it.
 _JPEG_MARKER: Final = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")
 _PNG_DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _BMP_BGR_MASKS: Final = (0xFF0000, 0xFF00, 0xFF)
@@ -182,28 +184,28 @@ def _png_size(data: bytes) -> tuple[int, int, int]:
 
 
 def _gif_size(data: bytes) -> tuple[int, int, int]:
-    """Source: GIF89a. The decoder holds every frame, and a first one as wide and high as the largest of them."""
+    """Source: GIF89a. The decoder holds every frame, and a first one as wide and as high as the largest."""
     width, height = struct.unpack_from("<HH", data, 6)
     frames = list(_gif_frames(data))
     if not frames:
         raise UnreadableImage("corrupt", "the GIF has no picture in it, or ends before it")
     widths, heights = zip(*frames, strict=True)
-    held = sum(frame_width * frame_height for frame_width, frame_height in frames)
-    return width, height, max(width * height, max(widths) * max(heights), held)
+    frame_pixels = sum(frame_width * frame_height for frame_width, frame_height in frames)
+    return width, height, max(width * height, max(widths) * max(heights), frame_pixels)
 
 
 def _gif_frames(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield width and height of each frame, until the trailer or the end of the data."""
 
-    def after_colours(position: int, flags: int) -> int:
+    def skip_colour_table(position: int, flags: int) -> int:
         return position + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
 
-    position = after_colours(13, data[10])
+    position = skip_colour_table(13, data[10])
     while position + 10 <= len(data) and (kind := data[position]) in b",!":
-        if kind == 0x2C:  # ",": an image descriptor, colours, the code size
+        if kind == 0x2C:  # ",": an image descriptor, colour table, code size
             width, height, flags = struct.unpack_from("<HHB", data, position + 5)
             yield width, height
-            position = after_colours(position + 10, flags) + 1
+            position = skip_colour_table(position + 10, flags) + 1
         else:  # "!": an extension and its label
             position += 2
         while position < len(data) and (length := data[position]):
@@ -218,7 +220,7 @@ def _bmp_size(data: bytes) -> tuple[int, int, int]:
         raise _unsupported("BMP with an OS/2 header")
     width, height, bits, compression = struct.unpack_from("<iixxHI", data, 18)
     plain = compression == 0 and bits in {8, 24, 32}
-    # note: TensorFlow ignores the masks, and takes a 16-bit or run-length-coded BMP for something else or for nothing
+    # note: TensorFlow ignores the masks, and misreads or rejects a 16-bit or run-length-encoded BMP
     if not plain and not (compression == 3 and bits == 32 and struct.unpack_from("<III", data, 54) == _BMP_BGR_MASKS):
         raise _unsupported(f"BMP with {bits} bits a pixel and compression {compression}")
     return width, abs(height), width * abs(height)
@@ -242,11 +244,11 @@ def _webp_size(data: bytes) -> tuple[int, int, int]:
     return width, height, width * height
 
 
-# -- EXIF orientation: `decode.orientation` is the same in TensorFlow, and a test holds the two together --------------
+# -- EXIF orientation: `decode_exif.orientation` does the same in TensorFlow; a test compares the two -----------------
 
 
 def _jpeg_exif(data: bytes) -> bytes:
-    """The first APP1 segment with EXIF, looked for until the first Huffman table, frame or scan header."""
+    """Return the first APP1 segment with EXIF before the first Huffman table, frame or scan header."""
     position = 2
     for _ in range(MAX_SEGMENTS):
         if position + 10 > len(data) or data[position] != 0xFF or data[position + 1] < 0xDB:
@@ -262,7 +264,7 @@ def _jpeg_exif(data: bytes) -> bytes:
 
 
 def _png_exif(data: bytes) -> bytes:
-    """The first eXIf chunk; some writers put it behind the pixels."""
+    """Return the first eXIf chunk; some writers put it after the pixels."""
     position = 8
     for _ in range(MAX_SEGMENTS):
         if position + 12 > len(data):
@@ -275,7 +277,7 @@ def _png_exif(data: bytes) -> bytes:
 
 
 def _webp_exif(data: bytes) -> bytes:
-    """The first EXIF chunk, where the header says that there is one."""
+    """Return the first EXIF chunk, if the header flags one."""
     if data[12:16] != b"VP8X" or not data[20] & 0x08:
         return b""
     position = 12

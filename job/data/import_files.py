@@ -1,7 +1,7 @@
-"""The manifests that people write: CSV and JSON Lines tables of image URI, label and, where they like, split.
+"""Manifests written by users: CSV and JSON Lines tables of image URI, label and, optionally, split.
 
-Columns are known by their names, whatever their case and order. Vertex AI's import files for single-label image
-classification are read as they are: CSV rows ``[ML_USE,]GCS_FILE_PATH,LABEL`` without a header, and JSON Lines with
+Columns are identified by their names, in any case and order. Vertex AI's import files for single-label image
+classification are read unchanged: CSV rows ``[ML_USE,]GCS_FILE_PATH,LABEL`` without a header, and JSON Lines with
 ``imageGcsUri``, ``classificationAnnotation`` and ``dataItemResourceLabels``
 (https://cloud.google.com/vertex-ai/docs/image-data/classification/prepare-data).
 """
@@ -24,20 +24,20 @@ if TYPE_CHECKING:
 
 Kind = Literal["csv", "jsonl"]
 
-# Names of columns and keys, in lower case, without blanks, "_" and "-".
-_IMAGE_NAMES = frozenset({
+# Names of columns and keys, in lower case, without spaces, "_" and "-".
+_IMAGE_COLUMNS = frozenset({
     "image", "imageuri", "imageurl", "imagepath", "imagegcsuri", "gcsuri", "gcsfilepath", "uri", "url", "path", "file",
     "filename", "filepath",
 })  # fmt: skip
-_LABEL_NAMES = frozenset({"label", "class", "classname", "category"})
-_SPLIT_NAMES = frozenset({"split", "mluse", "set", "subset"})
+_LABEL_COLUMNS = frozenset({"label", "class", "classname", "category"})
+_SPLIT_COLUMNS = frozenset({"split", "mluse", "set", "subset"})
 
 _SPLITS = SPLIT_WORDS | {"unassigned": 0, "": 0}
-_IGNORED = str.maketrans("", "", " _-")
+_SEPARATORS = str.maketrans("", "", " _-")
 _ONE_LABEL = "expected one label: images of several classes are not supported"
 
-_MOST_PROBLEMS = 10
-_LONGEST_NAME = 1024
+_MAX_PROBLEMS = 10
+_MAX_NAME_BYTES = 1024
 """Bytes of UTF-8: https://cloud.google.com/storage/docs/objects#naming"""
 
 _HEADER_LIMIT = 100_000
@@ -50,22 +50,22 @@ class Row(NamedTuple):
     """One image of a table.
 
     Attributes:
-        line: where its row begins, from 1.
-        place: ``gs://BUCKET``, or empty for the local disk.
+        line: the first line of its row, from 1.
+        origin: ``gs://BUCKET``, or empty for the local disk.
         name: the object's name, or the absolute path without its first slash.
         label: the class.
-        split: the code of a split, 0 where none is named.
+        split: split code, 0 if none is named.
     """
 
     line: int
-    place: str
+    origin: str
     name: str
     label: str
     split: int
 
 
 class _Fields(NamedTuple):
-    """What a row says, as it is written; empty where it says nothing."""
+    """The unparsed values of a row; empty if absent."""
 
     image: str
     label: str
@@ -73,23 +73,23 @@ class _Fields(NamedTuple):
 
 
 class _RowError(Exception):
-    """What is wrong with one row."""
+    """A row cannot be used."""
 
 
 def read(data: bytes, table: uri.Location, kind: Kind) -> Iterator[Row]:
-    """Read a table's rows; blank ones are passed over.
+    """Read a table's rows; skip blank ones.
 
-    Images are named by ``gs://…``, or relative to the table's own folder, or, in a table on the local disk, by absolute
-    paths. Such a path may have ``..``, which is resolved as text, without regard to links.
+    Images are named by ``gs://…``, relative to the table's folder or, in a table on the local disk, by absolute paths.
+    A local path may contain ``..``, which is resolved textually, without following links.
 
     Args:
         data: the whole file: UTF-8, with or without a byte order mark.
-        table: where the file lies.
+        table: location of the file.
         kind: its format.
 
     Raises:
-        DataError: the file is no such table, or some rows cannot be used: the first ten are named with their lines.
-            This comes after the last good row, so use no row before the iterator has ended.
+        DataError: the file is not such a table, or some rows cannot be used: the first ten are reported with their
+            lines. Raised after the last valid row, so use no row before the iterator is exhausted.
     """
     text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
     try:
@@ -98,7 +98,9 @@ def read(data: bytes, table: uri.Location, kind: Kind) -> Iterator[Row]:
         else:
             yield from _rows(enumerate(text, 1), _json_fields, table)
     except UnicodeDecodeError as error:
-        raise DataError(f"{table} is not UTF-8 text: {_first_fault(data)}", remedy="save it again as UTF-8") from error
+        raise DataError(
+            f"{table} is not UTF-8 text: {_describe_non_utf8(data)}", remedy="save it again as UTF-8"
+        ) from error
 
 
 def _rows(
@@ -107,44 +109,44 @@ def _rows(
     problems: list[str] = []
     for line, record in records:
         try:
-            if given := fields(record):
-                yield _row(line, given, table)
+            if values := fields(record):
+                yield _row(line, values, table)
         except _RowError as problem:
             problems.append(f"line {line}: {problem}")
-            if len(problems) == _MOST_PROBLEMS:
+            if len(problems) == _MAX_PROBLEMS:
                 break
     if problems:
         raise DataError(
             "\n  ".join([f"{table} has rows that cannot be used:", *problems]),
-            remedy="mend or remove these rows" + (", and look for more" if len(problems) == _MOST_PROBLEMS else ""),
+            remedy="mend or remove these rows" + (", and look for more" if len(problems) == _MAX_PROBLEMS else ""),
         )
 
 
-def _row(line: int, given: _Fields, table: uri.Location) -> Row:
-    if not given.image.strip():
+def _row(line: int, values: _Fields, table: uri.Location) -> Row:
+    if not values.image.strip():
         raise _RowError("no image URI")
-    if len(given.image) > _LONGEST_NAME * 4:
-        raise _RowError(f"{given.image[:40]!r}… has {len(given.image):,} characters: no name is so long")
-    if "\0" in given.image:
-        raise _RowError(f"{given.image!r}: a name cannot hold a NUL character")
-    if not given.label:
-        raise _RowError(f"no label for {given.image!r}")
-    split = _SPLITS.get(given.split.lower())
+    if len(values.image) > _MAX_NAME_BYTES * 4:
+        raise _RowError(f"{values.image[:40]!r}… has {len(values.image):,} characters: no name is so long")
+    if "\0" in values.image:
+        raise _RowError(f"{values.image!r}: a name cannot hold a NUL character")
+    if not values.label:
+        raise _RowError(f"no label for {values.image!r}")
+    split = _SPLITS.get(values.split.lower())
     if split is None:
-        raise _RowError(f"{given.split[:40]!r} is no split: expected train, validation, test, unassigned or nothing")
-    location = _locate(given.image, table)
+        raise _RowError(f"{values.split[:40]!r} is no split: expected train, validation, test, unassigned or nothing")
+    location = _locate(values.image, table)
     if location.scheme == "gs":
-        place, name = f"gs://{location.bucket}", location.path
+        origin, name = f"gs://{location.bucket}", location.path
     else:
-        place, name = "", os.path.normpath(location.path).lstrip("/")
-    _check_name(name, place)
-    return Row(line, place, name, given.label, split)
+        origin, name = "", os.path.normpath(location.path).lstrip("/")
+    _check_name(name, origin)
+    return Row(line, origin, name, values.label, split)
 
 
 def _locate(image: str, table: uri.Location) -> uri.Location:
-    """Find out where an image lies, from how a table names it."""
+    """Return the location of an image, from its name in a table."""
     if (stripped := image.lstrip()).startswith("gs://"):
-        image = stripped  # people write blanks after commas; before a relative name they may be part of the name
+        image = stripped  # people write spaces after commas; before a relative name they may be part of it
     if image.endswith("/"):
         raise _RowError(f"{image!r} is a folder, not an image")
     local = image.startswith(("/", "~/", "file:"))
@@ -160,35 +162,35 @@ def _locate(image: str, table: uri.Location) -> uri.Location:
             )
         if local or location.scheme == "gs":
             return location
-    return _beside(table, image)
+    return _relative_location(table, image)
 
 
-def _beside(table: uri.Location, image: str) -> uri.Location:
+def _relative_location(table: uri.Location, image: str) -> uri.Location:
     """Return the location of an image whose name is relative to the table's folder."""
     folder = table.path.rpartition("/")[0]
     if table.scheme == "file":
         return uri.Location("file", "", f"{folder}/{image}")
     if ".." in image.split("/"):
         raise _RowError(f"{image!r} leads out of the manifest's folder: write gs://{table.bucket}/… instead")
-    # All else is taken as it is: to a bucket "a//b" and "a/./b" are names of their own.
+    # Everything else is taken literally: in a bucket, "a//b" and "a/./b" are distinct names.
     image = image.removeprefix("./")
     return uri.Location("gs", table.bucket, f"{folder}/{image}" if folder else image)
 
 
-def _check_name(name: str, place: str) -> None:
+def _check_name(name: str, origin: str) -> None:
     if not name:
         raise _RowError("no name after the bucket or the slash")
     try:
-        # On the local disk names may be any bytes, which Python holds as lone surrogates.
-        size = len(name.encode("utf-8", "strict" if place else "surrogateescape"))
+        # On the local disk, names may be any bytes, which Python represents as lone surrogates.
+        size = len(name.encode("utf-8", "strict" if origin else "surrogateescape"))
     except UnicodeEncodeError as error:
         raise _RowError(f"{name!r} is not Unicode text") from error
-    if place and size > _LONGEST_NAME:
-        raise _RowError(f"{name[:40]!r}… has {size} bytes: names of objects have at most {_LONGEST_NAME}")
+    if origin and size > _MAX_NAME_BYTES:
+        raise _RowError(f"{name[:40]!r}… has {size} bytes: names of objects have at most {_MAX_NAME_BYTES}")
 
 
-def _first_fault(data: bytes) -> str:
-    """Say where the text stops being UTF-8."""
+def _describe_non_utf8(data: bytes) -> str:
+    """Describe where the text stops being UTF-8."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "it begins like UTF-16"
     try:
@@ -200,7 +202,7 @@ def _first_fault(data: bytes) -> str:
 
 
 class _Columns(NamedTuple):
-    """Where a CSV file has what; ``split`` is -1 where it has none."""
+    """Column positions in a CSV file; ``split`` is -1 if absent."""
 
     image: int
     label: int
@@ -211,7 +213,7 @@ class _Columns(NamedTuple):
 def _read_csv(
     text: io.TextIOWrapper, table: uri.Location
 ) -> tuple[Iterator[tuple[int, list[str]]], Callable[[list[str]], _Fields | None]]:
-    """Find the delimiter and the columns in the first line that is not blank; return the rows and their reader."""
+    """Detect delimiter and columns from the first non-blank line; return the rows and the parser of a row."""
     first = next((line for line in text if line.strip()), "")
     text.seek(0)
     choices = {delimiter: next(csv.reader([first[:_HEADER_LIMIT]], delimiter=delimiter)) for delimiter in ",;\t"}
@@ -225,7 +227,7 @@ def _read_csv(
 
 
 def _csv_rows(text: Iterable[str], delimiter: str, table: uri.Location) -> Iterator[tuple[int, list[str]]]:
-    # note: strict, because else one quote that is never closed swallows the rest of the file in silence
+    # note: strict, since otherwise an unclosed quote silently swallows the rest of the file
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     while True:
         line = reader.line_num + 1
@@ -243,15 +245,17 @@ def _csv_rows(text: Iterable[str], delimiter: str, table: uri.Location) -> Itera
 
 
 def _find_columns(cells: list[str], table: uri.Location) -> _Columns | None:
-    """Read the first row as a header; None where it is not one."""
+    """Parse the first row as a header; None if it is not one."""
     keys = [_key(cell) for cell in cells]
-    found = [[i for i, key in enumerate(keys) if key in names] for names in (_IMAGE_NAMES, _LABEL_NAMES, _SPLIT_NAMES)]
+    found = [
+        [i for i, key in enumerate(keys) if key in names] for names in (_IMAGE_COLUMNS, _LABEL_COLUMNS, _SPLIT_COLUMNS)
+    ]
     image, label, split = found
     if not image and not label:
         return None
     if not (image and label) and any(set("./") & set(cell) for cell in cells):
-        return None  # a row without a header, with a class called like a column
-    for what, columns, names in (("image URI", image, _IMAGE_NAMES), ("label", label, _LABEL_NAMES)):
+        return None  # no header: a row whose class is named like a column
+    for what, columns, names in (("image URI", image, _IMAGE_COLUMNS), ("label", label, _LABEL_COLUMNS)):
         if not columns:
             raise DataError(
                 f"{table}, line 1: no column for the {what} in {cells!r}",
@@ -277,13 +281,13 @@ def _csv_fields(columns: _Columns, cells: list[str]) -> _Fields:
 
 
 def _vertex_csv_fields(cells: list[str]) -> _Fields:
-    """Read ``[ML_USE,]GCS_FILE_PATH,LABEL``; the first cell may be left out from row to row."""
+    """Parse ``[ML_USE,]GCS_FILE_PATH,LABEL``; each row may omit the first cell."""
     split = ""
     if len(cells) > 1 and cells[0].strip().lower() in _SPLITS:
         split, *cells = cells
-    image, label, *more = [*cells, ""]
-    if any(map(str.strip, more)):
-        raise _RowError(f"{label!r} and {more[0]!r}: {_ONE_LABEL}")
+    image, label, *extra = [*cells, ""]
+    if any(map(str.strip, extra)):
+        raise _RowError(f"{label!r} and {extra[0]!r}: {_ONE_LABEL}")
     return _Fields(image, label.strip(), split.strip())
 
 
@@ -296,7 +300,7 @@ def _json_fields(line: str) -> _Fields | None:
         raise _RowError(f"not JSON: {error}") from error
     if not isinstance(item, dict):
         raise _RowError(f"expected a JSON object, got {line.strip()[:40]!r}")
-    label, split = _find(item, _LABEL_NAMES), _find(item, _SPLIT_NAMES)
+    label, split = _get(item, _LABEL_COLUMNS), _get(item, _SPLIT_COLUMNS)
     match item:
         case {"classificationAnnotations": [_, _, *_] as annotations}:
             raise _RowError(f"{len(annotations)} labels: {_ONE_LABEL}")
@@ -307,11 +311,11 @@ def _json_fields(line: str) -> _Fields | None:
     match item:
         case {"dataItemResourceLabels": {"aiplatform.googleapis.com/ml_use": use}}:
             split = use
-    return _Fields(_text(_find(item, _IMAGE_NAMES)), _text(label).strip(), _text(split).strip())
+    return _Fields(_text(_get(item, _IMAGE_COLUMNS)), _text(label).strip(), _text(split).strip())
 
 
-def _find(item: dict[str, object], names: frozenset[str]) -> object:
-    """Return the value of the one key that is among the names, None where none is."""
+def _get(item: dict[str, object], names: frozenset[str]) -> object:
+    """Return the value of the single key that is among the names; None if there is none."""
     keys = [key for key in item if _key(key) in names]
     if len(keys) > 1:
         raise _RowError(f"{keys[0]!r} and {keys[1]!r} could be the same: expected one of them")
@@ -319,7 +323,7 @@ def _find(item: dict[str, object], names: frozenset[str]) -> object:
 
 
 def _text(value: object) -> str:
-    """Return a JSON value as the text of a name: numbers as people number classes are fine."""
+    """Return a JSON value as text: integers are accepted, since classes may be numbered."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -334,4 +338,4 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _key(name: str) -> str:
-    return name.strip().lower().translate(_IGNORED)
+    return name.strip().lower().translate(_SEPARATORS)

@@ -1,7 +1,4 @@
-"""What a name says: whether it is litter, which class it belongs to, and which split.
-
-Pure functions over names; nothing is read here.
-"""
+"""Split codes and names, and the check of class names."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ if TYPE_CHECKING:
 
 
 TRAIN, VALIDATION, TEST = 1, 2, 3
-"""The codes of a split, wherever one is stored as a number; 0 is "not named by the input"."""
+"""The numeric codes of the splits; 0 is "not named by the input"."""
 
 SPLIT_NAMES = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
 
@@ -28,18 +25,17 @@ SPLIT_WORDS = {
     "test": TEST,
     "testing": TEST,
 }
-"""How people call the splits, in any case of letters: folders, and the values of a manifest's split column."""
-
+"""Accepted names of the splits, in any letter case: of folders, and in a manifest's split column."""
 
 NOT_IN_LABELS = {"Cc", "Cs", "Zl", "Zp"}
-"""Unicode's categories of control characters, surrogates, and separators of lines and paragraphs."""
+"""Unicode categories: control characters, surrogates, line and paragraph separators."""
 
 
 def check_labels(labels: Collection[str]) -> None:
-    """Refuse class names that a person, a file system or ``labels.txt`` could not tell apart or hold.
+    """Reject class names that people or file systems could not tell apart, or that ``labels.txt`` could not hold.
 
     Raises:
-        DataError: two differ only by case, blanks or Unicode form; one has a line break or is not Unicode text.
+        DataError: two differ only by case, whitespace or Unicode form; one has a line break or is not Unicode text.
     """
     seen: dict[str, str] = {}
     for label in sorted(labels):
@@ -58,7 +54,7 @@ def check_labels(labels: Collection[str]) -> None:
             )
 
 
-def listed(names: Collection[str]) -> str:
-    """Write names for a message: the first few of many."""
+def join_names(names: Collection[str]) -> str:
+    """Join names for a message, at most the first five."""
     shown = ", ".join(map(repr, list(names)[:5]))
     return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

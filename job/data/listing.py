@@ -1,4 +1,4 @@
-"""Finds the images that an input leads to: by walking its folders, or by reading a table and looking its rows up."""
+"""Finds the images of an input: by walking its folders, or by reading a table and looking up its rows."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 
 _KINDS: dict[str, import_files.Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
-_LARGEST_TABLE = 2**30
-"""Bytes. A larger file that is not called like a table is somebody's archive."""
+_MAX_TABLE_BYTES = 2**30
+"""A larger file without a suffix of a table is not read: it is probably an archive."""
 
 
 class Listing:
-    """Images in the order in which they were found, in columns that grow: 28 bytes and a name for each.
+    """Images in the order found, in growing columns: 28 bytes and a name per image.
 
     Attributes:
-        roots: the URIs of the stores that hold them.
+        roots: the URIs of the stores that contain them.
         labels: label -> its number.
         names: of the objects, relative to their root.
         root: index into ``roots``.
-        label: number of the label; -1: not an image of the manifest.
-        split: code of the split, 0 where none is named.
-        size, crc32c, generation, gzip: as in storage.ObjectInfo, 0 where nothing is stored under the name.
-        quarantined: what can be told to be unusable without reading it.
+        label: number of the label; -1: excluded from the manifest.
+        split: split code, 0 if none is named.
+        size, crc32c, generation, gzip: as in storage.ObjectInfo, 0 if no object has the name.
+        quarantined: images known to be unusable without reading them.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Listing:
         self.quarantined: list[Quarantined] = []
 
     def add(self, name: str, label: int = -1, split: int = 0) -> int:
-        """Append an image of the newest root; return its row."""
+        """Append an image of the latest root; return its row."""
         self.names.append(name)
         self.root.append(len(self.roots) - 1)
         self.label.append(label)
@@ -68,26 +68,26 @@ class Listing:
             column.append(0)
         return len(self.names) - 1
 
-    def describe(self, row: int, info: ObjectInfo) -> None:
-        """Enter what is stored under a row's name."""
+    def set_info(self, row: int, info: ObjectInfo) -> None:
+        """Record the object that is stored under a row's name."""
         self.size[row] = info.size
         self.crc32c[row] = info.crc32c
         self.generation[row] = info.generation
         self.gzip[row] = info.gzip
 
-    def number(self, label: str) -> int:
-        """Return the number of a label."""
+    def label_number(self, label: str) -> int:
+        """Return a label's number; assign one to a new label."""
         return self.labels.setdefault(label, len(self.labels))
 
     def quarantine_unusable(self) -> None:
-        """Leave out the images that do not exist or have no bytes."""
-        texts = list(self.labels)
+        """Quarantine the images that do not exist or have no bytes."""
+        labels = list(self.labels)
         for row, size in enumerate(self.size):
             if size == 0 and (label := self.label[row]) >= 0:
-                there = self.generation[row] != 0  # the generation of an object is never 0
-                reason, detail = _EMPTY if there else _MISSING
-                where = show_uri(self.roots[self.root[row]], self.names[row])
-                self.quarantined.append(Quarantined(where, texts[label], 0, reason, detail))
+                exists = self.generation[row] != 0  # the generation of an object is never 0
+                reason, detail = _EMPTY if exists else _MISSING
+                image_uri = display_uri(self.roots[self.root[row]], self.names[row])
+                self.quarantined.append(Quarantined(image_uri, labels[label], 0, reason, detail))
                 self.label[row] = -1
 
 
@@ -95,8 +95,8 @@ _EMPTY: tuple[Reason, str] = ("empty", "the file has no bytes")
 _MISSING: tuple[Reason, str] = ("missing", "the manifest names it, but there is no such file")
 
 
-def show_uri(root: str, name: str) -> str:
-    """Return an image's URI for people and outputs: bytes of a name that are not UTF-8 are escaped."""
+def display_uri(root: str, name: str) -> str:
+    """Return an image's URI for messages and outputs: bytes of a name that are not UTF-8 are escaped."""
     return log.printable(f"{root.rstrip('/')}/{name}")
 
 
@@ -105,43 +105,43 @@ def read(settings: InputSettings, advance: Callable[[], object] = int) -> Listin
 
     Args:
         settings: the input; its URI is not empty.
-        advance: called for every object that is found.
+        advance: called for every object found.
 
     Raises:
-        DataError: nothing is there, or a table has rows that cannot be used.
-        AccessError: the store refuses.
-        UnavailableError: the store does not answer.
+        DataError: nothing was found, or a table has unusable rows.
+        AccessError: the store denies access.
+        UnavailableError: the store does not respond.
     """
-    place = uri.parse(settings.uri)
+    location = uri.parse(settings.uri)
     kind: import_files.Kind | Literal["folders"] | None
-    kind = _KINDS.get(PurePosixPath(place.path).suffix.lower()) if settings.format == "auto" else settings.format
-    if kind is None and not _is_file(place, settings):
+    kind = _KINDS.get(PurePosixPath(location.path).suffix.lower()) if settings.format == "auto" else settings.format
+    if kind is None and not _is_file(location, settings):
         kind = "folders"
     listing = Listing()
     if kind == "folders":
-        _read_folders(_open(str(place), settings), listing, advance)
+        _read_folders(_open(str(location), settings), listing, advance)
     else:
-        _read_table(place, kind, settings, listing, advance)
+        _read_table(location, kind, settings, listing, advance)
     listing.quarantine_unusable()
     return listing
 
 
-def _open(place: str, settings: InputSettings) -> Store:
-    return storage.open_store(place, user_project=settings.user_project)
+def _open(store_uri: str, settings: InputSettings) -> Store:
+    return storage.open_store(store_uri, user_project=settings.user_project)
 
 
-def _open_folder_of(place: uri.Location, settings: InputSettings) -> tuple[Store, str]:
-    """Open the store in which a file lies; return it with the file's name, empty for a whole bucket or disk."""
-    folder, _, name = place.path.rpartition("/")
-    return _open(str(replace(place, path=folder or ("/" if place.scheme == "file" else ""))), settings), name
+def _open_parent(location: uri.Location, settings: InputSettings) -> tuple[Store, str]:
+    """Open the store that contains a file; return it and the file's name, empty for a whole bucket or disk."""
+    folder, _, name = location.path.rpartition("/")
+    return _open(str(replace(location, path=folder or ("/" if location.scheme == "file" else ""))), settings), name
 
 
-def _is_file(place: uri.Location, settings: InputSettings) -> bool:
-    store, name = _open_folder_of(place, settings)
+def _is_file(location: uri.Location, settings: InputSettings) -> bool:
+    store, name = _open_parent(location, settings)
     info = store.stat(name) if name else None
-    if info and info.size > _LARGEST_TABLE:
+    if info and info.size > _MAX_TABLE_BYTES:
         raise DataError(
-            f"{place} is one file of {info.size:,} bytes: no folder, and too large for a manifest", remedy=LAYOUT
+            f"{location} is one file of {info.size:,} bytes: no folder, and too large for a manifest", remedy=LAYOUT
         )
     return info is not None and info.size > 0
 
@@ -149,8 +149,8 @@ def _is_file(place: uri.Location, settings: InputSettings) -> bool:
 # --- folders ---
 
 
-class _Seen:
-    """Counts names, and remembers a few of them to show."""
+class _Examples:
+    """Counts names and keeps the first three as examples."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -167,28 +167,28 @@ class _Seen:
 
 def _read_folders(store: Store, listing: Listing, advance: Callable[[], object]) -> None:
     listing.roots.append(store.uri)
-    litter, unlabelled = _Seen(), _Seen()
+    ignored, unlabelled = _Examples(), _Examples()
     for info in store.list():
         advance()
         if is_ignored(info.name):
-            litter.add(info.name)
+            ignored.add(info.name)
         else:
-            listing.describe(listing.add(info.name), info)
-    layout = Layout.of(listing.names)
+            listing.set_info(listing.add(info.name), info)
+    layout = Layout.detect(listing.names)
     for row, name in enumerate(listing.names):
-        if found := layout.read(name):
+        if found := layout.parse(name):
             label, listing.split[row] = found
-            listing.label[row] = listing.number(label)
+            listing.label[row] = listing.label_number(label)
         else:
             unlabelled.add(name)
     check_labels(listing.labels)
     if not listing.labels:
         raise DataError(
-            f"no labelled image under {store.uri} (images outside class folders: {unlabelled}; other files: {litter})",
+            f"no labelled image under {store.uri} (images outside class folders: {unlabelled}; other files: {ignored})",
             remedy=LAYOUT,
         )
-    if litter.count:
-        log.get().info("input.litter_ignored", files=litter.count, examples=litter.examples)
+    if ignored.count:
+        log.get().info("input.litter_ignored", files=ignored.count, examples=ignored.examples)
     if unlabelled.count:
         log.get().warning("input.unlabelled_ignored", images=unlabelled.count, examples=unlabelled.examples)
 
@@ -197,7 +197,7 @@ def _read_folders(store: Store, listing: Listing, advance: Callable[[], object])
 
 
 class _Rows:
-    """The rows of a table that lie in one place, in columns like a listing's."""
+    """The rows of a table whose images are in one bucket or on the disk, in columns like a listing's."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -207,72 +207,74 @@ class _Rows:
 
 
 def _read_table(
-    place: uri.Location,
+    location: uri.Location,
     kind: import_files.Kind | None,
     settings: InputSettings,
     listing: Listing,
     advance: Callable[[], object],
 ) -> None:
-    store, name = _open_folder_of(place, settings)
+    store, name = _open_parent(location, settings)
     found = store.read(name) if name else None
     if found is None:
         raise DataError(
-            f"there is no manifest {place}",
+            f"there is no manifest {location}",
             remedy="check input.uri; a folder that is called like a manifest is read with input.format=folders",
         )
     data = found[0]
     if kind is None:
         kind = "jsonl" if data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else "csv"
-    places: defaultdict[str, _Rows] = defaultdict(_Rows)
-    for row in import_files.read(data, place, kind):
-        rows = places[row.place]
+    by_origin: defaultdict[str, _Rows] = defaultdict(_Rows)
+    for row in import_files.read(data, location, kind):
+        rows = by_origin[row.origin]
         rows.names.append(row.name)
-        rows.label.append(listing.number(row.label))
+        rows.label.append(listing.label_number(row.label))
         rows.split.append(row.split)
         rows.line.append(row.line)
-    if not places:
-        raise DataError(f"{place} has no rows", remedy="write a row for each image: its URI and its label")
+    if not by_origin:
+        raise DataError(f"{location} has no rows", remedy="write a row for each image: its URI and its label")
     check_labels(listing.labels)
     del found, data
-    duplicates = sum(_look_up(origin, places.pop(origin), settings, listing, advance) for origin in sorted(places))
+    duplicates = sum(
+        _look_up(origin, by_origin.pop(origin), settings, listing, advance) for origin in sorted(by_origin)
+    )
     if duplicates:
         log.get().warning("input.duplicate_rows_ignored", rows=duplicates)
 
 
 def _look_up(origin: str, rows: _Rows, settings: InputSettings, listing: Listing, advance: Callable[[], object]) -> int:
-    """Add the rows of one bucket or of the disk, with what is stored there; return the number of repeated rows."""
+    """Add the rows of one bucket or the disk with their objects' facts; return the number of duplicate rows."""
     labels = list(listing.labels)
     order = sorted(range(len(rows.names)), key=rows.names.__getitem__)
-    kept, repeated = [], 0
-    for name, same in groupby(order, key=rows.names.__getitem__):
-        first, *others = same
+    unique, duplicates = [], 0
+    for name, group in groupby(order, key=rows.names.__getitem__):
+        first, *others = group
         if conflict := _find_conflict(rows, labels, first, others):
             label = labels[rows.label[first]]
-            listing.quarantined.append(Quarantined(show_uri(origin, name), label, 0, *conflict))
+            listing.quarantined.append(Quarantined(display_uri(origin, name), label, 0, *conflict))
         else:
-            kept.append(first)
-            repeated += len(others)
-    if kept:
-        folder = lookup.common_folder(rows.names[kept[0]], rows.names[kept[-1]])
+            unique.append(first)
+            duplicates += len(others)
+    if unique:
+        folder = lookup.common_folder(rows.names[unique[0]], rows.names[unique[-1]])
         listing.roots.append(f"{origin}/{folder}".rstrip("/") or "/")
-        start, skipped = len(listing.names), len(folder) + 1 if folder else 0
-        for i in kept:
-            listing.add(rows.names[i][skipped:], rows.label[i], rows.split[i])
-            rows.names[i] = ""  # note: else a million long names are held twice
+        start, prefix_length = len(listing.names), len(folder) + 1 if folder else 0
+        for i in unique:
+            listing.add(rows.names[i][prefix_length:], rows.label[i], rows.split[i])
+            rows.names[i] = ""  # note: otherwise a million long names are held twice
         for row, info in lookup.find_objects(_open(listing.roots[-1], settings), listing.names, start):
-            listing.describe(row, info)
+            listing.set_info(row, info)
             advance()
-    return repeated
+    return duplicates
 
 
 def _find_conflict(rows: _Rows, labels: list[str], first: int, others: list[int]) -> tuple[Reason, str] | None:
-    """Say what two rows of one image disagree on."""
+    """Describe what two rows for one image disagree on."""
     for other in others:
         lines = rows.line[first], rows.line[other]
         if rows.label[first] != rows.label[other]:
-            texts = labels[rows.label[first]], labels[rows.label[other]]
-            return "conflicting_labels", f"line {lines[0]} calls it {texts[0]!r}, line {lines[1]} calls it {texts[1]!r}"
+            names = labels[rows.label[first]], labels[rows.label[other]]
+            return "conflicting_labels", f"line {lines[0]} calls it {names[0]!r}, line {lines[1]} calls it {names[1]!r}"
         if rows.split[first] != rows.split[other]:
-            texts = SPLIT_NAMES.get(rows.split[first], "no split"), SPLIT_NAMES.get(rows.split[other], "no split")
-            return "conflicting_splits", f"line {lines[0]} puts it into {texts[0]}, line {lines[1]} into {texts[1]}"
+            names = SPLIT_NAMES.get(rows.split[first], "no split"), SPLIT_NAMES.get(rows.split[other], "no split")
+            return "conflicting_splits", f"line {lines[0]} puts it into {names[0]}, line {lines[1]} into {names[1]}"
     return None

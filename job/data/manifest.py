@@ -1,8 +1,8 @@
-"""What there is to train on: every image's name, label, split, size, checksum and generation, as they were listed.
+"""The manifest: every image's name, label, split, size, checksum and generation, as listed.
 
-It is read once, at the start; from then on an image is a row of the manifest, and nothing looks into the store for
-another opinion. It is the one thing in memory that grows with the number of images, so it is held in columns:
-28 bytes and a name for each.
+It is read once, at the start; from then on an image is a row of the manifest, and the store is never listed again. It
+is the only thing in memory that grows with the number of images, so it is held in columns: 28 bytes and a name per
+image.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from job import storage
 from job.data import listing
 from job.data.folders import LAYOUT
-from job.data.labels import SPLIT_NAMES, TRAIN, listed
-from job.data.listing import show_uri
+from job.data.labels import SPLIT_NAMES, TRAIN, join_names
+from job.data.listing import display_uri
 from job.data.quarantine import Quarantined
 from job.errors import DataError
 from job.observability import log
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from job.config.settings import InputSettings
 
-_PlainRow: TypeAlias = "dict[str, object]"  # note: inside Manifest "object" is its method
+_PlainRow: TypeAlias = "dict[str, object]"  # note: inside Manifest, `object` is a method
 
 _COLUMNS = ("root", "label", "split", "size", "crc32c", "generation", "gzip")
 
@@ -40,17 +40,17 @@ __all__ = ["Manifest", "Quarantined", "check_usable", "pack", "read", "unpack"]
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """The images, one a row, in an order that depends only on the data: by name, and where names are equal by content.
+    """The images, one per row, in an order that depends only on the data: by name, then by content.
 
     Attributes:
-        roots: the URIs of the stores that hold the images.
+        roots: the URIs of the stores that contain the images.
         labels: the classes, by code point.
         names: of the objects, relative to their root.
         root: uint16 [n], index into ``roots``.
         label: int32 [n], index into ``labels``.
-        split: uint8 [n], 0 where the input names none, else a code of labels.SPLIT_NAMES.
+        split: uint8 [n], a code of labels.SPLIT_NAMES, 0 if the input names none.
         size: int64 [n], bytes.
-        crc32c: uint32 [n], of the bytes as they are stored.
+        crc32c: uint32 [n], of the stored bytes.
         generation: int64 [n].
         gzip: bool [n], whether the object is stored with Content-Encoding gzip.
     """
@@ -70,11 +70,11 @@ class Manifest:
         return len(self.names)
 
     def uri(self, row: int) -> str:
-        """Return an image's URI, for people and outputs: bytes of a name that are not UTF-8 are escaped."""
-        return show_uri(self.roots[self.root[row]], self.names[row])
+        """Return an image's URI for messages and outputs: bytes of a name that are not UTF-8 are escaped."""
+        return display_uri(self.roots[self.root[row]], self.names[row])
 
     def object(self, row: int) -> storage.ObjectInfo:
-        """Return what the store of an image needs to read exactly what was listed."""
+        """Return the listed object of an image, so that its store reads exactly that one."""
         return storage.ObjectInfo(
             name=self.names[row],
             size=int(self.size[row]),
@@ -84,7 +84,7 @@ class Manifest:
         )
 
     def take(self, rows: NDArray[np.integer[Any]]) -> Manifest:
-        """Return the manifest of some of the rows, in the order given. It has the same roots and labels."""
+        """Return a manifest of these rows, in the order given, with the same roots and labels."""
         return replace(
             self,
             names=[self.names[row] for row in rows.tolist()],
@@ -94,7 +94,7 @@ class Manifest:
     def digest(self) -> str:
         """Return a sha256, in hexadecimal, over all names, sizes, checksums, labels and named splits.
 
-        The roots do not count, nor do generations: the same pictures in another bucket are the same data.
+        Roots and generations are left out: the same pictures in another bucket are the same data.
         """
         sha256 = hashlib.sha256(json.dumps([len(self), *self.labels]).encode())
         for name in self.names:
@@ -105,7 +105,7 @@ class Manifest:
         return sha256.hexdigest()
 
     def rows(self) -> Iterator[_PlainRow]:
-        """Yield each image as plain JSON, as published in ``data/manifest.jsonl``; split is None where not named."""
+        """Yield each image as plain JSON, as published in ``data/manifest.jsonl``; split is None if not named."""
         for row in range(len(self)):
             yield {
                 "uri": self.uri(row),
@@ -118,8 +118,8 @@ class Manifest:
 
 
 def pack(manifest: Manifest) -> dict[str, NDArray[Any]]:
-    """Return the manifest as plain arrays, from which `unpack` makes the same again."""
-    # note: one by one, since a list of them all would be more than all else that a run holds of each image
+    """Return the manifest as plain arrays, for `unpack`."""
+    # note: one by one: a list of all encoded names would take more memory than everything else held per image
     name_bytes, lengths = bytearray(), np.empty(len(manifest), np.uint32)
     for row, name in enumerate(manifest.names):
         encoded = name.encode("utf-8", "surrogateescape")
@@ -135,7 +135,7 @@ def pack(manifest: Manifest) -> dict[str, NDArray[Any]]:
 
 
 def unpack(arrays: dict[str, NDArray[Any]]) -> Manifest:
-    """Return the manifest that was packed."""
+    """Return the manifest from the arrays of `pack`."""
     data, names, start = arrays["name_bytes"].tobytes(), [], 0
     for length in arrays["name_lengths"].tolist():
         names.append(data[start : start + length].decode("utf-8", "surrogateescape"))
@@ -150,42 +150,42 @@ def unpack(arrays: dict[str, NDArray[Any]]) -> Manifest:
 
 
 def read(settings: InputSettings, advance: Callable[[], object] = int) -> tuple[Manifest, list[Quarantined]]:
-    """List the images that the input leads to.
+    """List the images of an input.
 
     Args:
         settings: the input; its URI is not empty.
-        advance: called for every object that is found.
+        advance: called for every object found.
 
     Returns:
-        The manifest, and what was named or listed but can be told to be unusable without reading it.
+        The manifest, and the images known to be unusable without reading them.
 
     Raises:
-        DataError: nothing is there, a table has rows that cannot be used, or classes have names that look alike.
-        AccessError: the store refuses.
-        UnavailableError: the store does not answer.
+        DataError: nothing was found, a table has unusable rows, or class names look alike.
+        AccessError: the store denies access.
+        UnavailableError: the store does not respond.
     """
     found = listing.read(settings, advance)
     labels = sorted(found.labels)
-    numbers = np.empty(len(labels), np.int32)
-    numbers[[found.labels[label] for label in labels]] = np.arange(len(labels))
+    new_number = np.empty(len(labels), np.int32)
+    new_number[[found.labels[label] for label in labels]] = np.arange(len(labels))
     label = np.asarray(found.label)
     everything = Manifest(
         roots=tuple(found.roots),
         labels=tuple(labels),
         names=found.names,
         root=np.asarray(found.root),
-        label=numbers[label],
+        label=new_number[label],
         split=np.asarray(found.split),
         size=np.asarray(found.size),
         crc32c=np.asarray(found.crc32c),
         generation=np.asarray(found.generation),
         gzip=np.asarray(found.gzip).astype(bool),
     )
-    return everything.take(_in_order(everything, np.flatnonzero(label >= 0))), found.quarantined
+    return everything.take(_sort_rows(everything, np.flatnonzero(label >= 0))), found.quarantined
 
 
-def _in_order(manifest: Manifest, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the rows by name and, where two roots have the same name, by content."""
+def _sort_rows(manifest: Manifest, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return the rows sorted by name and, where two roots have the same name, by content."""
     names = manifest.names
     if len(manifest.roots) == 1:
         return np.array(sorted(rows.tolist(), key=names.__getitem__), np.intp)
@@ -194,16 +194,16 @@ def _in_order(manifest: Manifest, rows: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad_fraction: float) -> None:
-    """Refuse data that no classifier can be trained on.
+    """Reject data that no classifier can be trained on.
 
     Args:
-        manifest: the images that can be used.
-        quarantined: those that cannot.
-        max_bad_fraction: the largest part of all that may be among the latter.
+        manifest: the usable images.
+        quarantined: the others.
+        max_bad_fraction: the largest fraction of all images that may be quarantined.
 
     Raises:
-        DataError: too many are quarantined; a class has no image left, or none to train on; there are fewer than two
-            classes.
+        DataError: too many are quarantined; a class has no usable image, or none to train on; there are fewer than
+            two classes.
     """
     where = " and ".join(map(log.printable, manifest.roots[:3])) or "the input"
     total = len(manifest) + len(quarantined)
@@ -218,7 +218,7 @@ def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad
     counts = dict(zip(manifest.labels, found.tolist(), strict=True))
     if empty := [label for label, count in counts.items() if not count]:
         raise DataError(
-            f"no image of the class {listed(empty)} under {where} can be used, of {total:,} images "
+            f"no image of the class {join_names(empty)} under {where} can be used, of {total:,} images "
             f"({_reasons([image for image in quarantined if image.label in empty])})",
             remedy="mend the images of this class, or remove it",
         )
@@ -226,9 +226,9 @@ def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad
         only = "".join(f" ({label!r}, {count:,} images)" for label, count in counts.items())
         raise DataError(f"two classes or more are needed, found {len(counts)}{only} under {where}", remedy=LAYOUT)
     trainable = np.bincount(manifest.label[manifest.split <= TRAIN], minlength=len(counts))
-    if never := [label for label, count in zip(manifest.labels, trainable, strict=True) if not count]:
+    if untrainable := [label for label, count in zip(manifest.labels, trainable, strict=True) if not count]:
         raise DataError(
-            f"the class {listed(never)} under {where} has images to validate or test on and none to train on",
+            f"the class {join_names(untrainable)} under {where} has images to validate or test on and none to train on",
             remedy="add images of it to the train split, or remove it from the others",
         )
 

@@ -1,4 +1,4 @@
-"""The data after the pass over them: checked, split, and described for the run's documents."""
+"""The data after the pass: checked, split and described for the run's documents."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What the run trains on.
+    """The data that the run trains on.
 
     Attributes:
-        usable: the images that can be used.
-        splits: uint8 [usable]: the code of each one's split.
-        rows_of: the split's name -> rows of everything that was listed, int [n].
-        quarantined: the images that cannot be used, and why.
+        usable: the usable images.
+        splits: uint8 [usable], split codes.
+        rows_of: name of a split -> its rows among all listed images, int [n].
+        quarantined: the images that cannot be used.
     """
 
     usable: Manifest
@@ -50,13 +50,13 @@ class Prepared:
 def prepare(
     listed: Manifest, quarantined: list[Quarantined], images: Dataset, settings: InputSettings, progress: Progress
 ) -> Prepared:
-    """Check and split what the pass over the data found usable.
+    """Check and split the images that the pass found usable.
 
     Args:
-        listed: everything that was listed.
-        quarantined: what could not even be listed.
-        images: the data, after the pass.
-        settings: the fractions of the split, and how many images may be unusable.
+        listed: every listed image.
+        quarantined: images found unusable while listing.
+        images: the data set, after the pass.
+        settings: the fractions of the splits, and of images that may be unusable.
         progress: receives the events.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Why an image is not trained on."""
+"""Images that cannot be used, and the reasons."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Reason = Literal[
     "too_large",
     "corrupt",
 ]
-"""Why an image is in the quarantine: a closed list, explained in `REASONS`."""
+"""Why an image is quarantined: a closed list, explained in `REASONS`."""
 
 REASONS: Final = MappingProxyType[Reason, str](
     {
@@ -34,12 +34,12 @@ REASONS: Final = MappingProxyType[Reason, str](
 )
 
 
-class UnreadableImage(Exception):  # noqa: N818 - a finding about a file, not an error of the program
-    """One image that cannot be used, and why.
+class UnreadableImage(Exception):  # noqa: N818 - a finding about a file, not a program error
+    """An image cannot be used.
 
     Args:
         reason: the kind, one of `REASONS`.
-        detail: a sentence about this file for a person.
+        detail: a sentence about this file, for people.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -53,11 +53,11 @@ class Quarantined:
     """An image that cannot be used.
 
     Attributes:
-        uri: as text that UTF-8 can hold.
+        uri: text that UTF-8 can encode.
         label: its class.
-        size: bytes; 0 where there are none, or where it is not known.
-        reason: why: one of `REASONS`.
-        detail: a sentence for a person.
+        size: bytes; 0 if empty or unknown.
+        reason: one of `REASONS`.
+        detail: a sentence, for people.
     """
 
     uri: str

@@ -1,8 +1,8 @@
-"""Which images are trained on, which validated on, which tested on.
+"""Assigns every image to train, validation or test.
 
-The input's own splits stand. Where it names none, an image's side follows from its bytes alone: a hash of crc32c and
-size against a threshold. So adding images never moves old ones, and copies of one picture lie on one side. The
-exception is a class that would be absent from a side: one of its pictures is moved there.
+The input's own splits are kept. Where it names none, an image's split depends on its bytes alone: a hash of crc32c and
+size is compared with a threshold. So adding images never moves existing ones, and copies of a picture share a split.
+The exception is a class that would be absent from a split: one of its pictures is moved there.
 """
 
 from __future__ import annotations
@@ -29,69 +29,69 @@ __all__ = ["NAMES", "TEST", "TRAIN", "VALIDATION", "assign", "hashes", "rows"]
 
 @dataclass(frozen=True)
 class _Pictures:
-    """The different pictures among the images: copies are one picture, whatever they are called.
+    """The distinct pictures among the images: copies are one picture, whatever their names.
 
     Attributes:
-        free: bool [images], whether an image goes where its picture goes.
-        of: intp [images], the picture of an image.
+        is_free: bool [images], whether an image takes the split of its picture.
+        index: intp [images], the picture of each image.
         hash: uint64 [pictures].
-        side: uint8 [pictures].
+        split: uint8 [pictures].
     """
 
-    free: NDArray[np.bool_]
-    of: NDArray[np.intp]
+    is_free: NDArray[np.bool_]
+    index: NDArray[np.intp]
     hash: NDArray[np.uint64]
-    side: NDArray[np.uint8]
+    split: NDArray[np.uint8]
 
 
 def assign(manifest: Manifest, *, validation_fraction: float, test_fraction: float) -> NDArray[np.uint8]:
-    """Give every image a side.
+    """Assign every image to train, validation or test.
 
-    An image that the input puts into a split stays there, unless the input names no validation split: then one is cut
-    from its train split. Images that the input names no split for go by their hash, or to the side of a named copy.
+    An image stays in the split that the input names, unless the input names no validation split: then one is taken
+    from its train split. Images without a named split follow a copy that has one, or else their hash.
 
     Args:
         manifest: the usable images.
-        validation_fraction: the part to validate on, where the input names no validation split.
-        test_fraction: the part to test on, where the input names no split at all.
+        validation_fraction: the fraction to validate on, if the input names no validation split.
+        test_fraction: the fraction to test on, if the input names no split at all.
 
     Returns:
         uint8 [n], codes of NAMES.
 
     Raises:
-        DataError: a class has too few different pictures for the sides that are made here.
+        DataError: a class has too few distinct pictures for the splits assigned here.
     """
     named = manifest.split
-    cut = not (named == VALIDATION).any()
-    test_part = 0.0 if named.any() else test_fraction
-    made = [*[TEST] * (test_part > 0), *[VALIDATION] * cut, TRAIN]
+    needs_validation = not (named == VALIDATION).any()
+    test_share = 0.0 if named.any() else test_fraction
+    assigned = [*[TEST] * (test_share > 0), *[VALIDATION] * needs_validation, TRAIN]
 
-    sides = named.copy()
-    different, picture = np.unique(_keys(manifest), return_inverse=True)
-    stays = (named != 0) & ~((named == TRAIN) & cut)
-    copied = np.zeros(len(different), np.uint8)
-    np.maximum.at(copied, picture[stays], named[stays])  # the highest code: rather held out than trained on
-    follows = (named == 0) & (copied[picture] != 0)
-    sides[follows] = copied[picture[follows]]
+    splits = named.copy()
+    keys, picture = np.unique(_keys(manifest), return_inverse=True)
+    is_fixed = (named != 0) & ~((named == TRAIN) & needs_validation)
+    fixed_split = np.zeros(len(keys), np.uint8)
+    np.maximum.at(fixed_split, picture[is_fixed], named[is_fixed])  # the highest code: held out rather than trained on
+    follows_copy = (named == 0) & (fixed_split[picture] != 0)
+    splits[follows_copy] = fixed_split[picture[follows_copy]]
 
-    hash_of = _mix(different)
-    part = (hash_of >> np.uint64(11)) * 2.0**-53  # in [0, 1), as floats are made from 64 random bits
-    side = np.select([part < test_part, part < test_part + validation_fraction], [TEST, VALIDATION], TRAIN)
-    pictures = _Pictures(~stays & ~follows, picture, hash_of, side.astype(np.uint8))
-    _fill_sides(manifest, sides, made, pictures)
-    sides[pictures.free] = pictures.side[picture[pictures.free]]
-    _report_absent(manifest, sides)
-    return sides
+    picture_hashes = _mix(keys)
+    uniform = (picture_hashes >> np.uint64(11)) * 2.0**-53  # in [0, 1), the usual float from 64 random bits
+    by_hash = np.select([uniform < test_share, uniform < test_share + validation_fraction], [TEST, VALIDATION], TRAIN)
+    pictures = _Pictures(~is_fixed & ~follows_copy, picture, picture_hashes, by_hash.astype(np.uint8))
+    _fill_splits(manifest, splits, assigned, pictures)
+    splits[pictures.is_free] = pictures.split[picture[pictures.is_free]]
+    _report_absent(manifest, splits)
+    return splits
 
 
-def rows(manifest: Manifest, sides: NDArray[np.uint8]) -> Iterator[dict[str, object]]:
-    """Yield each image's side as plain JSON, as published in ``data/split.jsonl``."""
-    for row, side in enumerate(sides.tolist()):
-        yield {"uri": manifest.uri(row), "label": manifest.labels[manifest.label[row]], "split": NAMES[side]}
+def rows(manifest: Manifest, splits: NDArray[np.uint8]) -> Iterator[dict[str, object]]:
+    """Yield each image's split as plain JSON, as published in ``data/split.jsonl``."""
+    for row, code in enumerate(splits.tolist()):
+        yield {"uri": manifest.uri(row), "label": manifest.labels[manifest.label[row]], "split": NAMES[code]}
 
 
 def hashes(manifest: Manifest) -> NDArray[np.uint64]:
-    """Return each image's hash, uint64 [n]: of its checksum and size alone, evenly spread."""
+    """Return a hash of each image's checksum and size, uint64 [n], uniformly distributed."""
     return _mix(_keys(manifest))
 
 
@@ -112,59 +112,61 @@ def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return mixed ^ (mixed >> np.uint64(31))
 
 
-def _fill_sides(manifest: Manifest, sides: NDArray[np.uint8], made: list[int], pictures: _Pictures) -> None:
-    """Move pictures, so that every class is on every side that is made here.
+def _fill_splits(manifest: Manifest, splits: NDArray[np.uint8], assigned: list[int], pictures: _Pictures) -> None:
+    """Move pictures so that every assigned split contains every class.
 
     Args:
         manifest: the images.
-        sides: uint8 [images], of those that do not go where their picture goes.
-        made: the sides that are made here.
-        pictures: the others; their sides are changed.
+        splits: uint8 [images], valid for images that are not free.
+        assigned: the splits assigned here.
+        pictures: of the free images; their splits are changed.
     """
-    free, side = pictures.free, pictures.side
-    # Every class with every picture of it, once. A picture may be of two classes: it counts, and moves, for both.
-    pairs = np.unique(manifest.label[free].astype(np.int64) * max(len(side), 1) + pictures.of[free])
-    label_of, picture_of = np.divmod(pairs, max(len(side), 1))
+    is_free, split = pictures.is_free, pictures.split
+    # The distinct (class, picture) pairs. A picture may belong to two classes: it counts, and moves, for both.
+    pairs = np.unique(manifest.label[is_free].astype(np.int64) * max(len(split), 1) + pictures.index[is_free])
+    label_of, picture_of = np.divmod(pairs, max(len(split), 1))
     counts = np.zeros((len(manifest.labels), max(NAMES) + 1), np.int64)
-    np.add.at(counts, (label_of, side[picture_of]), 1)
-    np.add.at(counts, (manifest.label[~free], sides[~free]), 1)
+    np.add.at(counts, (label_of, split[picture_of]), 1)
+    np.add.at(counts, (manifest.label[~is_free], splits[~is_free]), 1)
 
-    def may_leave(picture: np.intp) -> bool:
-        """Whether no class would be absent then from where the picture lies."""
+    def can_move(picture: np.intp) -> bool:
+        """Whether each of the picture's classes remains in its split without it."""
         classes = label_of[picture_of == picture]
-        return side[picture] not in made or bool((counts[classes, side[picture]] > 1).all())
+        return split[picture] not in assigned or bool((counts[classes, split[picture]] > 1).all())
 
-    for to in made:
-        for label in np.flatnonzero(counts[:, to] == 0):
-            own = picture_of[label_of == label]
-            # Nearest to the other side first: the lowest hash into test and validation, the highest into train.
-            own = own[np.argsort(pictures.hash[own])][:: -1 if to == TRAIN else 1]
-            chosen = next(filter(may_leave, own), None)
+    for target in assigned:
+        for label in np.flatnonzero(counts[:, target] == 0):
+            candidates = picture_of[label_of == label]
+            # Nearest to the target first: the lowest hash into test and validation, the highest into train.
+            candidates = candidates[np.argsort(pictures.hash[candidates])][:: -1 if target == TRAIN else 1]
+            chosen = next(filter(can_move, candidates), None)
             if chosen is None:
-                raise _too_few(manifest, int(label), len(own), made)
+                raise _too_few(manifest, int(label), len(candidates), assigned)
             classes = label_of[picture_of == chosen]
-            counts[classes, side[chosen]] -= 1
-            counts[classes, to] += 1
-            side[chosen] = to
-            row = int(np.flatnonzero(free & (pictures.of == chosen))[0])
-            log.get().warning("split.image_moved", uri=manifest.uri(row), label=manifest.labels[label], split=NAMES[to])
+            counts[classes, split[chosen]] -= 1
+            counts[classes, target] += 1
+            split[chosen] = target
+            row = int(np.flatnonzero(is_free & (pictures.index == chosen))[0])
+            log.get().warning(
+                "split.image_moved", uri=manifest.uri(row), label=manifest.labels[label], split=NAMES[target]
+            )
 
 
-def _too_few(manifest: Manifest, label: int, pictures: int, made: list[int]) -> DataError:
+def _too_few(manifest: Manifest, label: int, pictures: int, assigned: list[int]) -> DataError:
     files = int((manifest.label == label).sum())
-    sides = ", ".join(NAMES[side] for side in reversed(made))
+    splits = ", ".join(NAMES[code] for code in reversed(assigned))
     return DataError(
         f"the class {manifest.labels[label]!r} has {pictures} different pictures to share out ({files} files): "
-        f"at least {len(made)} are needed, one for each of {sides}"
-        + (", and none that is also a picture of another class" if pictures >= len(made) else ""),
+        f"at least {len(assigned)} are needed, one for each of {splits}"
+        + (", and none that is also a picture of another class" if pictures >= len(assigned) else ""),
         remedy="add images of this class, or remove it",
     )
 
 
-def _report_absent(manifest: Manifest, sides: NDArray[np.uint8]) -> None:
-    """Warn of classes that the input's own splits leave out of a side."""
-    for side in (VALIDATION, TEST):
-        counts = np.bincount(manifest.label[sides == side], minlength=len(manifest.labels))
+def _report_absent(manifest: Manifest, splits: NDArray[np.uint8]) -> None:
+    """Warn of classes that are absent from a split that the input itself names."""
+    for code in (VALIDATION, TEST):
+        counts = np.bincount(manifest.label[splits == code], minlength=len(manifest.labels))
         absent = [label for label, count in zip(manifest.labels, counts, strict=True) if not count]
         if counts.any() and absent:
-            log.get().warning("split.class_absent", split=NAMES[side], classes=absent)
+            log.get().warning("split.class_absent", split=NAMES[code], classes=absent)

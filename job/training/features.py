@@ -53,7 +53,7 @@ def extract(classifier: Classifier, images: Dataset, cache: Cache, state: Traini
     def halved(part: int) -> None:
         nonlocal forward
         state.feature_batch, forward = part, _compile(classifier, part)
-        cache.forget_features(part)
+        cache.clear_features(part)
         progress.event("features.batch_halved", severity="warning", feature_batch=part)
 
     def in_parts(pixels: NDArray[Any], part: int) -> NDArray[Any]:
@@ -70,7 +70,7 @@ def extract(classifier: Classifier, images: Dataset, cache: Cache, state: Traini
 
     for rows, pixels in images.ingest(progress):
         write(rows, pixels)
-    while forgotten := [rows for rows in images.ranges() if not cache.features.written(rows)]:
+    while forgotten := [rows for rows in images.ranges() if not cache.features.has(rows)]:
         with progress.phase("features again", len(forgotten), "ranges") as phase:
             for rows in forgotten:
                 write(rows, images.range_pixels(rows))

@@ -47,14 +47,14 @@ def test_classes_are_the_first_folders() -> None:
     """The label is the first folder, however deep an image lies in it; an image in the root has none."""
     names = ["cats/1.jpg", "dogs/2020/05/2.jpg", "3.jpg", "/4.jpg"]
 
-    assert [("cats", 0), ("dogs", 0), None, None] == list(map(Layout.of(names).read, names))
+    assert [("cats", 0), ("dogs", 0), None, None] == list(map(Layout.detect(names).parse, names))
 
 
 def test_splits_are_above_the_classes() -> None:
     """Where all folders are called like splits, the label is the folder below; what lies above it has none."""
     names = ["Train/cats/1.jpg", "val/dogs/a/2.jpg", "valid/cats/3.jpg", "Testing/cats/4.jpg", "Train/5.jpg", "6.jpg"]
 
-    read = list(map(Layout.of(names).read, names))
+    read = list(map(Layout.detect(names).parse, names))
 
     expected = [("cats", TRAIN), ("dogs", VALIDATION), ("cats", VALIDATION), ("cats", TEST), None, None]
     assert expected == read
@@ -67,13 +67,13 @@ def test_classes_called_like_splits(names: list[str]) -> None:
     """A class may be called like a split, where the folders cannot be meant as splits."""
     tops = [(name.split("/")[0], 0) for name in names]
 
-    assert tops == list(map(Layout.of(names).read, names))
+    assert tops == list(map(Layout.detect(names).parse, names))
 
 
 def test_splits_beside_other_folders_are_refused() -> None:
     """Split folders with another folder beside them are refused, for a split would else be trained as a class."""
     with pytest.raises(DataError, match=r"'test', 'train' are splits, but 'extra'"):
-        Layout.of(["train/cats/1.jpg", "test/cats/1.jpg", "extra/1.jpg"])
+        Layout.detect(["train/cats/1.jpg", "test/cats/1.jpg", "extra/1.jpg"])
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def test_places(image: str, table: Location, expected: tuple[str, str]) -> None:
     """A name is an object's whole URI, or relative to the manifest's folder, or a path where the manifest has one."""
     (row,) = rows_of(write_csv([(image, "cats")]), table=table)
 
-    assert expected == (row.place, row.name)
+    assert expected == (row.origin, row.name)
 
 
 @pytest.mark.parametrize(
