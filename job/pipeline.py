@@ -19,6 +19,7 @@ import numpy as np
 from job import storage
 from job.config.settings import STAGES
 from job.data import manifest
+from job.data.listing import read_listing
 from job.data.prepare import Prepared, prepare
 from job.evaluation.gates import Gate
 from job.observability.status import StatusFile
@@ -86,7 +87,7 @@ def list_images(settings: Settings, progress: Progress) -> Data:
         drawn = demo_pictures.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
         source = source.model_copy(update={"uri": str(drawn)})
     with progress.phase("list", None, "objects") as phase:
-        listed, quarantined = manifest.read(source, phase.advance)
+        listed, quarantined = read_listing(source, phase.advance)
     manifest.check_usable(listed, quarantined, settings.input.max_bad_fraction)
     progress.event("input.listed", uri=source.uri, images=len(listed), labels=len(listed.labels))
     return Data(listed=listed, usable=np.ones(len(listed), bool), quarantined=quarantined)

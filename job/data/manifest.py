@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,26 +17,31 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from job import storage
-from job.data import listing
 from job.data.folders import LAYOUT
 from job.data.labels import SPLIT_NAMES, TRAIN, join_names
-from job.data.listing import display_uri
 from job.data.quarantine import Quarantined
 from job.errors import DataError
 from job.observability import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from job.config.settings import InputSettings
+    from job.data.quarantine import Reason
+    from job.storage import ObjectInfo
 
 _PlainRow: TypeAlias = "dict[str, object]"  # note: inside Manifest, `object` is a method
 
 _COLUMNS = ("root", "label", "split", "size", "crc32c", "generation", "gzip")
 
-__all__ = ["Manifest", "Quarantined", "check_usable", "pack", "read", "unpack"]
+_EMPTY: tuple[Reason, str] = ("empty", "the file has no bytes")
+_MISSING: tuple[Reason, str] = ("missing", "the manifest names it, but there is no such file")
+
+
+def display_uri(root: str, name: str) -> str:
+    """Return an image's URI for messages and outputs: bytes of a name that are not UTF-8 are escaped."""
+    return log.printable(f"{root.rstrip('/')}/{name}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +123,91 @@ class Manifest:
             }
 
 
+class ManifestBuilder:
+    """Builds a manifest from images in the order found, in growing columns: 28 bytes and a name per image.
+
+    Attributes:
+        roots: the URIs of the stores that contain them.
+        labels: label -> its number.
+        names: of the objects, relative to their root.
+        root: index into ``roots``.
+        label: number of the label; -1: excluded from the manifest.
+        split: split code, 0 if none is named.
+        size, crc32c, generation, gzip: as in storage.ObjectInfo, 0 if no object has the name.
+        quarantined: images known to be unusable without reading them.
+    """
+
+    def __init__(self) -> None:
+        self.roots: list[str] = []
+        self.labels: dict[str, int] = {}
+        self.names: list[str] = []
+        self.root = array("H")
+        self.label = array("i")
+        self.split = array("B")
+        self.size = array("q")
+        self.crc32c = array("I")
+        self.generation = array("q")
+        self.gzip = array("B")
+        self.quarantined: list[Quarantined] = []
+
+    def add(self, name: str, *, root: int, label: int = -1, split: int = 0) -> int:
+        """Append an image; return its row."""
+        self.names.append(name)
+        self.root.append(root)
+        self.label.append(label)
+        self.split.append(split)
+        for column in (self.size, self.crc32c, self.generation, self.gzip):
+            column.append(0)
+        return len(self.names) - 1
+
+    def set_info(self, row: int, info: ObjectInfo) -> None:
+        """Record the object that is stored under a row's name."""
+        self.size[row] = info.size
+        self.crc32c[row] = info.crc32c
+        self.generation[row] = info.generation
+        self.gzip[row] = info.gzip
+
+    def label_number(self, label: str) -> int:
+        """Return a label's number; assign one to a new label."""
+        return self.labels.setdefault(label, len(self.labels))
+
+    def quarantine_unusable(self) -> None:
+        """Quarantine the images that do not exist or have no bytes."""
+        labels = list(self.labels)
+        for row, size in enumerate(self.size):
+            if size == 0 and (label := self.label[row]) >= 0:
+                exists = self.generation[row] != 0  # the generation of an object is never 0
+                reason, detail = _EMPTY if exists else _MISSING
+                image_uri = display_uri(self.roots[self.root[row]], self.names[row])
+                self.quarantined.append(Quarantined(image_uri, labels[label], 0, reason, detail))
+                self.label[row] = -1
+
+    def exclude(self, rows: Iterable[int]) -> None:
+        """Exclude rows from the manifest."""
+        for row in rows:
+            self.label[row] = -1
+
+    def build(self) -> Manifest:
+        """Return the manifest: sorted, and its labels numbered by code point."""
+        labels = sorted(self.labels)
+        new_number = np.empty(len(labels), np.int32)
+        new_number[[self.labels[label] for label in labels]] = np.arange(len(labels))
+        label = np.asarray(self.label)
+        everything = Manifest(
+            roots=tuple(self.roots),
+            labels=tuple(labels),
+            names=self.names,
+            root=np.asarray(self.root),
+            label=new_number[label],
+            split=np.asarray(self.split),
+            size=np.asarray(self.size),
+            crc32c=np.asarray(self.crc32c),
+            generation=np.asarray(self.generation),
+            gzip=np.asarray(self.gzip).astype(bool),
+        )
+        return everything.take(_sort_rows(everything, np.flatnonzero(label >= 0)))
+
+
 def pack(manifest: Manifest) -> dict[str, NDArray[Any]]:
     """Return the manifest as plain arrays, for `unpack`."""
     # note: one by one: a list of all encoded names would take more memory than everything else held per image
@@ -147,41 +238,6 @@ def unpack(arrays: dict[str, NDArray[Any]]) -> Manifest:
         names=names,
         **{column: arrays[column] for column in _COLUMNS},
     )
-
-
-def read(settings: InputSettings, advance: Callable[[], object] = int) -> tuple[Manifest, list[Quarantined]]:
-    """List the images of an input.
-
-    Args:
-        settings: the input; its URI is not empty.
-        advance: called for every object found.
-
-    Returns:
-        The manifest, and the images known to be unusable without reading them.
-
-    Raises:
-        DataError: nothing was found, a table has unusable rows, or class names look alike.
-        AccessError: the store denies access.
-        UnavailableError: the store does not respond.
-    """
-    found = listing.read(settings, advance)
-    labels = sorted(found.labels)
-    new_number = np.empty(len(labels), np.int32)
-    new_number[[found.labels[label] for label in labels]] = np.arange(len(labels))
-    label = np.asarray(found.label)
-    everything = Manifest(
-        roots=tuple(found.roots),
-        labels=tuple(labels),
-        names=found.names,
-        root=np.asarray(found.root),
-        label=new_number[label],
-        split=np.asarray(found.split),
-        size=np.asarray(found.size),
-        crc32c=np.asarray(found.crc32c),
-        generation=np.asarray(found.generation),
-        gzip=np.asarray(found.gzip).astype(bool),
-    )
-    return everything.take(_sort_rows(everything, np.flatnonzero(label >= 0))), found.quarantined
 
 
 def _sort_rows(manifest: Manifest, rows: NDArray[np.intp]) -> NDArray[np.intp]:

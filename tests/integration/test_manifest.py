@@ -9,7 +9,8 @@ import pytest
 
 from job import storage
 from job.config.settings import InputSettings
-from job.data.manifest import check_usable, read
+from job.data.listing import read_listing
+from job.data.manifest import check_usable
 from job.errors import DataError
 from job.storage.lookup import WORTH_LISTING
 
@@ -32,7 +33,7 @@ def put(bucket: str, names: Iterable[str], data: bytes | None = None) -> None:
 
 def read_from(uri: str, **settings: Any) -> tuple[Manifest, list[Quarantined]]:
     """Read an input as a user names it."""
-    return read(InputSettings(uri=uri, **settings))
+    return read_listing(InputSettings(uri=uri, **settings))
 
 
 def test_folders(bucket: str) -> None:

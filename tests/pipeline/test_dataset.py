@@ -15,6 +15,7 @@ from job import errors
 from job.config.settings import CacheSettings, InputSettings
 from job.data import cache, dataset, manifest
 from job.data.cache_files import RECORD
+from job.data.listing import read_listing
 from job.observability.progress import Listener, Progress
 from job.storage.local import LocalStore
 
@@ -35,7 +36,7 @@ def listed(tmp_path: Path) -> manifest.Manifest:
     for n in range(IMAGES):
         for label, shade in (("dark", 90), ("light", 160)):
             draw(tmp_path / "in" / label / f"{n}.png", shade=shade, seed=n, size=(8, 8))
-    return manifest.read(InputSettings(uri=str(tmp_path / "in")))[0]
+    return read_listing(InputSettings(uri=str(tmp_path / "in")))[0]
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 from job import storage
 from job.config.settings import InputSettings
 from job.data.labels import TEST, TRAIN, VALIDATION
-from job.data.manifest import Manifest, check_usable, read
+from job.data.listing import read_listing
+from job.data.manifest import Manifest, check_usable
 from job.data.quarantine import Quarantined
 from job.errors import DataError
 
@@ -36,7 +37,7 @@ def put(folder: Path, names: Iterable[str], data: bytes | None = None) -> Path:
 
 def read_from(place: Path, **settings: Any) -> tuple[Manifest, list[Quarantined]]:
     """Read an input as a user names it."""
-    return read(InputSettings(uri=str(place), **settings))
+    return read_listing(InputSettings(uri=str(place), **settings))
 
 
 def images(manifest: Manifest) -> dict[str, tuple[str, int]]:
@@ -65,7 +66,7 @@ def test_every_object_is_a_sign_of_life(tmp_path: Path, form: str) -> None:
         rows = [f"animals/{name},{name.partition('/')[0]}" for name in ANIMALS]
         place.write_text("\n".join(["image_uri,label", *rows]))
     found: list[int] = []
-    read(InputSettings(uri=str(place)), lambda: found.append(1))
+    read_listing(InputSettings(uri=str(place)), lambda: found.append(1))
 
     assert len(ANIMALS) == len(found)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from job.config.settings import InputSettings
-from job.data import manifest
+from job.data.listing import read_listing
 from job.evaluation.metrics import metrics_document, predictions_csv
 from job.evaluation.scores import Scores, held_out
 from job.training.state import EpochResult, TrainingState
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from job.config.settings import StageName
+    from job.data import manifest
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def listed(tmp_path: Path) -> manifest.Manifest:
         path = tmp_path / ('a "b"', "c, d")[number % 2] / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes([number]) * 5)
-    return manifest.read(InputSettings(uri=str(tmp_path)))[0]
+    return read_listing(InputSettings(uri=str(tmp_path)))[0]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from runs import Recorder, draw
 from job import errors
 from job.config.settings import CacheSettings, InputSettings
 from job.data import cache, dataset, manifest
+from job.data.listing import read_listing
 from job.observability.progress import Progress
 from job.training import features
 from job.training.state import TrainingState
@@ -47,7 +48,7 @@ def listed(tmp_path: Path) -> manifest.Manifest:
         for label, shade in (("dark", 90), ("light", 160)):
             draw(tmp_path / "in" / label / f"{n}.png", shade=shade, seed=n, size=(8, 8))
     (tmp_path / "in/dark/3.png").write_bytes(b"no image")
-    return manifest.read(InputSettings(uri=str(tmp_path / "in")))[0]
+    return read_listing(InputSettings(uri=str(tmp_path / "in")))[0]
 
 
 @contextlib.contextmanager
