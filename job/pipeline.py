@@ -25,6 +25,7 @@ from job.evaluation.gates import Gate
 from job.observability.status import StatusFile
 from job.runs import identity, publish
 from job.runs.checkpoints import Data
+from job.runs.run import encode, open_run, pinned_run
 from job.runtime import device, imports, memory, signals
 from job.runtime.timing import Timing
 from job.training.state import TrainingState
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from job.model.classifier import Classifier
     from job.observability.progress import Progress
     from job.runs.checkpoints import Checkpoints
-    from job.runs.publish import Outcome, Run
+    from job.runs.publish import Outcome
+    from job.runs.run import Run
     from job.training.examples import Examples
     from job.training.state import EpochResult
 
@@ -60,16 +62,16 @@ def run(loaded: Loaded, progress: Progress) -> None:
     output = storage.open_store(settings.output.uri, user_project=settings.input.user_project or None)
 
     # The run that this Job already works on, or the one identified by the settings and the data.
-    run, listing = publish.pinned_run(output, settings), None
+    run, listing = pinned_run(output, settings), None
     if run is None:
         with timing.part("list"):
             listing = list_images(settings, progress)
-        run = publish.open_run(output, loaded, identity.identify(settings, listing.listed))
-    outcome = run.published()
+        run = open_run(output, loaded, identity.identify(settings, listing.listed))
+    outcome = publish.published(run)
     if outcome is None:
         with run.checkpoints(settings) as checkpoints, signals.saving(checkpoints.save_if_possible):
             # Another process may have published it while this one waited for the claim.
-            outcome = run.published() or train(RunContext(loaded, run, checkpoints, timing, progress), listing)
+            outcome = publish.published(run) or train(RunContext(loaded, run, checkpoints, timing, progress), listing)
     outcome.check_gate()
     progress.event("run.succeeded", message="published", run_uri=run.uri)
 
@@ -173,8 +175,9 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         kept_epoch = train_stages(context, classifier, examples, state)
         scores, extra_metrics = export(context, classifier, examples, images, prepared, state, scratch=cache.folder)
         extra_metrics |= {"timing": context.timing.document(), "memory": device.memory_peaks(machine)}
-        run.write("metrics/metrics.json", publish.encode(metrics_document(state, kept_epoch, scores, **extra_metrics)))
-    outcome = run.finish(
+        run.write("metrics/metrics.json", encode(metrics_document(state, kept_epoch, scores, **extra_metrics)))
+    outcome = publish.finish(
+        run,
         Gate.of(scores["validation"].accuracy, settings.gate.min_accuracy),
         provenance={"device": vars(machine), "weights": vars(weights)},
     )

@@ -1,43 +1,24 @@
-"""The publisher: writes all output of a run, in an order that readers can rely on.
+"""Publication: the steps that make a finished run count, in an order that readers can rely on.
 
     files -> manifest.json -> the claim's commit -> _SUCCESS -> latest.json -> removal of the checkpoints
 
 Readers must ignore a run without ``_SUCCESS``. A start that finds it, or the commit, completes the remaining steps.
-
-Only the claim holder may write to a run. A superseded process may not know yet that it lost the claim (it may hang in a
-request), so every write is conditional on the generation that the process last saw. Generations are listed before the
-claim is taken: anything that a successor writes has a later one.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from job import errors, storage
 from job.evaluation.gates import Gate
 from job.observability import log
-from job.runs.checkpoints import Checkpoints
-from job.runs.identity import default_run_id, identify
+from job.runs.run import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from job.config.load import Loaded
-    from job.config.settings import Settings
-    from job.runs.identity import Identity
-    from job.storage import Store
-
-
-Document = dict[str, Any]
-Origin = Literal["data and settings", "run.id", "job"]
-"""What a run's id was derived from."""
+    from job.runs.run import Document, Run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,278 +40,77 @@ class Outcome:
             )
 
 
-class Run:
-    """A run, stored under its own prefix in the output.
+def published(run: Run) -> Outcome | None:
+    """Return the outcome if the run is published, after completing the steps that follow the commit; else None.
 
-    Attributes:
-        id: the name of the prefix.
-        uri: of the prefix.
+    Only the claim holder sees the commit; for other processes, the run is published once ``_SUCCESS`` exists.
     """
-
-    def __init__(self, output: Store, run_id: str) -> None:
-        self.id = run_id
-        self._output = output
-        self._prefix = f"runs/{run_id}"
-        self.uri = output.uri_of(self._prefix)
-        self._files: dict[str, Document] = {}
-        self._checkpoints: Checkpoints | None = None
-        self._generations: dict[str, int] = {}
-
-    def write(self, name: str, data: bytes | Path) -> None:
-        """Write one file, and record its size and checksums for manifest.json.
-
-        Raises:
-            errors.StoppedError: another process has taken the run over.
-        """
-        info = self._write(name, data)
-        sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else _sha256(data)
-        self._record(name, info, sha256)
-
-    def write_lines(self, name: str, lines: Iterable[str]) -> None:
-        """Write a text file line by line, without holding it in memory.
-
-        Raises:
-            errors.StoppedError: another process has taken the run over.
-            errors.UnavailableError: the temporary folder is full.
-        """
-        with contextlib.ExitStack() as stack:
-            try:
-                file = stack.enter_context(tempfile.NamedTemporaryFile("w", encoding="utf-8", newline=""))
-                file.writelines(lines)
-                file.flush()
-            except OSError as error:
-                raise errors.UnavailableError(
-                    f"{name} cannot be written to {tempfile.gettempdir()}: {error.strerror}",
-                    remedy="see whether that volume has room and is sound; the next start goes on here",
-                ) from error
-            self.write(name, Path(file.name))
-
-    def write_documents(self, name: str, documents: Iterable[Document]) -> None:
-        """Write documents as JSON Lines."""
-        plain = (log.plain(document) for document in documents)
-        self.write_lines(name, (json.dumps(item, ensure_ascii=False, allow_nan=False) + "\n" for item in plain))
-
-    def write_folder(self, name: str, folder: Path) -> None:
-        """Write every file below a local folder."""
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            self.write(f"{name}/{path.relative_to(folder).as_posix()}", path)
-
-    def write_status(self, data: bytes) -> None:
-        """Write status.json, which changes during the run and therefore is not in manifest.json.
-
-        Does nothing if another process has taken the run over: the file belongs to that process.
-        """
-        with contextlib.suppress(errors.StoppedError):
-            self._write("status.json", data)
-
-    def read(self, name: str) -> Document | None:
-        """Return one of the run's JSON files, or None if it does not exist."""
-        found = self._output.read(f"{self._prefix}/{name}")
-        return json.loads(found[0]) if found else None
-
-    def record_identity(self, loaded: Loaded, identity: Identity, origin: Origin) -> None:
-        """Write config.json. If an earlier start has written it, check that its identity is the same.
-
-        Args:
-            loaded: the settings and their origins.
-            identity: of the settings and the data.
-            origin: what the run's id was derived from, which determines the error for a difference.
-
-        Raises:
-            errors.SettingsError: a run with this id exists, with different data or settings; or the settings have
-                changed since the Job began.
-            errors.DataError: the input has changed since the Job began.
-        """
-        document = {"run_id": self.id, "identity": identity.document(), **loaded.document()}
-        try:
-            self._output.write(f"{self._prefix}/config.json", encode(document), if_generation_match=0)
-        except storage.PreconditionFailed:
-            self._check_identity(identity, origin)
-
-    def checkpoints(self, settings: Settings) -> Checkpoints:
-        """Return the run's checkpoints, a context manager that holds the claim.
-
-        Raises:
-            errors.SettingsError: the settings have changed since the Job began.
-        """
-        identity = identify(settings)
-        recorded = self._check_identity(identity, "job")
-        start = len(self._prefix) + 1
-        self._generations = {info.name[start:]: info.generation for info in self._output.list(self._prefix)}
-        self._checkpoints = Checkpoints(
-            self._output,
-            f"{self._prefix}/checkpoints",
-            identity=dataclasses.replace(identity, data=recorded["data"]).hashes(),
-            owner=settings.run.job_uid,
-            interval=settings.checkpoint.interval,
-            takeover=settings.checkpoint.takeover,
+    if run.output.stat(f"{run.prefix}/_SUCCESS") is None:
+        committed = run.claimed and run.claimed.manifest_sha256
+        found = run.output.read(f"{run.prefix}/manifest.json") if committed else None
+        if not committed or found is None or hashlib.sha256(found[0]).hexdigest() != committed:
+            return None  # nothing was committed, or its manifest is lost: do the work again
+        _write_success(run, committed)
+    manifest = run.read("manifest.json")
+    if manifest is None:
+        raise errors.DataError(
+            f"{run.uri} has _SUCCESS and no manifest.json: somebody removed it",
+            remedy="remove the whole run, and start again",
         )
-        return self._checkpoints
-
-    def published(self) -> Outcome | None:
-        """Return the outcome if the run is published, after completing the steps that follow the commit; else None.
-
-        Only the claim holder sees the commit; for other processes, the run is published once ``_SUCCESS`` exists.
-        """
-        if self._output.stat(f"{self._prefix}/_SUCCESS") is None:
-            committed = self._checkpoints and self._checkpoints.manifest_sha256
-            found = self._output.read(f"{self._prefix}/manifest.json") if committed else None
-            if not committed or found is None or hashlib.sha256(found[0]).hexdigest() != committed:
-                return None  # nothing was committed, or its manifest is lost: do the work again
-            self._write_success(committed)
-        manifest = self.read("manifest.json")
-        if manifest is None:
-            raise errors.DataError(
-                f"{self.uri} has _SUCCESS and no manifest.json: somebody removed it",
-                remedy="remove the whole run, and start again",
-            )
-        return self._complete(manifest)
-
-    def finish(self, gate: Gate, provenance: Document) -> Outcome:
-        """Write manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints.
-
-        Raises:
-            errors.StoppedError: another process has taken the run over.
-        """
-        assert self._checkpoints is not None, "publishing requires the claim"
-        if config := self._output.read(f"{self._prefix}/config.json"):  # written by the run's first start
-            self._record("config.json", config[1], hashlib.sha256(config[0]).hexdigest())
-        manifest = {
-            "run_id": self.id,
-            "published_at": log.timestamp(),
-            "gate": vars(gate),
-            "provenance": provenance,
-            "files": dict(sorted(self._files.items())),
-        }
-        data = encode(manifest)
-        sha256 = hashlib.sha256(data).hexdigest()
-        self._write("manifest.json", data)
-        self._checkpoints.commit(sha256)
-        self._write_success(sha256)
-        return self._complete(manifest)
-
-    def _check_identity(self, identity: Identity, origin: Origin) -> Document:
-        """Return the identity in config.json; raise the errors of `record_identity` if `identity` differs from it."""
-        recorded: Document = (self.read("config.json") or {}).get("identity", {})
-        if not (differences := "; ".join(identity.differences(recorded))):
-            return recorded
-        if origin == "job":
-            since, remedy = f"since this Job began its run {self.uri}", "start a new Job: it will be a run of its own"
-            if identity.data in (None, recorded.get("data")):
-                raise errors.SettingsError(f"the settings have changed {since}: {differences}", remedy=remedy)
-            raise errors.DataError(f"the input or the settings have changed {since}: {differences}", remedy=remedy)
-        raise errors.SettingsError(
-            f"run.id {self.id!r} is taken by a run with other settings or data ({self.uri}): {differences}",
-            remedy="choose another run.id, or leave it empty; or use the settings and data of that run",
-        )
-
-    def _write(self, name: str, data: bytes | Path) -> storage.ObjectInfo:
-        """Overwrite the generation of the file that was last seen; another one only while the claim is held."""
-        assert self._checkpoints is not None, "writing requires the claim"
-        path = f"{self._prefix}/{name}"
-        while True:
-            try:
-                written = self._output.write(path, data, if_generation_match=self._generations.get(name, 0))
-            except storage.PreconditionFailed:
-                found = self._output.stat(path)
-                self._checkpoints.flush()  # note: after `stat`, which might otherwise see a successor's file
-                self._generations[name] = found.generation if found else 0
-            else:
-                self._generations[name] = written.generation
-                return written
-
-    def _write_success(self, manifest_sha256: str) -> None:
-        success = encode({"manifest_sha256": manifest_sha256})
-        try:
-            self._output.write(f"{self._prefix}/_SUCCESS", success, if_generation_match=0)
-        except storage.PreconditionFailed:
-            log.get().warning("run.already_published", run_uri=self.uri)
-
-    def _record(self, name: str, info: storage.ObjectInfo, sha256: str) -> None:
-        self._files[name] = {"size": info.size, "sha256": sha256, "crc32c": f"{info.crc32c:08x}"}
-
-    def _complete(self, manifest: Document) -> Outcome:
-        """Do the steps that follow ``_SUCCESS``; idempotent."""
-        gate = Gate(**manifest["gate"])
-        if gate.passed:
-            self._move_latest(manifest)
-        for info in list(self._output.list(f"{self._prefix}/checkpoints")):
-            self._output.delete(info.name)
-        return Outcome(run_uri=self.uri, gate=gate)
-
-    def _move_latest(self, manifest: Document) -> None:
-        """Point latest.json to this run unless it points to one that was published later."""
-        latest = {key: manifest[key] for key in ("run_id", "published_at", "gate")} | {"run_uri": self.uri}
-        while True:
-            found = self._output.read("latest.json")
-            if found and json.loads(found[0])["published_at"] >= latest["published_at"]:
-                return
-            try:
-                self._output.write(
-                    "latest.json", encode(latest), if_generation_match=found[1].generation if found else 0
-                )
-            except storage.PreconditionFailed:
-                continue  # another run was published concurrently: read it again
-            return
+    return _complete(run, manifest)
 
 
-def open_run(output: Store, loaded: Loaded, identity: Identity) -> Run:
-    """Return the run of these settings and data, and record its identity in the output.
-
-    A Job's first Pod pins the run under ``jobs/`` so that later Pods of the Job continue it without listing the data
-    again. It does so only after it has checked the run's settings and data.
+def finish(run: Run, gate: Gate, provenance: Document) -> Outcome:
+    """Write manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints.
 
     Raises:
-        errors.SettingsError: an explicit run.id belongs to another run.
-        errors.DataError: the input has changed since this Job began.
-        errors.AccessError: the output cannot be written.
+        errors.StoppedError: another process has taken the run over.
     """
-    settings = loaded.settings
-    run_id = settings.run.id or default_run_id(identity, settings.input.uri)
-    run = Run(output, run_id)
-    run.record_identity(loaded, identity, "run.id" if settings.run.id else "data and settings")
-    if not settings.run.job_uid:
-        return run
+    assert run.claimed is not None, "publishing requires the claim"
+    if config := run.output.read(f"{run.prefix}/config.json"):  # written by the run's first start
+        run.record("config.json", config[1], hashlib.sha256(config[0]).hexdigest())
+    manifest = {
+        "run_id": run.id,
+        "published_at": log.timestamp(),
+        "gate": vars(gate),
+        "provenance": provenance,
+        "files": dict(sorted(run.files.items())),
+    }
+    data = encode(manifest)
+    sha256 = hashlib.sha256(data).hexdigest()
+    run.overwrite("manifest.json", data)
+    run.claimed.commit(sha256)
+    _write_success(run, sha256)
+    return _complete(run, manifest)
+
+
+def _write_success(run: Run, manifest_sha256: str) -> None:
+    success = encode({"manifest_sha256": manifest_sha256})
     try:
-        output.write(_pin_name(settings), encode({"run_id": run_id}), if_generation_match=0)
-    except storage.PreconditionFailed:  # another Pod of the Job was faster
-        run = _read_pin(output, settings) or run
-        run.record_identity(loaded, identity, "job")
-    return run
+        run.output.write(f"{run.prefix}/_SUCCESS", success, if_generation_match=0)
+    except storage.PreconditionFailed:
+        log.get().warning("run.already_published", run_uri=run.uri)
 
 
-def pinned_run(output: Store, settings: Settings) -> Run | None:
-    """Return the run that an earlier Pod of this Job pinned; None if there is none, or it was deleted.
-
-    Raises:
-        errors.SettingsError: run.id names another run.
-    """
-    run = _read_pin(output, settings) if settings.run.job_uid else None
-    return run if run and run.read("config.json") else None
-
-
-def _read_pin(output: Store, settings: Settings) -> Run | None:
-    found = output.read(_pin_name(settings))
-    if found is None:
-        return None
-    run_id = str(json.loads(found[0])["run_id"])
-    if settings.run.id not in ("", run_id):
-        raise errors.SettingsError(
-            f"run.id is {settings.run.id!r}, and this Job works on {run_id!r} since its first Pod",
-            remedy="start a new Job for another run",
-        )
-    return Run(output, run_id)
+def _complete(run: Run, manifest: Document) -> Outcome:
+    """Do the steps that follow ``_SUCCESS``; idempotent."""
+    gate = Gate(**manifest["gate"])
+    if gate.passed:
+        _move_latest(run, manifest)
+    for info in list(run.output.list(f"{run.prefix}/checkpoints")):
+        run.output.delete(info.name)
+    return Outcome(run_uri=run.uri, gate=gate)
 
 
-def _pin_name(settings: Settings) -> str:
-    return f"jobs/{settings.run.job_uid}.json"
-
-
-def encode(document: Document) -> bytes:
-    """Return a document as strict JSON: NaN and infinities become null."""
-    return (json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _move_latest(run: Run, manifest: Document) -> None:
+    """Point latest.json to this run unless it points to one that was published later."""
+    latest = {key: manifest[key] for key in ("run_id", "published_at", "gate")} | {"run_uri": run.uri}
+    while True:
+        found = run.output.read("latest.json")
+        if found and json.loads(found[0])["published_at"] >= latest["published_at"]:
+            return
+        try:
+            run.output.write("latest.json", encode(latest), if_generation_match=found[1].generation if found else 0)
+        except storage.PreconditionFailed:
+            continue  # another run was published concurrently: read it again
+        return

@@ -16,6 +16,7 @@ from job.data import manifest
 from job.evaluation.gates import Gate
 from job.runs import identity, publish
 from job.runs.checkpoints import Data
+from job.runs.run import encode, open_run, pinned_run
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from job.runs.checkpoints import Checkpoints
-    from job.runs.publish import Run
+    from job.runs.run import Run
     from job.storage import Store
 
 GATE = Gate(passed=True, accuracy=0.9, min_accuracy=0.5)
@@ -91,25 +92,25 @@ def listed(*names: str) -> manifest.Manifest:
     return manifest.Manifest(roots=("gs://b",), labels=("a",), names=list(names), **zeros)
 
 
-def open_run(output: Store, *arguments: str, names: tuple[str, ...] = ("1.jpg", "2.jpg")) -> Run:
+def open_new(output: Store, *arguments: str, names: tuple[str, ...] = ("1.jpg", "2.jpg")) -> Run:
     """Return the run that a Pod opens which lists images of these names."""
     loaded = load(*arguments)
-    return publish.open_run(output, loaded, identity.identify(loaded.settings, listed(*names)))
+    return open_run(output, loaded, identity.identify(loaded.settings, listed(*names)))
 
 
 def do(run: Run, what: str) -> None:
     """Publish a run whose files hold `what`."""
     for name in FILES:
         run.write(name, f"{what} {name}".encode())
-    run.finish(GATE, provenance={"by": what})
+    publish.finish(run, GATE, provenance={"by": what})
 
 
 def whole_run(output: Store, what: str) -> None:
     """Be the Job's next Pod: take the run over and publish it, or find it published."""
-    run = publish.pinned_run(output, load().settings)
+    run = pinned_run(output, load().settings)
     assert run is not None
     with run.checkpoints(load().settings):
-        if run.published() is None:
+        if publish.published(run) is None:
             run.write_status(what.encode())
             do(run, what)
             run.write_status(f"{what} succeeded".encode())
@@ -138,7 +139,7 @@ def check(output: Store, run: Run) -> str:
 @pytest.mark.parametrize("at", [*FILES, "/manifest.json"])
 def test_held_up_while_publishing(output: Store, at: str) -> None:
     """A Pod that is held up in any of its writes, until the Job's next one has published, changes none of its files."""
-    run = open_run(Held(output, at, lambda: whole_run(output, "second")))
+    run = open_new(Held(output, at, lambda: whole_run(output, "second")))
     with (
         pytest.raises(errors.StoppedError, match="another process has taken this run over"),
         run.checkpoints(load().settings),
@@ -157,7 +158,7 @@ def test_held_up_over_another_generation(output: Store, request_: Literal["write
     def meanwhile() -> None:
         whole_run(output, "second")
 
-    run = open_run(Held(output, FILES[-1], meanwhile, request_))
+    run = open_new(Held(output, FILES[-1], meanwhile, request_))
     with run.checkpoints(load().settings):
         output.write(f"runs/{run.id}/{FILES[-1]}", b"of the Pod before, which was late")
         with pytest.raises(errors.StoppedError):
@@ -174,9 +175,9 @@ def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bo
 
     def publish_other() -> None:
         other = {"run_id": "other", "run_uri": "/other", "published_at": published_at, "gate": vars(GATE)}
-        output.write("latest.json", publish.encode(other))
+        output.write("latest.json", encode(other))
 
-    run = open_run(Held(output, "latest.json", publish_other))
+    run = open_new(Held(output, "latest.json", publish_other))
     with run.checkpoints(load().settings):
         do(run, "own")
 
@@ -187,11 +188,11 @@ def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bo
 
 def test_next_pod_knows_the_files(output: Store) -> None:
     """What the Pod before left behind is written over at the first try, without asking again whose the run is."""
-    run = open_run(output)
+    run = open_new(output)
     with run.checkpoints(load().settings):
         run.write(FILES[0], b"first")
     index = f"runs/{run.id}/checkpoints/index.json"
-    run = open_run(output)
+    run = open_new(output)
     with run.checkpoints(load().settings):
         before = output.stat(index)
         run.write(FILES[0], b"second")
@@ -201,12 +202,12 @@ def test_next_pod_knows_the_files(output: Store) -> None:
 
 def test_files_of_the_pod_before(output: Store) -> None:
     """What a Pod left behind, and what it still writes while its successor begins, the successor writes over."""
-    before = open_run(output)
+    before = open_new(output)
     before_checkpoints = before.checkpoints(load().settings)
     with before_checkpoints:
         before.write(FILES[0], b"first")
         before.write_status(b"first")
-        run = publish.pinned_run(output, load().settings)
+        run = pinned_run(output, load().settings)
         assert run is not None
         with run.checkpoints(load().settings):
             before.write(FILES[1], b"first")
@@ -228,7 +229,7 @@ def test_between_commit_and_success(output: Store, ending: str) -> None:
         if ending == "killed":
             raise KeyboardInterrupt
 
-    run = open_run(Held(output, "/_SUCCESS", meanwhile))
+    run = open_new(Held(output, "/_SUCCESS", meanwhile))
     with run.checkpoints(load().settings):
         if ending == "held up":
             do(run, "first")
@@ -245,7 +246,7 @@ def test_committed_manifest_that_is_gone(output: Store) -> None:
     """A commit whose manifest.json somebody removed, or replaced, is none: the run is made again."""
     loaded = load()
     for replaced in (None, b"{}"):
-        run = open_run(output)
+        run = open_new(output)
         with run.checkpoints(loaded.settings) as checkpoints:
             run.write("manifest.json", b"whole")
             checkpoints.commit(hashlib.sha256(b"whole").hexdigest())
@@ -254,7 +255,7 @@ def test_committed_manifest_that_is_gone(output: Store) -> None:
                 output.delete(name)
             else:
                 output.write(name, replaced)
-            assert run.published() is None
+            assert publish.published(run) is None
         assert output.stat(f"runs/{run.id}/_SUCCESS") is None
     whole_run(output, "next")
     assert "next" == check(output, run)
@@ -267,7 +268,7 @@ def test_no_room_for_lines(output: Store) -> None:
         yield "uri\n"
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    run = open_run(output)
+    run = open_new(output)
     with run.checkpoints(load().settings), pytest.raises(errors.UnavailableError, match=r"predictions\.csv") as caught:
         run.write_lines("metrics/predictions.csv", lines())
     assert 20 == caught.value.exit_code
@@ -276,7 +277,7 @@ def test_no_room_for_lines(output: Store) -> None:
 
 def test_checkpoints_are_removed(output: Store) -> None:
     """A published run has no checkpoints any more: neither states nor data."""
-    run = open_run(output)
+    run = open_new(output)
     with run.checkpoints(load().settings) as checkpoints:
         checkpoints.save_data(Data(listed=listed("1.jpg"), usable=np.ones(1, bool), quarantined=[]))
         save(checkpoints)
@@ -295,7 +296,7 @@ def save(checkpoints: Checkpoints) -> None:
 
 def test_checkpoints_carry_hashes(output: Store) -> None:
     """Each checkpoint has the hashes of the run's settings and data; it is not loaded where config.json has others."""
-    run = open_run(output)
+    run = open_new(output)
     config_name, index_name = (f"runs/{run.id}/{name}" for name in ("config.json", "checkpoints/index.json"))
     with run.checkpoints(load().settings) as checkpoints:
         save(checkpoints)
@@ -317,36 +318,36 @@ def test_checkpoints_carry_hashes(output: Store) -> None:
 
 def test_job_is_pinned_to_what_was_compared(output: Store) -> None:
     """Killed at any moment before its run is known to be its own, a Job is pinned to none."""
-    open_run(output, "--run.id", "r")
+    open_new(output, "--run.id", "r")
     other_job = ("--run.id", "r", "--run.job_uid", "uid-2")
     with pytest.raises(errors.SettingsError, match="the data are others"):
-        open_run(output, *other_job, names=("3.jpg",))
+        open_new(output, *other_job, names=("3.jpg",))
     assert output.read("jobs/uid-2.json") is None
 
     def be_killed() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        open_run(Held(output, "jobs/uid-2.json", be_killed), *other_job)
-    assert publish.pinned_run(output, load(*other_job).settings) is None
-    open_run(output, *other_job)
-    assert "r" == publish.pinned_run(output, load(*other_job).settings).id
+        open_new(Held(output, "jobs/uid-2.json", be_killed), *other_job)
+    assert pinned_run(output, load(*other_job).settings) is None
+    open_new(output, *other_job)
+    assert "r" == pinned_run(output, load(*other_job).settings).id
 
 
 def test_job_is_pinned_by_one_pod(output: Store) -> None:
     """Where two Pods of a Job begin at once, and list other data, the slower one ends: its Job works on other data."""
     with pytest.raises(errors.DataError, match="have changed since this Job began"):
-        open_run(Held(output, "jobs/uid-1.json", lambda: open_run(output)), names=("3.jpg",))
-    run = open_run(Held(output, "jobs/uid-1.json", lambda: open_run(output)))
-    assert run.id == publish.pinned_run(output, load().settings).id
+        open_new(Held(output, "jobs/uid-1.json", lambda: open_new(output)), names=("3.jpg",))
+    run = open_new(Held(output, "jobs/uid-1.json", lambda: open_new(output)))
+    assert run.id == pinned_run(output, load().settings).id
 
 
 def test_pinned_run_that_was_removed(output: Store) -> None:
     """A Job whose run somebody removed begins it again."""
-    run = open_run(output)
+    run = open_new(output)
     output.delete(f"runs/{run.id}/config.json")
-    assert publish.pinned_run(output, load().settings) is None
-    assert run.id == open_run(output).id
+    assert pinned_run(output, load().settings) is None
+    assert run.id == open_new(output).id
 
 
 def test_settings_of_the_job_changed(output: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -354,7 +355,7 @@ def test_settings_of_the_job_changed(output: Store, monkeypatch: pytest.MonkeyPa
     weights = tmp_path / "w.h5"
     weights.write_bytes(b"1")
     begun = ("--model.weights", str(weights))
-    run = open_run(output, *begun)
+    run = open_new(output, *begun)
     index = f"runs/{run.id}/checkpoints/index.json"
     with pytest.raises(errors.SettingsError) as caught:
         run.checkpoints(load(*begun, "--run.seed", "8").settings)
