@@ -150,7 +150,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             image_size=classifier.image_size,
             feature_size=classifier.feature_size if needs_features else 0,
             pixels_depend_on={"tensorflow": machine.tensorflow},
-            features_depend_on=features.depend_on(weights.digest, machine, state),
+            features_depend_on=features.dependencies(weights.digest, machine, state),
         ) as cache,
         Dataset(
             data.listed,
@@ -238,7 +238,7 @@ def train_stages(
                 progress=context.progress,
                 save=context.checkpoints.save,
             )
-    kept_epoch = stages.keep(settings.keep, classifier, state)
+    kept_epoch = stages.load_kept_weights(settings.keep, classifier, state)
     context.progress.event("model.chosen", keep=settings.keep, stage=kept_epoch.stage, epoch=kept_epoch.epoch)
     return kept_epoch
 
