@@ -268,7 +268,7 @@ def export(
         The scores by split, and the fields of metrics.json about the export.
     """
     from job.evaluation.metrics import history_csv, predictions_csv
-    from job.evaluation.scores import held_out, score
+    from job.evaluation.scores import score, verification_sample
     from job.export import saved_model
     from job.export.verification import Scorer, verify
 
@@ -279,7 +279,7 @@ def export(
         with timing.part("export"):
             saved_model.save(classifier, exported)
         with timing.part("verify"):
-            sample = held_out(scores, images, context.loaded.settings.export.verify_images)
+            sample = verification_sample(scores, images, context.loaded.settings.export.verify_images)
             verification = verify(scorer, exported, *sample)
     context.progress.event("model.verified", **verification)
     context.checkpoints.flush()
