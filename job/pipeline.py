@@ -153,7 +153,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             image_size=classifier.image_size,
             feature_size=classifier.feature_size if needs_features else 0,
             pixels_depend_on={"tensorflow": machine.tensorflow},
-            features_depend_on=features.depend_on(weights.digest, machine, state),
+            features_depend_on=features.dependencies(weights.digest, machine, state),
         ) as cache,
         Dataset(
             data.listed,
@@ -242,7 +242,7 @@ def train_stages(
                 progress=context.progress,
                 save=context.checkpoints.save,
             )
-    kept_epoch = stages.keep(settings.keep, classifier, state)
+    kept_epoch = stages.load_kept_weights(settings.keep, classifier, state)
     context.progress.event("model.chosen", keep=settings.keep, stage=kept_epoch.stage, epoch=kept_epoch.epoch)
     return kept_epoch
 
@@ -272,7 +272,7 @@ def export(
         The scores by split, and the fields of metrics.json about the export.
     """
     from job.evaluation.metrics import history_csv, predictions_csv
-    from job.evaluation.scores import held_out, score
+    from job.evaluation.scores import score, verification_sample
     from job.export import saved_model
     from job.export.verification import Scorer, verify
 
@@ -283,7 +283,7 @@ def export(
         with timing.part("export"):
             saved_model.save(classifier, exported)
         with timing.part("verify"):
-            sample = held_out(scores, images, context.loaded.settings.export.verify_images)
+            sample = verification_sample(scores, images, context.loaded.settings.export.verify_images)
             verification = verify(scorer, exported, *sample)
     context.progress.event("model.verified", **verification)
     context.checkpoints.flush()

@@ -1,1 +1,1 @@
-"""What the model is worth."""
+"""Evaluation of the trained model: scores, metrics and the quality gate."""

@@ -1,4 +1,4 @@
-"""What the kept model is worth: scores of the held-out images, and the documents made of them."""
+"""The documents under metrics/: metrics.json, history.csv and predictions.csv."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
 
 def metrics_document(
-    state: TrainingState, kept: EpochResult, scores: dict[str, Scores], **further: object
+    state: TrainingState, kept: EpochResult, scores: dict[str, Scores], **extra: object
 ) -> dict[str, object]:
-    """Return metrics.json: what is not there is null."""
+    """Return metrics.json; missing values are null."""
     assert state.best is not None, "a run has at least one epoch"
     by_stage = {stage: [result for result in state.history if result.stage == stage] for stage in STAGES}
     return {
         "validation": scores["validation"].document(),
         "test": scores["test"].document() if "test" in scores else None,
-        "kept": _short(kept),
-        "best": _short(state.best),
-        "last": _short(state.history[-1]),
+        "kept": _epoch_summary(kept),
+        "best": _epoch_summary(state.best),
+        "last": _epoch_summary(state.history[-1]),
         "micro_batch": state.micro_batch,
         "predict_batch": state.predict_batch,
         "feature_batch": state.feature_batch,
         "learning_rate_scale": state.learning_rate_scale,
-        "stages": {stage: _stage(results) for stage, results in by_stage.items()},
-        **further,
+        "stages": {stage: _stage_summary(results) for stage, results in by_stage.items()},
+        **extra,
     }
 
 
-def _short(result: EpochResult) -> dict[str, object]:
-    """Return what names an epoch, and what it reached."""
+def _epoch_summary(result: EpochResult) -> dict[str, object]:
+    """Return the key and the validation results of an epoch."""
     names = ("stage", "epoch", "val_loss", "val_accuracy")
     return {name: getattr(result, name) for name in names}
 
 
-def _stage(results: list[EpochResult]) -> dict[str, object] | None:
-    """Return a stage's last epoch and its totals; None for a stage that was skipped."""
+def _stage_summary(results: list[EpochResult]) -> dict[str, object] | None:
+    """Return the last epoch and the totals of a stage; None for a skipped stage."""
     if not results:
         return None
     last = results[-1]
@@ -67,20 +67,20 @@ HISTORY_COLUMNS = ("stage", "epoch", "loss", "accuracy", "val_loss", "val_accura
 
 
 def history_csv(history: list[EpochResult]) -> Iterator[str]:
-    """Yield the lines of history.csv: a row an epoch."""
+    """Yield the lines of history.csv: one row per epoch."""
     yield _csv_line(HISTORY_COLUMNS)
     for result in history:
         yield _csv_line([getattr(result, column) for column in HISTORY_COLUMNS])
 
 
 def predictions_csv(manifest: Manifest, scores: dict[str, Scores]) -> Iterator[str]:
-    """Yield the lines of predictions.csv: a row for each held-out image, with a probability column per label."""
+    """Yield the lines of predictions.csv: one row per held-out image, with one probability column per label."""
     yield _csv_line(["uri", "split", "label", "prediction", *(f"probability_{label}" for label in manifest.labels)])
-    for side in scores.values():
-        for row, scored in zip(side.rows.tolist(), side.probabilities, strict=True):
-            truth, prediction = manifest.labels[manifest.label[row]], manifest.labels[int(scored.argmax())]
-            probabilities = [f"{probability:.9g}" for probability in scored.tolist()]
-            yield _csv_line([manifest.uri(row), side.split, truth, prediction, *probabilities])
+    for scored in scores.values():
+        for row, probabilities in zip(scored.rows.tolist(), scored.probabilities, strict=True):
+            label, prediction = manifest.labels[manifest.label[row]], manifest.labels[int(probabilities.argmax())]
+            columns = [f"{probability:.9g}" for probability in probabilities.tolist()]
+            yield _csv_line([manifest.uri(row), scored.split, label, prediction, *columns])
 
 
 def _csv_line(values: Sequence[object]) -> str:

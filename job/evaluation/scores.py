@@ -1,4 +1,4 @@
-"""What the model answers for the images that were held out."""
+"""The model's predictions for the held-out images."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """The kept model's answers for one side of the split.
+    """The published model's predictions for one split.
 
     Attributes:
         split: "validation" or "test".
-        rows: which images, int [n].
+        rows: of the manifest, int [n].
         probabilities: float32 [n, labels].
         loss: mean cross-entropy.
-        accuracy: share of images whose most probable label is theirs.
+        accuracy: fraction of images whose most probable label is correct.
     """
 
     split: str
@@ -43,7 +43,7 @@ class Scores:
     accuracy: float
 
     def document(self) -> dict[str, object]:
-        """Return what metrics.json says of this side."""
+        """Return the split's fields of metrics.json."""
         return {"accuracy": self.accuracy, "loss": self.loss, "images": len(self.rows)}
 
 
@@ -54,33 +54,33 @@ def score(
     state: TrainingState,
     progress: Progress,
 ) -> dict[str, Scores]:
-    """Score the held-out images: the validation side, and the test side where it has any.
+    """Score the held-out images: the validation split, and the test split unless it is empty.
 
     Args:
-        classifier: with the weights that are published.
+        classifier: with the weights to publish.
         examples: with pixels as inputs.
         rows_of: the split's name -> rows, int [n].
-        state: its `predict_batch` bounds the images scored at once.
+        state: its `predict_batch` limits the images scored at once.
         progress: receives the events.
     """
     scores = {}
-    for side in ("validation", "test"):
-        if len(rows := rows_of[side]):
-            with progress.phase(f"evaluate {side}", len(rows), "images") as phase:
+    for name in ("validation", "test"):
+        if len(rows := rows_of[name]):
+            with progress.phase(f"evaluate {name}", len(rows), "images") as phase:
                 logits = stages.predict(examples, rows, RANGE, state, progress, phase.advance)
             loss, accuracy = stages.measure(classifier, logits, examples.labels[rows])
-            with tf.device("CPU:0"):  # a GPU may not hold the logits of all images
+            with tf.device("CPU:0"):  # the logits of all images may exceed the GPU's memory
                 probabilities = classifier.probabilities(tf.constant(logits)).numpy()
-            scores[side] = Scores(split=side, rows=rows, probabilities=probabilities, loss=loss, accuracy=accuracy)
+            scores[name] = Scores(split=name, rows=rows, probabilities=probabilities, loss=loss, accuracy=accuracy)
     return scores
 
 
-def held_out(scores: dict[str, Scores], images: Dataset, most: int) -> tuple[Iterator[bytes], NDArray[Any]]:
-    """Return the bytes and the probabilities, float32 [n, labels], of at most `most` scored images, in hash order.
+def verification_sample(scores: dict[str, Scores], images: Dataset, limit: int) -> tuple[Iterator[bytes], NDArray[Any]]:
+    """Return the bytes and the probabilities, float32 [n, labels], of at most `limit` scored images, in hash order.
 
-    The bytes are read one by one, since all of them may be more than memory holds.
+    The bytes are read lazily, since the images together may exceed the memory.
     """
-    rows = np.concatenate([side.rows for side in scores.values()])
-    probabilities = np.concatenate([side.probabilities for side in scores.values()])
-    chosen = np.argsort(split.hashes(images.manifest)[rows], kind="stable")[:most]
-    return map(images.encoded, rows[chosen].tolist()), probabilities[chosen]
+    rows = np.concatenate([scored.rows for scored in scores.values()])
+    probabilities = np.concatenate([scored.probabilities for scored in scores.values()])
+    sample = np.argsort(split.hashes(images.manifest)[rows], kind="stable")[:limit]
+    return map(images.encoded, rows[sample].tolist()), probabilities[sample]

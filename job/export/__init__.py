@@ -1,1 +1,1 @@
-"""The published model, and the check that it answers as the run did."""
+"""Export of the model, and the verification that it reproduces the run's predictions."""

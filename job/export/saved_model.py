@@ -1,11 +1,11 @@
-"""The published model, in the formats others load, and the proof that it answers as the run's own did.
+"""The exported model, in the formats for its consumers.
 
 - ``model.keras``: the standard Keras architecture. It loads without this package.
 - ``saved_model/``: for TensorFlow Serving and ``tf.saved_model.load``. BatchNormalization is merged into the
   convolutions. ``serving_default`` takes pixels, uint8 [n, size, size, 3]; ``serve_bytes`` takes encoded images, string
-  [n], and decodes them as the run did. Both return ``probabilities``, float32 [n, labels], and ``labels``, string
+  [n], and decodes them as training does. Both return ``probabilities``, float32 [n, labels], and ``labels``, string
   [n, labels].
-- ``labels.txt``: a label a line, in the order of the probabilities.
+- ``labels.txt``: one label per line, in the order of the probabilities.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class ServedModel(tf.Module):  # type: ignore[misc] # TensorFlow has no types
-    """The classifier as it is served: a tf.Module with two signatures."""
+    """The classifier for serving: a tf.Module with two signatures."""
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         base_model, labels, size = folding.merge(classifier.base_model), classifier.labels, classifier.image_size
-        # note: these alone are looked at when it is saved; it takes seconds to go through all layers of a Keras model
+        # note: saving tracks only the attributes of this module; tracking every layer of a Keras model takes seconds
         self._variables = [variable.value for variable in (*base_model.variables, *classifier.head_variables())]
 
         def serving_default(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -54,7 +54,7 @@ def save(classifier: Classifier, folder: Path) -> None:
     """Write ``model.keras``, ``saved_model/`` and ``labels.txt`` into `folder`.
 
     Raises:
-        errors.UnavailableError: they cannot be written.
+        errors.UnavailableError: the files cannot be written.
     """
     try:
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The check that the exported model answers as the run did, in a process of its own."""
+"""The verification that the exported model reproduces the run's predictions, in a separate process."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 TOLERANCE = 1e-3
-"""How far a probability of the exported model, computed on the CPU, may differ from the run's own: both are float32."""
+"""Maximum difference between a probability of the exported model on the CPU and the run's own; both are float32."""
 
 
 class Scorer:
-    """A fresh process on the CPU that will score images with an exported model.
+    """A child process that scores images with an exported model on the CPU. Use as a context manager.
 
-    It takes seconds to import TensorFlow: start it before the model is saved. Use it as a context manager.
+    It takes seconds to import TensorFlow: start it before the model is saved.
     """
 
     def __init__(self) -> None:
-        # note: no GPU for the child, which could not have the memory that this process holds
+        # note: no GPU for the child, since this process holds its memory
         variables = environment.for_child(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
         command = [sys.executable, "-m", "job.export.scorer", str(RANGE)]
         self._errors = TemporaryFile()  # noqa: SIM115 (closed with the context)
@@ -51,23 +51,23 @@ class Scorer:
         self._child.wait()
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # of what it was not given any more
+        with contextlib.suppress(BrokenPipeError):  # the child ended before it read all buffered input
             self._child.stdin.close()
         self._child.stdout.close()
         self._errors.close()
 
     def probabilities(self, saved_model: Path, encoded: Iterable[bytes]) -> NDArray[Any]:
-        """Return the model's answers for encoded images: float32 [n, labels]. It can be asked once.
+        """Return the model's probabilities for encoded images: float32 [n, labels]. Can be called once.
 
         Raises:
             errors.InvariantError: the model cannot be loaded and run.
         """
         assert self._child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # then it has died: its exit code tells
+        with contextlib.suppress(BrokenPipeError):  # the child died; its exit code is checked below
             self._child.stdin.write(json.dumps(str(saved_model)).encode() + b"\n")
             for data in encoded:
                 self._child.stdin.write(len(data).to_bytes(4, "little") + data)
-        answers, _ = self._child.communicate()
+        output, _ = self._child.communicate()
         if self._child.returncode:
             self._errors.seek(0)
             raise errors.InvariantError(
@@ -75,30 +75,30 @@ class Scorer:
                 f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
                 remedy=errors.REPORT,
             )
-        return np.asarray(np.load(io.BytesIO(answers), allow_pickle=False))
+        return np.asarray(np.load(io.BytesIO(output), allow_pickle=False))
 
 
 def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: NDArray[Any]) -> dict[str, Any]:
-    """Compare the exported SavedModel's answers for encoded images with the run's own.
+    """Compare the exported SavedModel's probabilities for encoded images with the run's own.
 
     Args:
-        scorer: scores them.
-        folder: what `save` wrote to.
-        encoded: the images' bytes as they were stored.
+        scorer: scores the images.
+        folder: the folder that `saved_model.save` wrote.
+        encoded: the bytes of the images as stored.
         probabilities: the run's own, float32 [n, labels].
 
     Returns:
-        What metrics.json says of the comparison.
+        The fields of metrics.json about the verification.
 
     Raises:
-        errors.InvariantError: the exported model cannot be loaded, or answers differently.
+        errors.InvariantError: the exported model cannot be loaded, or its probabilities differ.
     """
     served = scorer.probabilities(folder / "saved_model", encoded)
     difference = float(np.abs(served - probabilities).max())
-    # Two labels whose probabilities lie within the tolerance may change places.
+    # The top two labels may swap if their probabilities differ by less than the tolerance.
     ranked = np.sort(probabilities, axis=1)
-    clear = ranked[:, -1] - ranked[:, -2] > TOLERANCE
-    flipped = int(np.count_nonzero(clear & (served.argmax(axis=1) != probabilities.argmax(axis=1))))
+    is_clear = ranked[:, -1] - ranked[:, -2] > TOLERANCE
+    flipped = int(np.count_nonzero(is_clear & (served.argmax(axis=1) != probabilities.argmax(axis=1))))
     if difference > TOLERANCE or flipped or not np.isfinite(served).all():
         raise errors.InvariantError(
             f"the exported model answers differently: probabilities differ by up to {difference:g}, expected at most "

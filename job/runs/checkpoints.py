@@ -141,7 +141,7 @@ class Checkpoints:
                 continue
             self._entries = self._entries[number:]
             self.facts = entry["facts"]
-            state = TrainingState.restored(entry["state"], arrays)
+            state = TrainingState.from_document(entry["state"], arrays)
             log.get().info(
                 "checkpoint.loaded", stage=state.stage, epoch=state.epoch, step=state.step, saved_at=entry["saved_at"]
             )

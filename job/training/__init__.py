@@ -1,1 +1,1 @@
-"""The two stages: training knows the data and the model, and no store."""
+"""The two training stages. Depends on data and model, not on storage."""

@@ -1,4 +1,4 @@
-"""What a stage learns from and is measured with."""
+"""The training and validation examples of a stage."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """What a stage learns from and is measured with, by rows of the manifest.
+    """The training and validation examples of a stage, by rows of the manifest.
 
     Attributes:
-        inputs: rows -> [n, ...], what `logits` and `training_logits` take.
-        spec: their shape, its first dimension None, and dtype.
-        logits: inputs -> logits, in float32: what is measured and published.
-        training_logits: inputs and the dropout seed -> logits, in the training precision; differentiable in the stage's
-            variables.
-        precision: what `training_logits` computes in.
+        inputs: rows -> [n, ...], the inputs of `logits` and `training_logits`.
+        spec: shape (first dimension None) and dtype of the inputs.
+        logits: inputs -> logits, in float32: the model that is evaluated and published.
+        training_logits: inputs and the dropout seed -> logits, in the training precision; differentiable with respect
+            to the stage's variables.
+        precision: of `training_logits`.
         labels: int32 [images].
-        seed: of the order in which they are read, and of dropout.
-        train: the rows to learn from.
-        validation: the rows to measure with.
+        seed: of the order of the images, and of dropout.
+        train: rows of the training split.
+        validation: rows of the validation split.
     """
 
     inputs: Callable[[NDArray[Any]], NDArray[Any]]
@@ -61,14 +61,14 @@ class Examples:
 def create_examples(
     classifier: Classifier, images: Dataset, features: Rows, rows_of: dict[str, NDArray[Any]], *, seed: int
 ) -> dict[StageName, Examples]:
-    """Return what each stage learns from: stage 1 from features, stage 2 from pixels.
+    """Return the examples of each stage: stage 1 trains on features, stage 2 on pixels.
 
     Args:
         classifier: folded.
-        images: the data, after the pass.
+        images: the data, after the pass over them.
         features: float32 [images, feature_size], all rows written.
         rows_of: the split's name -> rows, int [n].
-        seed: of the order in which images are read, and of dropout.
+        seed: of the order of the images, and of dropout.
     """
     size = classifier.image_size
     shared: dict[str, Any] = {

@@ -1,8 +1,8 @@
-"""What must hold in every run, checked while it runs.
+"""Invariants of the recipe, checked in every run.
 
-Two faults of fine-tuning change the model in silence: BatchNormalization that adapts to the new data although it was
-to stay in inference mode, and a changed ``trainable`` flag that a compiled step never sees. Both are looked for here
-in the variables themselves, and not in the flags.
+Two fine-tuning bugs change the model silently: BatchNormalization that adapts to the new data although it should stay
+in inference mode, and a changed ``trainable`` flag that a compiled step ignores. Both are detected here by comparing
+the variables themselves, not the flags.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 class StageInvariants:
     """Compares the classifier's variables before and after a stage.
 
-    Create it when the stage's trainable flags are set and before its first step.
+    Create it after the stage's trainable flags are set and before its first step.
 
     Raises:
-        errors.InvariantError: other variables are trainable than the stage trains.
+        errors.InvariantError: the trainable variables are not those that the stage must train.
     """
 
     def __init__(self, classifier: Classifier, stage: StageName) -> None:
@@ -50,28 +50,34 @@ class StageInvariants:
         self._trained_backbone = expected - head
         self._before = classifier.state()
 
-    def check(self, *, whole: bool) -> None:
-        """Look at the variables after the stage.
+    def check(self, *, is_complete: bool) -> None:
+        """Check the variables after the stage.
 
         Args:
-            whole: the whole stage was run since. What is left of a resumed one may be too little to move anything.
+            is_complete: the stage ran from its first step. The rest of a resumed stage may be too short for a change.
 
         Raises:
-            errors.InvariantError: a frozen variable changed, or no variable of a pretrained base model did where it is
-                trained. Random weights under frozen BatchNormalization give gradients too small to move anything.
+            errors.InvariantError: a frozen variable changed; or the stage trains a pretrained base model, and none of
+                its variables changed. Random base models are exempt: under frozen BatchNormalization their gradients
+                are too small to change anything.
         """
         after = self._classifier.state()
         changed = {path for path, value in after.items() if value.tobytes() != self._before[path].tobytes()}
         if broken := changed & self._frozen:
             path = min(broken)
-            what = "a BatchNormalization" if path in self._normalization else "a frozen"
+            kind = "a BatchNormalization" if path in self._normalization else "a frozen"
             difference = float(np.max(np.abs(after[path] - self._before[path])))
             raise errors.InvariantError(
-                f"{what} variable changed in {self._stage}: expected {path} bit-equal before and after, "
+                f"{kind} variable changed in {self._stage}: expected {path} bit-equal before and after, "
                 f"and it moved by up to {difference:g} ({len(broken)} such variables)",
                 remedy=errors.REPORT,
             )
-        if whole and self._classifier.pretrained and self._trained_backbone and not changed & self._trained_backbone:
+        if (
+            is_complete
+            and self._classifier.pretrained
+            and self._trained_backbone
+            and not changed & self._trained_backbone
+        ):
             raise errors.InvariantError(
                 f"{self._stage} must train the base model, and none of its {len(self._trained_backbone)} "
                 "trainable variables moved",

@@ -1,8 +1,7 @@
 """The two stages of the recipe: one function, called with two settings.
 
-The training loop is our own: a compiled step, and a Python loop around it (docs/adr/0001-own-step-loop.md). Where it
-stands is one explicit value, `state.TrainingState`: it can be captured after any step, and training goes on from it to
-the same bits.
+The training loop is custom: a compiled step inside a Python loop (docs/adr/0001-own-step-loop.md). Its state is one
+explicit value, `state.TrainingState`, which can be captured after any step and resumed bit-identically.
 """
 
 from __future__ import annotations
@@ -41,15 +40,15 @@ if TYPE_CHECKING:
 
 
 LOSS_SCALE = "loss_scale"
-"""Name of the optimizer that scales the loss, and the prefix of its variables."""
+"""Name of the loss-scaling optimizer, and the prefix of its variables."""
 Step: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
-"""A compiled training step: inputs, labels, dropout seed -> the batch's summed loss, and how many were right."""
+"""A compiled training step: inputs, labels, dropout seed -> summed loss and number of correct predictions."""
 
 
-def keep(which: Literal["best", "last"], classifier: Classifier, state: TrainingState) -> EpochResult:
-    """Load the weights that are published into `classifier`, and return the epoch they are of."""
+def load_kept_weights(keep: Literal["best", "last"], classifier: Classifier, state: TrainingState) -> EpochResult:
+    """Load the weights to publish into `classifier`, and return their epoch."""
     assert state.best is not None, "a run has at least one epoch"
-    if which == "last":
+    if keep == "last":
         return state.history[-1]
     classifier.load_state(state.best_weights)
     return state.best
@@ -59,7 +58,7 @@ class Save(Protocol):
     """Saves the state after a step."""
 
     def __call__(self, capture: Callable[[], TrainingState], /, *, now: bool, wait: bool) -> None:
-        """Save the state if it is due, or `now`; `wait` until it is saved."""
+        """Save the state if it is due or `now` is set; `wait` until it is saved."""
 
 
 def run(
@@ -72,20 +71,20 @@ def run(
     progress: Progress,
     save: Save,
 ) -> None:
-    """Train `classifier` by the settings of one stage from where `state` stands, and note in it what came out.
+    """Train `classifier` with the settings of one stage, starting from `state` and updating it.
 
     Raises:
-        errors.NotFiniteError: a loss is NaN or infinite, for the second time.
-        errors.InvariantError: the recipe was not followed.
-        errors.StoppedError: a signal came, and the state is saved; or by `save`.
+        errors.NotFiniteError: a loss is NaN or infinite for the second time.
+        errors.InvariantError: an invariant of the recipe was violated.
+        errors.StoppedError: a signal was received, and the state is saved; or raised by `save`.
     """
     state.enter(stage)
     if state.epoch == settings.epochs:
         progress.event("stage.skipped", stage=stage, epochs=settings.epochs)
         return
     classifier.set_trainable(stage)
-    invariants, whole = StageInvariants(classifier, stage), (state.epoch, state.step) == (0, 0)
-    training = Training(settings, classifier, examples, state, progress, save)
+    invariants, is_complete = StageInvariants(classifier, stage), (state.epoch, state.step) == (0, 0)
+    trainer = StageTrainer(settings, classifier, examples, state, progress, save)
     progress.event(
         "stage.started",
         stage=stage,
@@ -96,13 +95,13 @@ def run(
     )
     with signals.deferred():
         while state.epoch < settings.epochs:
-            training.epoch()
+            trainer.train_epoch()
     progress.event("stage.finished", stage=stage)
-    invariants.check(whole=whole)
+    invariants.check(is_complete=is_complete)
 
 
-class Training:
-    """One stage under way: its compiled step, its optimizer, and the state they move on."""
+class StageTrainer:
+    """Trains one stage: the compiled step, the optimizer, and the state that they update."""
 
     def __init__(
         self,
@@ -119,7 +118,7 @@ class Training:
         self._state = state
         self._progress = progress
         self._save = save
-        self._changing = threading.Lock()  # held while the state is not whole: in the middle of a step
+        self._state_lock = threading.Lock()  # held while the state is inconsistent, as during a step
         self._optimizer = _create_optimizer(settings.learning_rate * state.learning_rate_scale, examples.precision)
         self._optimizer.build(classifier.model.trainable_variables)
         initial = self._optimizer_values()
@@ -132,17 +131,17 @@ class Training:
         self._has_stepped = False
 
     def capture(self) -> TrainingState:
-        """Return a copy of the state with the values of all variables. Another thread waits for the end of a step."""
-        with self._changing:
+        """Return a copy of the state with the values of all variables. Thread-safe: waits for the end of a step."""
+        with self._state_lock:
             return self._state.captured(self._classifier.state(), self._optimizer_values())
 
-    def epoch(self) -> None:
-        """Train to the end of the epoch under way, measure, and note the result."""
+    def train_epoch(self) -> None:
+        """Train to the end of the current epoch, validate, and record the result."""
         state = self._state
         started = time.monotonic()
         try:
-            images, waited = self._train()
-            trained = time.monotonic() - started
+            images, wait_seconds = self._take_steps()
+            train_seconds = time.monotonic() - started
             val_loss, val_accuracy = self._validate()
         except errors.NotFiniteError as error:
             if state.learning_rate_scale < 1:
@@ -158,10 +157,10 @@ class Training:
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             seconds=time.monotonic() - started,
-            images_per_second=images / trained,
-            input_wait=waited / trained,
+            images_per_second=images / train_seconds,
+            input_wait=wait_seconds / train_seconds,
         )
-        with self._changing:
+        with self._state_lock:
             state.finish_epoch(result)
             if state.best is None or val_loss < state.best.val_loss:
                 state.best, state.best_weights = result, self._classifier.state()
@@ -171,10 +170,10 @@ class Training:
         self._finish_step(lambda: captured, now=True)
 
     def _finish_step(self, capture: Callable[[], TrainingState], *, now: bool = False) -> None:
-        """Save the state if it is due; if a signal came, save it and stop.
+        """Save the state if it is due; after a signal, save it and stop.
 
         Raises:
-            errors.StoppedError: a signal came.
+            errors.StoppedError: a signal was received.
         """
         signal = signals.received()
         self._save(capture, now=now or signal is not None, wait=signal is not None)
@@ -187,36 +186,36 @@ class Training:
         return {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
 
     def _restore_optimizer(self, values: Arrays) -> None:
-        """Set the optimizer's variables. Those of another precision's loss scaling are ignored, and missing ones new.
+        """Set the optimizer's variables. Loss-scaling variables that it lacks are ignored, missing ones are reset.
 
-        Adam's own are float32 in every precision, so that training resumes from them on another kind of GPU.
+        Adam's variables are float32 in every precision, so training can resume on another kind of GPU.
         """
         values = self._initial_scaling | values
         for variable in self._optimizer.variables:
             variable.assign(values[variable.path])
 
     def _start_epoch(self, captured: TrainingState) -> None:
-        """Keep the state at the start of an epoch."""
+        """Store the state at the start of an epoch, for a rollback."""
         self._state.start_weights, self._state.start_optimizer = captured.weights, captured.optimizer
 
-    def _train(self) -> tuple[int, float]:
-        """Take the steps of the epoch that are not taken yet; return their images and the seconds waited for data."""
+    def _take_steps(self) -> tuple[int, float]:
+        """Take the remaining steps of the epoch; return their image count and the seconds spent waiting for data."""
         state, settings, examples = self._state, self._settings, self._examples
         total = len(examples.train)
         rows = examples.train[order(examples.seed, state.stage, state.epoch, total)]
         batches = [rows[start : start + settings.batch_size] for start in range(0, total, settings.batch_size)]
         remaining = batches[state.step :]
         done = min(state.step * settings.batch_size, total)
-        waited = 0.0
+        wait_seconds = 0.0
         with self._progress.phase(
             f"{state.stage} {state.epoch + 1}/{settings.epochs}", total, "images", done=done
         ) as phase:
             for batch, (inputs, wait) in zip(remaining, prefetch(examples.inputs, remaining), strict=True):
-                # note: the key is of the step within the run, so that a resumed run drops the same features
+                # note: the key depends on the position in the run alone, so that a resumed run drops the same features
                 key = ((examples.seed + STAGES.index(state.stage)) % 2**32, state.epoch * len(batches) + state.step)
                 arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
                 started = time.monotonic()
-                with self._moving():
+                with self._changing_state():
                     loss_sum, correct = self._take_step(arguments)
                     if not math.isfinite(loss_sum):
                         raise self._not_finite(f"the loss is {loss_sum}", f", step {state.step + 1}")
@@ -232,16 +231,16 @@ class Training:
                     step=state.step,
                     steps=len(batches),
                 )
-                if not self._has_stepped:  # it is what whoever waits for the GPU to be used wants to know
+                if not self._has_stepped:  # logged once: from here on the GPU is in use
                     self._has_stepped = True
                     self._progress.event("stage.first_step", stage=state.stage, step=state.step, seconds=seconds)
-                waited += wait
+                wait_seconds += wait
                 phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
                 self._finish_step(self.capture)
-        return total - done, waited
+        return total - done, wait_seconds
 
     def _validate(self) -> tuple[float, float]:
-        """Return the loss and the accuracy on the validation side."""
+        """Return the loss and the accuracy on the validation split."""
         state, examples, rows = self._state, self._examples, self._examples.validation
         with self._progress.phase(
             f"{state.stage} {state.epoch + 1}/{self._settings.epochs} validation", len(rows), "images"
@@ -255,28 +254,28 @@ class Training:
             logits = predict(examples, rows, batch_size, state, self._progress, after_batch)
         loss, accuracy = measure(self._classifier, logits, examples.labels[rows])
         if not math.isfinite(loss):
-            with self._moving():
+            with self._changing_state():
                 raise self._not_finite(f"the validation loss is {loss}")
         return loss, accuracy
 
-    def _not_finite(self, found: str, where: str = "") -> errors.NotFiniteError:
-        state, given = self._state, self._settings.learning_rate
+    def _not_finite(self, problem: str, position: str = "") -> errors.NotFiniteError:
+        state, learning_rate = self._state, self._settings.learning_rate
         return errors.NotFiniteError(
-            f"{found} in {state.stage}, epoch {state.epoch + 1}{where}, "
-            f"with learning rate {given * state.learning_rate_scale:g}",
-            remedy=f"lower {state.stage}.learning_rate, which is {given:g}",
+            f"{problem} in {state.stage}, epoch {state.epoch + 1}{position}, "
+            f"with learning rate {learning_rate * state.learning_rate_scale:g}",
+            remedy=f"lower {state.stage}.learning_rate, which is {learning_rate:g}",
         )
 
     def _take_step(self, arguments: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> tuple[float, int]:
-        """Take one step; where it does not fit into the device's memory, in halves, and halves of these.
+        """Take one step; if it does not fit into the device's memory, in micro-batches, halved until they fit.
 
-        BatchNormalization is frozen, so that the gradients of the parts add up to those of the batch.
+        BatchNormalization is frozen, so the gradients of the micro-batches add up to those of the batch.
 
-        A step in float16 whose scaled gradients overflow only halves the loss scale. It is taken again, so that a
-        stage has as many steps in every precision: the first scale is too high for most models.
+        A float16 step whose scaled gradients overflow only halves the loss scale. It is repeated, so that a stage has
+        the same number of steps in every precision: the initial scale is too high for most models.
 
         Raises:
-            errors.DeviceMemoryError: not even one image fits.
+            errors.DeviceMemoryError: a micro-batch of one image does not fit.
             errors.NotFiniteError: the gradients are not finite at the smallest loss scale.
         """
 
@@ -284,7 +283,7 @@ class Training:
             loss, correct = self._step(*arguments)
             return float(loss), int(correct)  # note: this is a CPU-GPU sync point
 
-        def halved(images: int) -> None:
+        def on_halved(images: int) -> None:
             self._state.micro_batch = images
             self._progress.event("training.micro_batch_halved", severity="warning", micro_batch=images)
             self._step = _compile(self._classifier, self._examples, self._optimizer, images)
@@ -292,7 +291,7 @@ class Training:
         while True:
             images = self._state.micro_batch or self._settings.batch_size
             scale = self._loss_scale()
-            loss, correct = memory.halve_until_it_fits(take, images, work=self._state.stage, halved=halved)
+            loss, correct = memory.halve_until_it_fits(take, images, work=self._state.stage, halved=on_halved)
             if not math.isfinite(loss) or self._loss_scale() >= scale:
                 return loss, correct
             if scale <= 1:
@@ -300,17 +299,17 @@ class Training:
             self._progress.event("training.loss_scale_halved", severity="debug", loss_scale=scale / 2)
 
     def _loss_scale(self) -> float:
-        """Return what the loss is multiplied with before the gradients are computed: 1 but for float16."""
+        """Return the factor that the loss is multiplied by before the gradients are computed: 1 except in float16."""
         optimizer = self._optimizer
         return float(optimizer.dynamic_scale) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
 
     @contextlib.contextmanager
-    def _moving(self) -> Iterator[None]:
-        """Keep the state from being captured while it is not whole.
+    def _changing_state(self) -> Iterator[None]:
+        """Block captures while the state is inconsistent.
 
-        A loss or gradient that is not finite leaves the state at the start of the epoch, before the error is raised.
+        After a non-finite loss or gradient, roll back to the start of the epoch before the error propagates.
         """
-        with self._changing:
+        with self._state_lock:
             try:
                 yield
             except errors.NotFiniteError:
@@ -318,16 +317,16 @@ class Training:
                 raise
 
     def _roll_back(self) -> None:
-        """Return to the start of the epoch."""
+        """Restore the state at the start of the epoch."""
         state = self._state
         self._classifier.load_state(state.start_weights)
         self._restore_optimizer(state.start_optimizer)
         state.step, state.loss_sum, state.correct = 0, 0.0, 0
 
     def _halve_learning_rate(self) -> None:
-        """Train with half of the learning rate from the start of the epoch on."""
+        """Halve the learning rate from the start of the epoch on."""
         state = self._state
-        with self._changing:
+        with self._state_lock:
             state.learning_rate_scale /= 2
             self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
         self._progress.event(
@@ -342,7 +341,7 @@ class Training:
 def order(seed: int, stage: StageName, epoch: int, images: int) -> NDArray[Any]:
     """Return the order in which an epoch reads its images: a permutation, int64 [images].
 
-    A function of its arguments alone, so that a resumed run reads what an undisturbed one would have read.
+    It depends on the arguments alone, so a resumed run reads the same order as an uninterrupted one.
     """
     key = np.random.SeedSequence((seed, STAGES.index(stage), epoch))
     return np.random.Generator(np.random.Philox(key)).permutation(images)
@@ -356,41 +355,42 @@ def predict(
     progress: Progress,
     after_batch: Callable[[int], object],
 ) -> NDArray[Any]:
-    """Return the logits, float32 [n, outputs], of the rows, int [n], in the same order.
+    """Return the logits, float32 [n, outputs], of `rows`, int [n], in the same order.
 
     Args:
-        examples: whose inputs and logits.
+        examples: provide the inputs and the logits.
         rows: of the manifest.
-        batch_size: images at once.
-        state: its `predict_batch` is the most images at once; lowered where they do not fit into the device's memory.
+        batch_size: images per batch.
+        state: its `predict_batch` limits the batch size; lowered if a batch does not fit into the device's memory.
         progress: receives the events.
-        after_batch: gets the number of images after each batch.
+        after_batch: called with the number of images after each batch.
 
     Raises:
-        errors.DeviceMemoryError: not even one image at a time fits into the device's memory.
+        errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
     """
     batch_size = min(batch_size, state.predict_batch or batch_size)
     batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
 
-    def halved(images: int) -> None:
+    def on_halved(images: int) -> None:
         state.predict_batch = images
         progress.event("prediction.batch_halved", severity="warning", predict_batch=images)
 
-    def in_parts(inputs: NDArray[Any], part: int) -> NDArray[Any]:
-        return np.concatenate([examples.predict(inputs[n : n + part]).numpy() for n in range(0, len(inputs), part)])
+    def predict_in_parts(inputs: NDArray[Any], images: int) -> NDArray[Any]:
+        starts = range(0, len(inputs), images)
+        return np.concatenate([examples.predict(inputs[start : start + images]).numpy() for start in starts])
 
     logits = []
     for inputs, _ in prefetch(examples.inputs, batches):
-        part = min(batch_size, state.predict_batch or batch_size)
-        compute = functools.partial(in_parts, inputs)
-        logits.append(memory.halve_until_it_fits(compute, part, work="validation and evaluation", halved=halved))
+        images = min(batch_size, state.predict_batch or batch_size)
+        compute = functools.partial(predict_in_parts, inputs)
+        logits.append(memory.halve_until_it_fits(compute, images, work="validation and evaluation", halved=on_halved))
         after_batch(len(inputs))
     return np.concatenate(logits)
 
 
 def measure(classifier: Classifier, logits: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
     """Return the mean cross-entropy and the accuracy of logits, float32 [n, outputs], against labels, int32 [n]."""
-    with tf.device("CPU:0"):  # a GPU may not hold the logits of all images
+    with tf.device("CPU:0"):  # the logits of all images may exceed the GPU's memory
         losses = classifier.losses(tf.constant(logits), tf.constant(labels)).numpy()
         correct = classifier.predictions(tf.constant(logits)).numpy() == labels
     return float(losses.mean(dtype=np.float64)), float(correct.mean())
@@ -399,7 +399,7 @@ def measure(classifier: Classifier, logits: NDArray[Any], labels: NDArray[Any]) 
 def prefetch(
     load: Callable[[NDArray[Any]], NDArray[Any]], batches: Sequence[NDArray[Any]]
 ) -> Iterator[tuple[NDArray[Any], float]]:
-    """Load each batch's inputs in the background, two ahead.
+    """Load the inputs of the batches in a background thread, two batches ahead.
 
     Yields:
         The inputs, and the seconds spent waiting for them.
@@ -415,7 +415,7 @@ def prefetch(
 
 
 def _create_optimizer(learning_rate: float, precision: Precision) -> keras.optimizers.Optimizer:
-    """Return Adam; with loss scaling for float16, in which small gradients would be zero."""
+    """Return Adam; with loss scaling for float16, where small gradients would underflow to zero."""
     adam = keras.optimizers.Adam(learning_rate, name="adam")
     return keras.optimizers.LossScaleOptimizer(adam, name=LOSS_SCALE) if precision == "float16" else adam
 
@@ -425,61 +425,61 @@ def _compile(
 ) -> Step:
     """Return the training step.
 
-    The variables are those that are trainable now: a flag changed later has no effect on this step.
+    It trains the variables that are trainable now: a flag changed later has no effect on it.
 
     Args:
-        classifier: what is trained.
-        examples: what the step's inputs are, and their logits.
-        optimizer: moves the variables.
+        classifier: the model to train.
+        examples: define the step's inputs and their logits.
+        optimizer: updates the variables.
         micro_batch: images whose gradients are computed at once; None: the whole batch.
     """
     variables = classifier.model.trainable_variables
-    if not optimizer.built:  # note: a second build gives the optimizer for float16 a new loss scale
+    if not optimizer.built:  # note: a second build would reset the loss scale
         optimizer.build(variables)
     labels_spec, seed_spec = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32)
 
-    def gradients(
+    def compute_gradients(
         inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = examples.training_logits(inputs, dropout_seed)
             losses = classifier.losses(logits, labels)
             loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
-        right = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
-        return tape.gradient(loss, variables), tf.reduce_sum(losses), right
+        correct = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
+        return tape.gradient(loss, variables), tf.reduce_sum(losses), correct
 
-    part_of = tf.function(
-        gradients,
+    compiled_gradients = tf.function(
+        compute_gradients,
         input_signature=[examples.spec, labels_spec, seed_spec, tf.TensorSpec((), tf.int32)],
         autograph=False,
         jit_compile=classifier.xla or None,
     )
 
     def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        moves, loss_sum, correct = part_of(inputs, labels, dropout_seed, tf.shape(labels)[0])
-        # Nothing of the optimizer may move before every gradient is there: where the backward pass runs out of memory,
-        # the step is taken again. Without this, Adam's iteration count was incremented by the failed call.
-        # note: identities, since a control dependency on the call itself holds for its side effects alone once grappler
-        # has inlined it
-        moves = [tf.identity(move) for move in moves]
-        with tf.control_dependencies(moves):
-            optimizer.apply(moves, variables)
+        gradients, loss_sum, correct = compiled_gradients(inputs, labels, dropout_seed, tf.shape(labels)[0])
+        # The optimizer must not change before all gradients are computed: if the backward pass runs out of memory, the
+        # step is repeated. Without the dependency, the failed call had already incremented Adam's iteration count.
+        # note: on identities, because once grappler has inlined the call, a dependency on the call itself covers only
+        # its side effects
+        gradients = [tf.identity(gradient) for gradient in gradients]
+        with tf.control_dependencies(gradients):
+            optimizer.apply(gradients, variables)
         return loss_sum, correct
 
     if micro_batch is None:
         compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec], autograph=False)
         return compiled
 
-    def step_by_parts(
+    def step_in_micro_batches(
         inputs: NDArray[Any], labels: NDArray[Any], dropout_seed: NDArray[Any]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         sums: list[Any] = []
         for start in range(0, len(labels), micro_batch):
-            part = slice(start, start + micro_batch)
-            moves, loss_sum, correct = part_of(inputs[part], labels[part], dropout_seed + start, len(labels))
-            parts = [*moves, loss_sum, correct]
-            sums = [total + value for total, value in zip(sums, parts, strict=True)] if sums else parts
+            rows = slice(start, start + micro_batch)
+            gradients, *values = compiled_gradients(inputs[rows], labels[rows], dropout_seed + start, len(labels))
+            values = [*gradients, *values]
+            sums = [total + value for total, value in zip(sums, values, strict=True)] if sums else values
         optimizer.apply(sums[:-2], variables)
         return sums[-2], sums[-1]
 
-    return step_by_parts
+    return step_in_micro_batches

@@ -12,7 +12,7 @@ import pytest
 from job.config.settings import InputSettings
 from job.data.listing import read_listing
 from job.evaluation.metrics import metrics_document, predictions_csv
-from job.evaluation.scores import Scores, held_out
+from job.evaluation.scores import Scores, verification_sample
 from job.training.state import EpochResult, TrainingState
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_held_out_images_are_read_one_by_one(listed: manifest.Manifest, scores: 
     """At most so many images of both sides, each read when it is asked for, with its own probabilities."""
     read: list[int] = []
     images = SimpleNamespace(manifest=listed, encoded=lambda row: read.append(row) or bytes([row]))
-    encoded, probabilities = held_out(scores, images, 5)
+    encoded, probabilities = verification_sample(scores, images, 5)
 
     assert [] == read
     first = next(encoded)

@@ -78,7 +78,7 @@ def train(classifier: Classifier, asker: Asker, bias: float = 0.0) -> None:
     features = np.random.default_rng(0).normal(size=(8, 1280)).astype(np.float32)
     images = SimpleNamespace(pixels=None, manifest=SimpleNamespace(label=LABELS))
     rows_of = {"train": ROWS, "validation": ROWS}
-    training = stages.Training(
+    trainer = stages.StageTrainer(
         StageSettings(epochs=1, learning_rate=0.1, batch_size=4),
         classifier,
         create_examples(classifier, images, features, rows_of, seed=7)["feature_extraction"],
@@ -86,10 +86,10 @@ def train(classifier: Classifier, asker: Asker, bias: float = 0.0) -> None:
         Progress([asker]),
         lambda *_, **__: None,
     )
-    asker.capture = training.capture
-    training._step = asker.within(training._step)
+    asker.capture = trainer.capture
+    trainer._step = asker.within(trainer._step)
     classifier.output.bias.assign([bias])
-    training.epoch()
+    trainer.train_epoch()
     asker.thread.join(20)
 
 

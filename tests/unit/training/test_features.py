@@ -121,7 +121,7 @@ def test_smaller_parts(
 
     assert (69, classifier.feature_size) == seen.shape
     assert expected.tobytes() == seen.tobytes()
-    assert 8 == TrainingState.restored(state.document(), {}).feature_batch
+    assert 8 == TrainingState.from_document(state.document(), {}).feature_batch
     assert 2 == recorder.names.count("features.batch_halved")  # 32 -> 16 -> 8
 
 

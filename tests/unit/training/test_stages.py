@@ -278,9 +278,9 @@ def test_keep_best_and_last(classifier: Classifier) -> None:
     assert best.val_loss < state.history[0].val_loss
     assert best.val_loss < last.val_loss
 
-    assert last == stages.keep("last", classifier, state)
+    assert last == stages.load_kept_weights("last", classifier, state)
     assert same_arrays(weights[1], classifier.state())
-    assert best == stages.keep("best", classifier, state)
+    assert best == stages.load_kept_weights("best", classifier, state)
     assert same_arrays(weights[0], classifier.state())
     logits = stages.predict(data, data.validation, 4, state, Progress(), ignore_images)
     loss, accuracy = stages.measure(classifier, logits, LABELS[data.validation])
@@ -421,16 +421,16 @@ def test_halved_learning_rate_stays_halved(classifier: Classifier) -> None:
     data, broken = examples(classifier, "feature_extraction"), Breaker(classifier, after=1)
     state = TrainingState()
     classifier.set_trainable("feature_extraction")
-    training = stages.Training(settings(), classifier, data, state, Progress(), broken)
-    training.epoch()
-    went_back = training.capture()
+    trainer = stages.StageTrainer(settings(), classifier, data, state, Progress(), broken)
+    trainer.train_epoch()
+    went_back = trainer.capture()
     assert 0.5 == went_back.learning_rate_scale
 
-    state = TrainingState.restored(went_back.document(), went_back.arrays())
-    resumed = stages.Training(settings(), classifier, data, state, Progress(), ignore).capture()
+    state = TrainingState.from_document(went_back.document(), went_back.arrays())
+    resumed = stages.StageTrainer(settings(), classifier, data, state, Progress(), ignore).capture()
     state.enter("fine_tuning")
     classifier.set_trainable("fine_tuning")
-    next_stage = stages.Training(settings(learning_rate=0.1), classifier, data, state, Progress(), ignore).capture()
+    next_stage = stages.StageTrainer(settings(learning_rate=0.1), classifier, data, state, Progress(), ignore).capture()
 
     assert [5e-4, 5e-4, 0.05] == pytest.approx([adam_rate(state) for state in (went_back, resumed, next_stage)])
 
@@ -450,7 +450,7 @@ def test_going_back_after_a_resume(classifier: Classifier) -> None:
     [stopped] = undisturbed.captured
     assert 1 == stopped.step
     classifier.load_state(before)
-    resumed = TrainingState.restored(stopped.document(), stopped.arrays())
+    resumed = TrainingState.from_document(stopped.document(), stopped.arrays())
     classifier.load_state(resumed.weights)
     train(resumed, Breaker(classifier, after=1))
 
@@ -489,7 +489,7 @@ def resume_everywhere(classifier: Classifier, stage: StageName, at: Iterable[int
     assert 2 * (3 + 2 + 1) == len(captured)  # three steps, two batches of validation and the end of each epoch
     for stopped in [captured[number] for number in at]:
         classifier.load_state(before)
-        resumed = TrainingState.restored(stopped.document(), stopped.arrays())
+        resumed = TrainingState.from_document(stopped.document(), stopped.arrays())
         classifier.load_state(resumed.weights)
         stages.run(stage, settings(), classifier, data, resumed, progress=Progress(), save=ignore)
 
@@ -526,7 +526,7 @@ def test_figures_of_a_resumed_epoch(classifier: Classifier, monkeypatch: pytest.
                 done.append(phase.done)
 
     monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
-    state = TrainingState.restored(stopped.document(), stopped.arrays())
+    state = TrainingState.from_document(stopped.document(), stopped.arrays())
     stages.run(
         "feature_extraction",
         settings(epochs=1),
@@ -666,7 +666,7 @@ def test_out_of_memory_in_validation(classifier: Classifier) -> None:
         state = TrainingState()
         source, progress = small_device(data, trains=8, predicts=predicts), Progress([recorder])
         stages.run("fine_tuning", settings(), classifier, source, state, progress=progress, save=ignore)
-        return TrainingState.restored(state.document(), {})
+        return TrainingState.from_document(state.document(), {})
 
     state = train(predicts=1)
     assert (1, None) == (state.predict_batch, state.micro_batch)
@@ -790,17 +790,17 @@ def test_resume_in_another_precision(
 
     classifier.load_state(before)
     classifier = refolded(classifier, training_precision=resumed)
-    state = TrainingState.restored(stopped.document(), stopped.arrays())
+    state = TrainingState.from_document(stopped.document(), stopped.arrays())
     classifier.load_state(state.weights)
-    training = stages.Training(settings(), classifier, examples(classifier, stage), state, Progress(), ignore)
-    restored = training.capture().optimizer
+    trainer = stages.StageTrainer(settings(), classifier, examples(classifier, stage), state, Progress(), ignore)
+    restored = trainer.capture().optimizer
     adam = {path for path in restored if path.startswith("adam/")}
     assert 1 + 1 + 2 * len(classifier.model.trainable_variables) == len(adam)  # count, rate, two moments
     assert same_arrays({path: stopped.optimizer[path] for path in adam}, {path: restored[path] for path in adam})
     if restored.keys() == stopped.optimizer.keys():
         assert same_arrays(stopped.optimizer, restored)
     while state.epoch < 2:
-        training.epoch()
+        trainer.train_epoch()
     assert 2 == len(state.history)
     assert np.isfinite([result.val_loss for result in state.history]).all()
 
@@ -825,7 +825,7 @@ def test_going_back_in_another_precision(classifier: Classifier, began: Precisio
     assert (1, 1) == (stopped.epoch, stopped.step)
 
     classifier = refolded(classifier, training_precision=resumed)
-    state = TrainingState.restored(stopped.document(), stopped.arrays())
+    state = TrainingState.from_document(stopped.document(), stopped.arrays())
     classifier.load_state(state.weights)
     data, broken = examples(classifier, "fine_tuning"), Breaker(classifier, after=1)
     stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), save=broken)
@@ -879,7 +879,7 @@ def test_moved_statistics_are_noticed(classifier: Classifier) -> None:
     classifier.model.train_on_batch(np.full((2, 32, 32, 3), 200, np.uint8), np.array([[0], [1]]))
 
     with pytest.raises(errors.InvariantError, match=r"a BatchNormalization variable changed in fine_tuning: expected"):
-        watch.check(whole=True)
+        watch.check(is_complete=True)
 
 
 def test_moved_backbone_in_stage_1_is_noticed(classifier: Classifier) -> None:
@@ -890,7 +890,7 @@ def test_moved_backbone_in_stage_1_is_noticed(classifier: Classifier) -> None:
     kernel.assign(kernel + 0.5)
 
     with pytest.raises(errors.InvariantError, match=r"a frozen variable changed .* a/kernel .* by up to 0.5"):
-        watch.check(whole=True)
+        watch.check(is_complete=True)
 
 
 def test_unmoved_backbone_in_stage_2_is_noticed(classifier: Classifier) -> None:
@@ -903,5 +903,5 @@ def test_unmoved_backbone_in_stage_2_is_noticed(classifier: Classifier) -> None:
     stale(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
 
     with pytest.raises(errors.InvariantError, match=r"none of its 5 trainable variables moved"):
-        watch.check(whole=True)
+        watch.check(is_complete=True)
     assert 9 == errors.InvariantError.exit_code
