@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from job.training.state import Arrays
 
 
+_LABELS_AND_SEED = (tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32))
 LOSS_SCALE = "loss_scale"
 """Name of the loss-scaling optimizer, and the prefix of its variables."""
 Step: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
@@ -436,24 +437,7 @@ def _compile(
     variables = classifier.model.trainable_variables
     if not optimizer.built:  # note: a second build would reset the loss scale
         optimizer.build(variables)
-    labels_spec, seed_spec = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32)
-
-    def compute_gradients(
-        inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape:
-            logits = examples.training_logits(inputs, dropout_seed)
-            losses = classifier.losses(logits, labels)
-            loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
-        correct = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
-        return tape.gradient(loss, variables), tf.reduce_sum(losses), correct
-
-    compiled_gradients = tf.function(
-        compute_gradients,
-        input_signature=[examples.spec, labels_spec, seed_spec, tf.TensorSpec((), tf.int32)],
-        autograph=False,
-        jit_compile=classifier.xla or None,
-    )
+    compiled_gradients = _compile_gradients(classifier, examples, optimizer)
 
     def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         gradients, loss_sum, correct = compiled_gradients(inputs, labels, dropout_seed, tf.shape(labels)[0])
@@ -467,7 +451,7 @@ def _compile(
         return loss_sum, correct
 
     if micro_batch is None:
-        compiled: Step = tf.function(step, input_signature=[examples.spec, labels_spec, seed_spec], autograph=False)
+        compiled: Step = tf.function(step, input_signature=[examples.spec, *_LABELS_AND_SEED], autograph=False)
         return compiled
 
     def step_in_micro_batches(
@@ -483,3 +467,32 @@ def _compile(
         return sums[-2], sums[-1]
 
     return step_in_micro_batches
+
+
+def _compile_gradients(
+    classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer
+) -> Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]]:
+    """Return the part of the step that XLA may compile.
+
+    inputs, labels, dropout seed, images of the whole batch -> the scaled gradients of the trainable variables, the
+    summed loss, and the number of correct predictions.
+    """
+    variables = classifier.model.trainable_variables
+
+    def compute_gradients(
+        inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = examples.training_logits(inputs, dropout_seed)
+            losses = classifier.losses(logits, labels)
+            loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
+        correct = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
+        return tape.gradient(loss, variables), tf.reduce_sum(losses), correct
+
+    compiled: Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]] = tf.function(
+        compute_gradients,
+        input_signature=[examples.spec, *_LABELS_AND_SEED, tf.TensorSpec((), tf.int32)],
+        autograph=False,
+        jit_compile=classifier.xla or None,
+    )
+    return compiled
