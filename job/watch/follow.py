@@ -1,7 +1,7 @@
-"""``finetune watch``: follow a Job of a cluster, or a run by its URI, from anywhere, and exit as it does.
+"""Follows a Job in a cluster, or a run by its URI, until it ends.
 
-It needs nothing from the job: a Job is followed through its Pods' logs and through what the API server says of Job and
-Pods, a run through its status.json.
+A Job is followed through its Pods' logs and the API server's objects, a run through its status.json. The job need not
+cooperate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from job.observability import log
 from job.observability.bars import Bars
 from job.observability.progress import LogListener
 from job.watch.api_reader import Cluster
-from job.watch.pods import container_state, how_it_ended, last_words, next_attempt, pending_because
+from job.watch.pods import container_state, describe_end, next_attempt_time, parse_termination_message, pending_reason
 from job.watch.replay import Replay
 
 if TYPE_CHECKING:
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as shells have it: the run goes on."""
+"""The exit code after Ctrl-C, as in shells. The run itself continues."""
 
-PATIENCE = 900.0
-"""Seconds without a word after which a run is given up: a Job waits at most 600 between two Pods."""
+MAX_SILENCE = 900.0
+"""Seconds without news after which watching gives up; a Job's back-off between two Pods is at most 600."""
 
-_INTERVAL = 1.0  # seconds between two looks at a cluster
-_STATUS_INTERVAL = 5.0  # seconds: status.json is written no more often
+_POLL_INTERVAL = 1.0  # seconds between two polls of a cluster
+_STATUS_INTERVAL = 5.0  # seconds between two polls of status.json, which is not written more often
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be watched.
+    """The Job or run to watch.
 
     Attributes:
         name: of a Job; or a run's URI or folder.
-        namespace: the Job's; None: the context's.
+        namespace: of the Job; None: the context's.
         context: of the kubeconfig; None: the current one.
     """
 
@@ -53,13 +53,13 @@ class Target:
 
 
 def follow(target: Target) -> int:
-    """Follow the target to its end.
+    """Follow the target until it ends.
 
     Returns:
         Its exit code.
 
     Raises:
-        FinetuneError: it cannot be followed.
+        FinetuneError: the target cannot be followed.
     """
     terminal = log.terminal()
     listeners: list[Listener] = [LogListener(None if terminal else 0.0)]
@@ -69,15 +69,12 @@ def follow(target: Target) -> int:
     try:
         if "/" in target.name:
             return _follow_run(target.name, replay)
-        return _Job(Cluster(target.namespace, target.context), target.name, replay).follow()
+        return _JobFollower(Cluster(target.namespace, target.context), target.name, replay).follow()
     except KeyboardInterrupt:
         replay.progress.event("watch.interrupted", message="the run goes on")
         return INTERRUPTED
     finally:
         replay.close()
-
-
-# A run, by its status.json
 
 
 def _follow_run(uri: str, replay: Replay) -> int:
@@ -100,38 +97,35 @@ def _follow_run(uri: str, replay: Replay) -> int:
                 return 0
             if status["state"] == "failed":
                 return codes.get(status.get("reason"), 1)
-        if time.monotonic() - changed > PATIENCE:
+        if time.monotonic() - changed > MAX_SILENCE:
             stopped = json.loads(last)["state"] == "stopped"
-            replay.progress.event("run.silent", severity="warning", seconds=round(PATIENCE))
+            replay.progress.event("run.silent", severity="warning", seconds=round(MAX_SILENCE))
             return StoppedError.exit_code if stopped else UnavailableError.exit_code
         time.sleep(_STATUS_INTERVAL)
 
 
-# A Job, by what the API server says
-
-
-class _Job:
-    """One Job that is followed.
+class _JobFollower:
+    """Follows one Job.
 
     Args:
-        cluster: where it is.
-        name: its name.
-        replay: where what happens is told.
+        cluster: of the Job.
+        name: of the Job.
+        replay: receives the events.
     """
 
     def __init__(self, cluster: Cluster, name: str, replay: Replay) -> None:
         self._cluster = cluster
         self._name = name
         self._replay = replay
-        self._pods: dict[str, Object] = {}  # by UID, as they were last seen: an evicted Pod is gone when it has ended
-        self._read: set[str] = set()  # whose log is read to its end
+        self._pods: dict[str, Object] = {}  # by UID, as last seen: an evicted Pod is deleted as soon as it ends
+        self._finished_logs: set[str] = set()  # UIDs of Pods whose log is read completely
         self._reader: _LogReader | None = None
-        self._told: dict[str, str] = {}
+        self._last_reports: dict[str, str] = {}  # subject -> event and message
         self._code: int | None = None
 
     def follow(self) -> int:
-        """Follow it to its end, and return its exit code."""
-        heard = time.monotonic()
+        """Follow the Job until it ends, and return its exit code."""
+        last_contact = time.monotonic()
         job: Object | None = None
         while True:
             try:
@@ -141,93 +135,93 @@ class _Job:
                         f"there is no Job {self._name!r} in the namespace {self._cluster.namespace!r}",
                         remedy="kubectl get jobs --all-namespaces lists them; --namespace and --context choose",
                     )
-                gone = found is None or (job is not None and found["metadata"]["uid"] != job["metadata"]["uid"])
+                is_deleted = found is None or (job is not None and found["metadata"]["uid"] != job["metadata"]["uid"])
                 job = found or job
                 assert job is not None
-                if not gone:
-                    self._look(job)
-                heard = time.monotonic()
+                if not is_deleted:
+                    self._report_status(job)
+                last_contact = time.monotonic()
             except UnavailableError as error:
-                self._tell("cluster", "cluster.away", error.message, severity="warning")
-                if time.monotonic() - heard > PATIENCE / 3:
+                self._report("cluster", "cluster.away", error.message, severity="warning")
+                if time.monotonic() - last_contact > MAX_SILENCE / 3:
                     raise
-                time.sleep(_INTERVAL)
+                time.sleep(_POLL_INTERVAL)
                 continue
             caught_up = self._read_logs()
-            if gone and caught_up:
-                self._tell("job", "job.deleted", "its run is kept: a Job with the same settings goes on with it")
+            if is_deleted and caught_up:
+                self._report("job", "job.deleted", "its run is kept: a Job with the same settings goes on with it")
                 return StoppedError.exit_code if self._code is None else self._code
             if caught_up and (code := self._outcome(job)) is not None:
                 return code
-            time.sleep(_INTERVAL)
+            time.sleep(_POLL_INTERVAL)
 
-    def _tell(self, about: str, event: str, message: str, *, severity: log.Level = "info", **facts: object) -> None:
-        """Tell something about the Job or a Pod once, until there is something else to tell about it."""
-        if self._told.get(about) != f"{event} {message}":
-            self._told[about] = f"{event} {message}"
+    def _report(self, subject: str, event: str, message: str, *, severity: log.Level = "info", **facts: object) -> None:
+        """Emit an event about the Job or a Pod unless it repeats the last one about the same subject."""
+        if self._last_reports.get(subject) != f"{event} {message}":
+            self._last_reports[subject] = f"{event} {message}"
             self._replay.progress.event(event, severity=severity, message=message, **facts)
 
-    def _look(self, job: Object) -> None:
+    def _report_status(self, job: Object) -> None:
         pods = self._cluster.pods(job)
         self._pods |= {pod["metadata"]["uid"]: pod for pod in pods}
         for pod in pods:
             name = pod["metadata"]["name"]
             if pod["status"].get("phase") == "Pending":
-                why = pending_because(pod, self._cluster.warnings(pod))
-                self._tell(name, "pod.pending", why, pod=name)
+                reason = pending_reason(pod, self._cluster.warnings(pod))
+                self._report(name, "pod.pending", reason, pod=name)
             elif container_state(pod).get("running"):
-                self._tell(name, "pod.running", f"on {pod['spec'].get('nodeName')}", pod=name)
+                self._report(name, "pod.running", f"on {pod['spec'].get('nodeName')}", pod=name)
         if job["spec"].get("suspend"):
-            self._tell("job", "job.suspended", "a queue, or somebody, holds it back")
+            self._report("job", "job.suspended", "a queue, or somebody, holds it back")
         elif not pods and not job["status"].get("conditions"):
             if warnings := self._cluster.warnings(job):
-                self._tell("job", "job.waiting", warnings[-1], severity="warning")
-        elif not job["status"].get("conditions") and (until := next_attempt(list(self._pods.values()))):
-            self._tell("job", "job.backing_off", f"the next Pod comes at about {until}")
+                self._report("job", "job.waiting", warnings[-1], severity="warning")
+        elif not job["status"].get("conditions") and (next_start := next_attempt_time(list(self._pods.values()))):
+            self._report("job", "job.backing_off", f"the next Pod comes at about {next_start}")
 
     def _read_logs(self) -> bool:
-        """Tell what came of the logs, one Pod after the other; return whether all is read that there is."""
+        """Replay new log lines, one Pod after the other; return whether all logs are read completely."""
         for uid, pod in self._pods.items():
             state = container_state(pod)
-            if uid in self._read or not (state.get("running") or state.get("terminated")):
+            if uid in self._finished_logs or not (state.get("running") or state.get("terminated")):
                 continue
             if self._reader is None:
                 self._reader = _LogReader(self._cluster, pod["metadata"]["name"])
             ended = self._reader.ended.is_set()
             for line in self._reader.lines():
                 self._replay.line(line)
-            gone = not state.get("terminated") and self._cluster_lost(uid)
-            if not ended or not (state.get("terminated") or gone):
-                if ended:  # the connection was cut
+            is_deleted = not state.get("terminated") and self._is_deleted(uid)
+            if not ended or not (state.get("terminated") or is_deleted):
+                if ended:  # the connection was lost
                     self._reader = _LogReader(self._cluster, pod["metadata"]["name"], after=self._reader.last)
                 return False
             self._reader = None
-            self._read.add(uid)
+            self._finished_logs.add(uid)
             self._end_pod(pod)
         return True
 
-    def _cluster_lost(self, uid: str) -> bool:
+    def _is_deleted(self, uid: str) -> bool:
         pod = self._pods[uid]
         found = self._cluster.pod(pod["metadata"]["name"])
         return found is None or found["metadata"]["uid"] != uid
 
     def _end_pod(self, pod: Object) -> None:
-        """Tell how a Pod ended, and keep its exit code."""
+        """Report how a Pod ended, and store its exit code."""
         self._replay.end()
-        ended = container_state(pod).get("terminated") or {}
-        self._code = ended.get("exitCode", self._replay.exit_code)
+        terminated = container_state(pod).get("terminated") or {}
+        self._code = terminated.get("exitCode", self._replay.exit_code)
         name = pod["metadata"]["name"]
-        said = last_words(ended.get("message"))
-        facts = {key: said[key] for key in ("reason", "remedy", "run_uri") if key in said}
-        self._tell(
+        document = parse_termination_message(terminated.get("message"))
+        facts = {key: document[key] for key in ("reason", "remedy", "run_uri") if key in document}
+        self._report(
             name,
             "pod.ended",
-            how_it_ended(pod, self._code),
+            describe_end(pod, self._code),
             severity="info" if self._code == 0 else "warning",
             pod=name,
             exit_code=self._code,
             **facts,
-            **({"said": said["message"]} if said.get("message") else {}),
+            **({"said": document["message"]} if document.get("message") else {}),
         )
 
     def _outcome(self, job: Object) -> int | None:
@@ -235,21 +229,21 @@ class _Job:
             if condition["status"] != "True":
                 continue
             if condition["type"] == "Complete":
-                self._tell("job", "job.completed", f"{len(self._pods)} Pods" if len(self._pods) != 1 else "1 Pod")
+                self._report("job", "job.completed", f"{len(self._pods)} Pods" if len(self._pods) != 1 else "1 Pod")
                 return 0
             if condition["type"] == "Failed":
-                why = f"{condition.get('reason')}: {condition.get('message')}"
-                self._tell("job", "job.failed", why, severity="error")
+                reason = f"{condition.get('reason')}: {condition.get('message')}"
+                self._report("job", "job.failed", reason, severity="error")
                 return self._code or 1
         return None
 
 
 class _LogReader:
-    """Reads one Pod's log in a thread of its own.
+    """Reads one Pod's log in a background thread.
 
     Attributes:
-        ended: set when there is no more to come: the container ended, or the connection did.
-        last: the time of the last line.
+        ended: set when the container or the connection has ended.
+        last: the timestamp of the last line.
     """
 
     def __init__(self, cluster: Cluster, pod: str, *, after: str = "") -> None:
@@ -259,21 +253,21 @@ class _LogReader:
         threading.Thread(target=self._follow, args=(cluster, pod), name="log", daemon=True).start()
 
     def lines(self) -> list[str]:
-        """Return what came since the last call."""
+        """Return the lines received since the last call."""
         return [self._lines.get_nowait() for _ in range(self._lines.qsize())]
 
     def _follow(self, cluster: Cluster, pod: str) -> None:
         try:
             since = None
             if self.last:
-                ago = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(self.last)
-                since = int(ago.total_seconds()) + 60  # clocks differ; what was read before is left out below
-            for when, line in cluster.log_lines(pod, since):
-                if when > self.last:
-                    self.last = when
+                age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(self.last)
+                since = int(age.total_seconds()) + 60  # margin for clock skew; lines read before are skipped below
+            for timestamp, line in cluster.log_lines(pod, since):
+                if timestamp > self.last:
+                    self.last = timestamp
                     self._lines.put(line)
-        except Exception as error:  # noqa: BLE001  # the next look at the cluster tells what is wrong
+        except Exception as error:  # noqa: BLE001  # the next poll of the cluster reports the problem
             log.get().debug("log.cut", pod=pod, error=error)
-            time.sleep(_INTERVAL)
+            time.sleep(_POLL_INTERVAL)
         finally:
             self.ended.set()

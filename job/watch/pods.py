@@ -1,4 +1,4 @@
-"""What a Pod's status says to a person."""
+"""Human-readable descriptions of a Pod's status."""
 
 from __future__ import annotations
 
@@ -15,23 +15,20 @@ if TYPE_CHECKING:
     from job.observability.kube_events import Object
 
 
-# What the API server's objects say, in words
-
-
 def container_state(pod: Object) -> dict[str, Any]:
-    """Return the state of the job's container: {"running": …}, {"waiting": …}, {"terminated": …} or {}."""
+    """Return the state of the job's container: {"running": …}, {"waiting": …}, {"terminated": …}, or {} if unknown."""
     for status in pod["status"].get("containerStatuses") or ():
         if status["name"] == CONTAINER:
             return dict(status.get("state") or {})
     return {}
 
 
-def pending_because(pod: Object, warnings: Sequence[str]) -> str:
-    """Return why a Pod does not run yet.
+def pending_reason(pod: Object, warnings: Sequence[str]) -> str:
+    """Return why a Pod is not running yet.
 
     Args:
         pod: the Pod.
-        warnings: what the cluster warns of about it.
+        warnings: the cluster's warnings about it.
     """
     status = pod["status"]
     for condition in status.get("conditions") or ():
@@ -44,42 +41,43 @@ def pending_because(pod: Object, warnings: Sequence[str]) -> str:
     return warnings[-1] if warnings else "its container is being made"
 
 
-def how_it_ended(pod: Object, code: int | None) -> str:
-    """Return how a Pod ended, and what its Job makes of that: "evicted …", "exit code 3: the data are wrong …"."""
+def describe_end(pod: Object, code: int | None) -> str:
+    """Return how a Pod ended and how its Job reacts: "evicted …", "exit code 3: the data are wrong … (…)"."""
     for condition in pod["status"].get("conditions") or ():
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             return f"{condition.get('reason')}: {condition.get('message')} (does not count)"
     reason = (container_state(pod).get("terminated") or {}).get("reason")
     if code is None:
         return "it is gone, and nobody saw how"
-    known = exit_codes()
-    if code in known:
-        meaning, action = known[code]
+    codes = exit_codes()
+    if code in codes:
+        meaning, action = codes[code]
     else:
         killed = "out of memory: raise resources.limits.memory" if reason == "OOMKilled" else f"signal {code - 128}"
         meaning, action = (f"killed, {killed}" if code > 128 else "unknown"), "Count"
-    does = {"Complete": "", "Count": " (counts)", "Ignore": " (does not count)", "FailJob": " (the Job has failed)"}
-    return f"exit code {code}: {meaning}{does[action]}"
+    reaction = {"Complete": "", "Count": " (counts)", "Ignore": " (does not count)", "FailJob": " (the Job has failed)"}
+    return f"exit code {code}: {meaning}{reaction[action]}"
 
 
-def next_attempt(pods: Sequence[Object]) -> str | None:
-    """Return when the Job makes its next Pod, as a time of day; None while one is alive.
+def next_attempt_time(pods: Sequence[Object]) -> str | None:
+    """Return the time of day at which the Job creates its next Pod; None while a Pod is alive.
 
-    The controller waits 10 s after the first failed Pod and twice as long after each more, at most 10 minutes.
+    The Job controller's back-off is 10 s after the first failed Pod, doubles with each failure, and is capped at 10
+    minutes.
     """
-    ended = [container_state(pod).get("terminated") for pod in pods]
-    failed = [one for one in ended if one and one.get("exitCode")]
-    if not failed or not all(ended):
+    terminated = [container_state(pod).get("terminated") for pod in pods]
+    failed = [state for state in terminated if state and state.get("exitCode")]
+    if not failed or not all(terminated):
         return None
-    latest = max(one["finishedAt"] for one in failed)
-    until = dt.datetime.fromisoformat(latest) + dt.timedelta(seconds=min(600, 10 * 2 ** (len(failed) - 1)))
-    return f"{until.astimezone():%H:%M:%S}"
+    latest = max(state["finishedAt"] for state in failed)
+    next_start = dt.datetime.fromisoformat(latest) + dt.timedelta(seconds=min(600, 10 * 2 ** (len(failed) - 1)))
+    return f"{next_start.astimezone():%H:%M:%S}"
 
 
-def last_words(message: str | None) -> dict[str, Any]:
-    """Return the JSON of a termination message; where it is none, as after a kill, its end as "message"."""
+def parse_termination_message(message: str | None) -> dict[str, Any]:
+    """Parse a termination message; if it is not JSON, as after a kill, return its last line as "message"."""
     try:
-        words = json.loads(message or "")
+        document = json.loads(message or "")
     except ValueError:
         return {"message": message.strip().splitlines()[-1]} if message and message.strip() else {}
-    return words if isinstance(words, dict) else {}
+    return document if isinstance(document, dict) else {}

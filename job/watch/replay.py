@@ -1,4 +1,4 @@
-"""A run that happens elsewhere, told to listeners here: from the lines of its log, or from its status.json."""
+"""Replays the events of a remote run to local listeners, from its log or its status.json."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from job.observability.progress import Listener, Phase, Progress
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-_PHASE_LINES = ("phase.advanced", "phase.finished")
+_PHASE_EVENTS = ("phase.advanced", "phase.finished")
 
 
 class Replay:
-    """Tells listeners here what a run there tells.
+    """Replays the events of a remote run to local listeners.
 
-    Rates and ETAs are of the run's own time: what lies hours back is read in a moment.
+    Rates and ETAs are computed with the run's clock, since hours of log may be read within a second.
 
     Args:
-        listeners: who hears of it.
-        phases: whether they are told of phases under way, as bars are, or of the log's lines about these.
+        listeners: receive the events.
+        phases: replay phases as such, for progress bars; otherwise as the log's lines about them.
 
     Attributes:
-        progress: the stream, for what the watcher itself has to say.
-        exit_code: what the run's last words said it exits with; None before them.
+        progress: the event stream, also for the watcher's own events.
+        exit_code: that the run's final event reported; None before.
     """
 
     def __init__(self, listeners: Iterable[Listener], *, phases: bool) -> None:
@@ -36,13 +36,13 @@ class Replay:
         self.exit_code: int | None = None
         self._shows_phases = phases
         self._phases: dict[str, Phase] = {}
-        self._open = contextlib.ExitStack()
-        self._there = 0.0  # seconds since the epoch, by the run's clock, when it was last heard of
-        self._here = time.monotonic()  # the same moment here
+        self._open_phases = contextlib.ExitStack()
+        self._run_time = 0.0  # of the latest event, by the run's clock, in seconds since the epoch
+        self._local_time = time.monotonic()  # when that event was read
         self._status: Mapping[str, Any] = {}
 
     def line(self, text: str) -> None:
-        """Take one line of the log: the job's own are JSON, TensorFlow's may be anything."""
+        """Replay one line of the log: the job's own lines are JSON, TensorFlow's are arbitrary text."""
         try:
             facts = json.loads(text)
             name = str(facts.pop("event", facts["message"]))
@@ -57,41 +57,41 @@ class Replay:
             facts["message"] = message.removeprefix(f"{name}: ")
         if name in ("run.started", "run.succeeded", "run.failed", "run.stopped"):
             self.exit_code = {"run.started": None, "run.succeeded": 0}.get(name, facts.get("exit_code"))
-        if name in _PHASE_LINES and self._shows_phases:
+        if name in _PHASE_EVENTS and self._shows_phases:
             self._show_phase(facts, ended=name == "phase.finished")
         else:
             self.progress.event(name, severity=level, **{key: facts[key] for key in facts if key != "name"})
 
     def status(self, status: Mapping[str, Any]) -> None:
-        """Take one status.json: what differs from the one before is told."""
-        before, self._status = self._status, status
+        """Replay the changes of status.json since the previous call."""
+        previous, self._status = self._status, status
         self._set_clock(status.get("updated_at"))
-        tell = self.progress.event
-        if status.get("started_at") != before.get("started_at"):
+        notify = self.progress.event
+        if status.get("started_at") != previous.get("started_at"):
             self.end()
-            before = {}
-            tell("run.started", run_uri=status.get("run_uri"), attempt=status.get("attempt"))
+            previous = {}
+            notify("run.started", run_uri=status.get("run_uri"), attempt=status.get("attempt"))
         stage, metrics = status.get("stage"), status.get("metrics")
         done = (status.get("epoch") or 1) - 1
-        if stage != before.get("stage"):
-            if before.get("stage"):
-                tell("stage.finished", stage=before["stage"])
+        if stage != previous.get("stage"):
+            if previous.get("stage"):
+                notify("stage.finished", stage=previous["stage"])
             if stage:
-                tell("stage.started", stage=stage, epochs=status.get("epochs"), epochs_done=done)
-        if metrics and metrics != before.get("metrics"):
+                notify("stage.started", stage=stage, epochs=status.get("epochs"), epochs_done=done)
+        if metrics and metrics != previous.get("metrics"):
             if self.progress.stage and self.progress.stage.name == metrics.get("stage"):
-                self.progress.stage.epochs_done = metrics["epoch"] - 1  # a look every few seconds misses short epochs
-            tell("epoch.finished", **metrics)
+                self.progress.stage.epochs_done = metrics["epoch"] - 1  # polling misses short epochs
+            notify("epoch.finished", **metrics)
         if self._shows_phases:
-            self._show_status_phase(before, status)
-        if status.get("state") != before.get("state") and status.get("state") != "running":
-            said = {key: status[key] for key in ("message", "reason", "remedy") if status.get(key)}
+            self._show_status_phase(previous, status)
+        if status.get("state") != previous.get("state") and status.get("state") != "running":
+            facts = {key: status[key] for key in ("message", "reason", "remedy") if status.get(key)}
             level: log.Level = "error" if status["state"] == "failed" else "info"
-            tell(f"run.{status['state']}", severity=level, run_uri=status.get("run_uri"), **said)
+            notify(f"run.{status['state']}", severity=level, run_uri=status.get("run_uri"), **facts)
 
     def end(self) -> None:
-        """End what phases are under way: their process is gone."""
-        self._open.close()
+        """Close the open phases: their process has ended."""
+        self._open_phases.close()
         self._phases = {}
 
     def close(self) -> None:
@@ -99,8 +99,8 @@ class Replay:
         self.end()
         self.progress.close()
 
-    def _show_status_phase(self, before: Mapping[str, Any], status: Mapping[str, Any]) -> None:
-        if before.get("phase") != status.get("phase"):
+    def _show_status_phase(self, previous: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+        if previous.get("phase") != status.get("phase"):
             self.end()
         if status.get("phase"):
             self._show_phase(status, ended=False)
@@ -113,7 +113,7 @@ class Replay:
                 return
             if phase is not None:
                 self.end()
-            phase = self._open.enter_context(
+            phase = self._open_phases.enter_context(
                 self.progress.phase(name, facts.get("total"), str(facts.get("unit")), done=done)
             )
             self._phases[name] = phase
@@ -121,11 +121,11 @@ class Replay:
         if ended:
             self.end()
 
-    def _set_clock(self, when: object) -> None:
+    def _set_clock(self, timestamp: object) -> None:
         with contextlib.suppress(TypeError, ValueError):
-            there = dt.datetime.fromisoformat(str(when)).timestamp()
-            if there > self._clock():
-                self._there, self._here = there, time.monotonic()
+            run_time = dt.datetime.fromisoformat(str(timestamp)).timestamp()
+            if run_time > self._clock():
+                self._run_time, self._local_time = run_time, time.monotonic()
 
     def _clock(self) -> float:
-        return self._there + time.monotonic() - self._here
+        return self._run_time + time.monotonic() - self._local_time

@@ -105,7 +105,7 @@ def address(home: Path, emulator: str, bucket: str, monkeypatch: pytest.MonkeyPa
 def known(arrays: Arrays, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the digest of the arrays, which now counts as that of ImageNet."""
     digest = weights.digest(arrays)
-    monkeypatch.setitem(weights.KNOWN, ("MobileNetV2", 0.35, 224), digest)
+    monkeypatch.setitem(weights.KNOWN_DIGESTS, ("MobileNetV2", 0.35, 224), digest)
     return digest
 
 
@@ -156,7 +156,7 @@ def test_known_digests(alpha: float) -> None:
     with h5py.File(WEIGHTS / weights.file_name(alpha, 224)) as opened:
         opened.visititems(visit)
 
-    assert weights.KNOWN["MobileNetV2", alpha, 224] == weights.digest(found)
+    assert weights.KNOWN_DIGESTS["MobileNetV2", alpha, 224] == weights.digest(found)
 
 
 # imagenet
@@ -178,7 +178,7 @@ def test_real_weights_are_verified(base_model: keras.Model, heard: Heard) -> Non
     """The real file in the folder baked into the image is loaded and verified."""
     found = load(base_model, heard, weights_dir=str(WEIGHTS))
 
-    digest = weights.KNOWN["MobileNetV2", 0.35, 224]
+    digest = weights.KNOWN_DIGESTS["MobileNetV2", 0.35, 224]
     assert weights.Provenance(str(WEIGHTS / NAME), digest, verified=True) == found
     assert ["weights.loaded"] == heard.names()
 

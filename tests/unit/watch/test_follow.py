@@ -21,7 +21,7 @@ from job.observability.progress import Event, Listener
 from job.watch import follow
 from job.watch.api_reader import Cluster
 from job.watch.follow import Target
-from job.watch.pods import how_it_ended, last_words, next_attempt, pending_because
+from job.watch.pods import describe_end, next_attempt_time, parse_termination_message, pending_reason
 from job.watch.replay import Replay
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def test_mistakes(arguments: list[str], said: str) -> None:
 )
 def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], said: str) -> None:
     """No node, no image, a broken init container, a volume that is not there: each in the cluster's own words."""
-    assert said == pending_because(found, warnings)
+    assert said == pending_reason(found, warnings)
 
 
 @pytest.mark.parametrize(
@@ -120,19 +120,19 @@ def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], 
 )
 def test_how_a_pod_ended(found: dict[str, Any], code: int | None, said: str) -> None:
     """The exit code's meaning, and what the Job makes of it; an eviction before its exit code."""
-    assert said in how_it_ended(found, code)
+    assert said in describe_end(found, code)
 
 
 def test_next_attempt() -> None:
     """After n failed Pods the Job waits 10 s times 2 to the n-1, at most ten minutes; not while one is alive."""
-    at = {n: next_attempt([ended(1)] * n) for n in (1, 2, 30)}
+    at = {n: next_attempt_time([ended(1)] * n) for n in (1, 2, 30)}
     start = time.mktime((2026, 1, 1, 0, 0, 0, 0, 0, 0)) - time.timezone
 
     expected = {n: time.strftime("%H:%M:%S", time.localtime(start + wait)) for n, wait in ((1, 10), (2, 20), (30, 600))}
     assert expected == at
-    assert next_attempt([ended(1), pod(state={"running": {}})]) is None
-    assert next_attempt([ended(0)]) is None
-    assert next_attempt([]) is None
+    assert next_attempt_time([ended(1), pod(state={"running": {}})]) is None
+    assert next_attempt_time([ended(0)]) is None
+    assert next_attempt_time([]) is None
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_next_attempt() -> None:
 )
 def test_last_words(message: str | None, words: dict[str, Any]) -> None:
     """The termination message is the job's JSON, or the end of the log where it could not write any."""
-    assert words == last_words(message)
+    assert words == parse_termination_message(message)
 
 
 class _CutLog(BaseHTTPRequestHandler):
@@ -339,9 +339,9 @@ def follow_job(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> tuple[i
         def on_event(self, event: Event) -> None:
             events.append(event)
 
-    monkeypatch.setattr(follow, "_INTERVAL", 0.01)
+    monkeypatch.setattr(follow, "_POLL_INTERVAL", 0.01)
     replay = Replay([Recorder()], phases=False)
-    code = follow._Job(cluster, "flowers", replay).follow()
+    code = follow._JobFollower(cluster, "flowers", replay).follow()
     replay.close()
     return code, events
 
