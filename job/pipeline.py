@@ -55,7 +55,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
     """
     settings = loaded.settings
     timing = Timing()
-    device.have_temporary_folder(settings.cache.dir)
+    device.ensure_temp_dir(settings.cache.dir)
     output = storage.open_store(settings.output.uri, user_project=settings.input.user_project or None)
 
     # Which run this is: the one that this Job works on, or the one that the settings and the data make.
@@ -110,7 +110,7 @@ class Work(NamedTuple):
     progress: Progress
 
 
-@memory.exhaustion_explained()
+@memory.exhaustion_converted()
 def train(work: Work, listing: Data | None) -> Outcome:
     """Do the work of a run that is not published, from its last checkpoint if it has one.
 
@@ -123,7 +123,7 @@ def train(work: Work, listing: Data | None) -> Outcome:
     state, final = checkpoints.load() or TrainingState(), checkpoints.load_data()
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
     data = final or listing or list_again(work)
-    with work.timing.part("import"), imports.uncollected():
+    with work.timing.part("import"), imports.without_gc():
         machine = configure_device(work)
         from job.data.cache import open_cache
         from job.data.dataset import Dataset
