@@ -9,7 +9,7 @@ from job.runtime import imports, signals
 
 signals.install()  # before the slow imports
 
-with imports.uncollected():
+with imports.without_gc():
     from job.commands import cli
     from job.config.settings import LogSettings
     from job.errors import REPORT, FinetuneError, StoppedError
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.event("run.failed", severity="critical", **unexpected.facts, exc_info=error)
         code = unexpected.exit_code
     progress.close()
-    return signals.leave(code)
+    return signals.exit_now(code)
 
 
 def _stopped() -> StoppedError:

@@ -58,7 +58,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
     """
     settings = loaded.settings
     timing = Timing()
-    device.have_temporary_folder(settings.cache.dir)
+    device.ensure_temp_dir(settings.cache.dir)
     output = storage.open_store(settings.output.uri, user_project=settings.input.user_project or None)
 
     # The run that this Job already works on, or the one identified by the settings and the data.
@@ -113,7 +113,7 @@ class RunContext(NamedTuple):
     progress: Progress
 
 
-@memory.exhaustion_explained()
+@memory.exhaustion_converted()
 def train(context: RunContext, listing: Data | None) -> Outcome:
     """Train, evaluate and publish a run, from its last checkpoint if it has one.
 
@@ -126,7 +126,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     state, saved_data = checkpoints.load() or TrainingState(), checkpoints.load_data()
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
     data = saved_data or listing or relist_images(context)
-    with context.timing.part("import"), imports.uncollected():
+    with context.timing.part("import"), imports.without_gc():
         machine = configure_device(context)
         from job.data.cache import open_cache
         from job.data.dataset import Dataset

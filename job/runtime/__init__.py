@@ -1,1 +1,1 @@
-"""The process and the machine."""
+"""The process and the machine: signals, stalls, memory, devices."""

@@ -1,6 +1,6 @@
-"""The machine a run works on: threads, oneDNN, determinism, GPU.
+"""Configures the machine that a run computes on: threads, oneDNN, determinism, GPU.
 
-`prepare` runs before TensorFlow is imported, since TensorFlow reads these settings only then; `configure` after it.
+`prepare` runs before TensorFlow is imported, since TensorFlow reads its environment only then; `configure` imports it.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ if TYPE_CHECKING:
     from job.config.settings import DeviceSettings, Settings
 
 Precision = Literal["float32", "bfloat16", "float16"]
-"""What can be computed in."""
+"""Data types of a training step."""
 
 
 class Notify(Protocol):
     """Receives an event, as `Progress.event` does."""
 
     def __call__(self, name: str, /, *, severity: log.Level = "info", **facts: object) -> None:
-        """Receive an event: its name, how much it matters, and its facts."""
+        """Receive an event: its name, severity and facts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """What the run computes on.
+    """The device that the run computes on.
 
     The bits of the result depend on `cpu` and `threads`, so both are recorded with the run.
     """
@@ -58,26 +58,27 @@ class Device:
     tensorflow: str
     """Its version."""
     precision: Precision = "float32"
-    """What the backbone computes in during a training step of stage 2; everything else is float32."""
+    """Of the backbone during a training step of stage 2; everything else is float32."""
     xla: bool = False
-    """The training step is compiled with XLA."""
+    """Whether the training step is compiled with XLA."""
     memory_growth: bool = False
-    """The GPU's memory is taken as it is needed."""
+    """Whether GPU memory is allocated on demand."""
     gpus: tuple[gpu.Gpu, ...] = ()
-    """The GPU that is used; empty on the CPU."""
+    """The GPU in use; empty on the CPU."""
     driver: str | None = None
     cuda: str | None = None
     cudnn: str | None = None
 
     def numerics(self) -> dict[str, object]:
-        """Return what the last bits of a float32 computation depend on."""
+        """Return the facts that determine the last bits of a float32 computation."""
         names = ("name", "cpu", "threads", "onednn", "tensorflow", "cuda", "cudnn")
         return {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, Any]:
-        """Return what a later start of this run must know of this one: what it keeps where its device can.
+        """Return the facts that a later start of this run needs.
 
-        The number of threads, the precision and XLA are kept; `cpu` and `gpu` (the GPU's name, or None) cannot be.
+        It keeps the number of threads and, if its device supports them, precision and XLA. `cpu` and `gpu` (the GPU's
+        name, or None) may change.
         """
         gpu_name = self.name if self.kind == "gpu" else None
         return {
@@ -89,7 +90,7 @@ class Device:
         }
 
     def changes(self, before: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return what differs from the facts of an earlier start: ``{"before": {…}, "now": {…}}``, or nothing."""
+        """Return the differences from the facts of an earlier start: ``{"before": {…}, "now": {…}}``, or ``{}``."""
         now = self.facts()
         changed = [name for name in now if name in before and before[name] != now[name]]
         if not changed:
@@ -98,41 +99,41 @@ class Device:
 
 
 def prepare() -> None:
-    """Set what TensorFlow reads from the environment at its import; what the user has set stays.
+    """Set the environment variables that TensorFlow reads when imported; keep those that the user has set.
 
-    TensorFlow leaves oneDNN off on some CPUs, where it makes a training step 1.5 times faster. The C++ log is reduced
-    to what ends the process: it is not JSON, calls errors what is none, and what is one is raised as well.
+    TensorFlow disables oneDNN on some CPUs where it makes a training step 1.5 times faster. The C++ log is limited to
+    fatal messages: it is not JSON, reports errors that are none, and real errors are raised as exceptions as well.
     """
     environment.set_default("TF_ENABLE_ONEDNN_OPTS", "1")
     environment.set_default("TF_CPP_MIN_LOG_LEVEL", "3")
-    # note: Keras picks its backend from a file in the user's home unless told otherwise
+    # note: otherwise Keras reads its backend from a file in the user's home
     environment.set_default("KERAS_BACKEND", "tensorflow")
 
 
 def log_event(name: str, /, *, severity: log.Level = "info", **facts: object) -> None:
-    """Write an event to the log, where there is no stream of events."""
+    """Write an event to the log, for use without a stream of events."""
     log.get().bind(**facts).log(getattr(logging, severity.upper()), name)
 
 
 def configure(
     settings: Settings, *, before: Mapping[str, Any] = MappingProxyType({}), notify: Notify = log_event
 ) -> Device:
-    """Import TensorFlow, set its threads and determinism, and say what the run computes on.
+    """Import TensorFlow, set its threads and determinism, and return the device that the run computes on.
 
     Args:
         settings: all of them.
-        before: the `Device.facts` of an earlier start of this run. Its threads are kept, and its precision and XLA
-            where this device can: the bits depend on them.
+        before: the `Device.facts` of an earlier start of this run. Its threads are kept and, if this device supports
+            them, its precision and XLA: the bits depend on them.
         notify: receives the events; the log by default.
 
     Raises:
-        errors.DeviceError: ``device.require_gpu`` is set and no GPU can be used; the message says why.
-        errors.SettingsError: there is no folder for temporary files.
+        errors.DeviceError: ``device.require_gpu`` is set and no GPU can be used; the message has the reason.
+        errors.SettingsError: there is no directory for temporary files.
     """
-    have_temporary_folder(settings.cache.dir)
+    ensure_temp_dir(settings.cache.dir)
     if settings.cache.dir:
-        # Where the driver keeps the kernels that it compiles. Its default, ~/.nv, seldom outlives a container.
-        # note: before the driver is loaded
+        # The driver's cache of compiled kernels. Its default, ~/.nv, rarely outlives a container.
+        # note: must be set before the driver is loaded
         environment.set_default("CUDA_CACHE_PATH", str(Path(settings.cache.dir).absolute() / "cuda-kernels"))
     found = find_gpus(required=settings.device.require_gpu)
     with _quiet_stderr():
@@ -143,12 +144,12 @@ def configure(
         found = select_gpu(found, built_for, required=settings.device.require_gpu, notify=notify)
     threads = before.get("threads") or settings.device.threads or cpu_quota()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
-    # With more than one inter-op thread, two identical runs on the CPU end in different weights, op determinism or not.
+    # With more than one inter-op thread, identical runs on the CPU give different weights, even with op determinism.
     tf.config.threading.set_inter_op_parallelism_threads(1)
     if settings.run.reproducible:
         tf.config.experimental.enable_op_determinism()
-    # TensorFloat-32 changes probabilities by up to 0.01: float32 means float32, on a GPU too. It is switched off before
-    # the first operation, so that all that is computed is alike.
+    # TensorFloat-32 changes probabilities by up to 0.01: float32 means float32, on a GPU too. It is disabled before the
+    # first operation, so that it affects none.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     machine = Device(
         kind="cpu",
@@ -161,19 +162,19 @@ def configure(
         xla=bool(settings.device.xla),
     )
     if found is None:
-        tf.config.set_visible_devices([], "GPU")  # one that cannot be used fails later, and says less
+        tf.config.set_visible_devices([], "GPU")  # an unusable GPU would fail later, with a worse message
         return machine
     return _configure_gpu(machine, found, settings.device, before)
 
 
-def have_temporary_folder(cache_dir: str) -> None:
-    """Have a folder for temporary files, without which TensorFlow cannot be imported: a container may have none.
+def ensure_temp_dir(cache_dir: str) -> None:
+    """Ensure that a directory for temporary files exists: TensorFlow's import needs it, and a container may have none.
 
     Args:
-        cache_dir: serves where there is no other one.
+        cache_dir: used if there is no other one.
 
     Raises:
-        errors.SettingsError: it is not set, and there is no other one.
+        errors.SettingsError: there is none, and `cache_dir` is empty.
     """
     try:
         tempfile.gettempdir()
@@ -192,11 +193,11 @@ def find_gpus(*, required: bool, root: Path = Path("/")) -> gpu.Found | None:
     """Return the GPUs to compute on; None: the CPU.
 
     Args:
-        required: the run is not to fall back to the CPU.
-        root: where ``dev`` and ``proc`` are.
+        required: fail instead of using the CPU.
+        root: parent of ``dev`` and ``proc``.
 
     Raises:
-        errors.DeviceError: one is required, and none can be used.
+        errors.DeviceError: a GPU is required, and none can be used.
     """
     if not required and not gpu.device_files(root):
         return None
@@ -216,11 +217,11 @@ def _ignore_gpu(error: errors.DeviceError) -> None:
 def select_gpu(
     found: gpu.Found, built_for: Sequence[str] | None, *, required: bool, notify: Notify
 ) -> gpu.Found | None:
-    """Return `found` with the one GPU that the run uses, the first; None: the CPU.
+    """Return `found` with only the first GPU, which the run uses; None: the CPU.
 
     Args:
         found: all visible GPUs.
-        built_for: the architectures that TensorFlow has kernels for; None: not known.
+        built_for: the architectures that TensorFlow has kernels for; None: unknown.
         required: fail instead of using the CPU.
         notify: receives ``device.gpus_unused`` and ``device.kernels_compiled_at_first_use``.
 
@@ -257,12 +258,12 @@ def select_gpu(
 
 
 def precision(settings: DeviceSettings, gpus: Sequence[gpu.Gpu], before: Precision | None = None) -> Precision:
-    """Return what a training step of stage 2 computes in.
+    """Return the precision of a training step of stage 2.
 
     Args:
-        settings: what is asked for; ``auto``: the earlier start's where these GPUs can, else the first of `precisions`.
-        gpus: what is computed on; empty: the CPU.
-        before: what an earlier start of this run computed in.
+        settings: the requested one; ``auto``: `before` if these GPUs support it, else the first of `precisions`.
+        gpus: the GPUs in use; empty: the CPU.
+        before: the precision of an earlier start of this run.
     """
     if settings.mixed_precision != "auto":
         return settings.mixed_precision
@@ -271,19 +272,19 @@ def precision(settings: DeviceSettings, gpus: Sequence[gpu.Gpu], before: Precisi
 
 
 def precisions(gpus: Sequence[gpu.Gpu]) -> tuple[Precision, ...]:
-    """Return what every one of the GPUs was made for, the preferred one first; float32 alone on the CPU.
+    """Return the precisions that all GPUs support in hardware, the preferred one first; only float32 on the CPU.
 
-    Tensor cores have float16 from compute capability 7.0 on, and bfloat16, which needs no loss scaling, from 8.0 on
+    Tensor cores support float16 from compute capability 7.0, and bfloat16, which needs no loss scaling, from 8.0
     (CUDA C++ Programming Guide, "Compute Capabilities").
     """
-    least = min((one.compute_capability for one in gpus), default=(0, 0))
-    if least >= (8, 0):
+    lowest = min((used.compute_capability for used in gpus), default=(0, 0))
+    if lowest >= (8, 0):
         return "bfloat16", "float16", "float32"
-    return ("float16", "float32") if least >= (7, 0) else ("float32",)
+    return ("float16", "float32") if lowest >= (7, 0) else ("float32",)
 
 
 def memory_peaks(machine: Device) -> dict[str, int | None]:
-    """Return the most bytes that were in use at once so far: on the GPU (None on the CPU), and of the process."""
+    """Return the peak memory so far in bytes: of the GPU (None on the CPU) and of the process."""
     import tensorflow as tf
 
     on_device = tf.config.experimental.get_memory_info("GPU:0")["peak"] if machine.kind == "gpu" else None
@@ -291,11 +292,11 @@ def memory_peaks(machine: Device) -> dict[str, int | None]:
     return {"device_peak_bytes": on_device, "resident_peak_bytes": resident}
 
 
-def asked_xla(settings: DeviceSettings, before: Mapping[str, Any]) -> bool | None:
-    """Return whether a GPU's training step is to be compiled with XLA; None: if XLA works there.
+def requested_xla(settings: DeviceSettings, before: Mapping[str, Any]) -> bool | None:
+    """Return whether to compile a GPU's training step with XLA; None: if XLA works on the device.
 
     Args:
-        settings: what is asked for; null: no if an earlier start did without it on a GPU, since the bits depend on it.
+        settings: the requested value; null: no if an earlier start on a GPU did without, since the bits depend on it.
         before: the `Device.facts` of an earlier start of this run.
     """
     if settings.xla is None and before.get("gpu") and not before.get("xla"):
@@ -312,7 +313,7 @@ def _configure_gpu(machine: Device, found: gpu.Found, settings: DeviceSettings, 
             f"the driver offers {found.gpus[0].name}, and TensorFlow does not take it",
             remedy="set TF_CPP_MIN_LOG_LEVEL=0 to see what TensorFlow says about it",
         )
-    # Only the first is used: TensorFlow would initialize the others too, and take memory on each.
+    # Only the first is visible: TensorFlow would initialize the others too, and allocate memory on each.
     tf.config.set_visible_devices(devices[:1], "GPU")
     memory_growth = settings.memory_growth is not False
     tf.config.experimental.set_memory_growth(devices[0], memory_growth)
@@ -320,7 +321,7 @@ def _configure_gpu(machine: Device, found: gpu.Found, settings: DeviceSettings, 
         machine,
         kind="gpu",
         name=found.gpus[0].name,
-        xla=check("GPU:0", machine.precision, xla=asked_xla(settings, before)),
+        xla=check("GPU:0", machine.precision, xla=requested_xla(settings, before)),
         memory_growth=memory_growth,
         gpus=found.gpus,
         driver=found.driver,
@@ -330,21 +331,21 @@ def _configure_gpu(machine: Device, found: gpu.Found, settings: DeviceSettings, 
 
 
 def check(device: str, dtype: Precision, *, xla: bool | None) -> bool:
-    """Check that the device computes what training runs on it, and return whether it does so with XLA.
+    """Check that the device computes the operations of training, and return whether XLA is used.
 
-    The forward pass is never compiled with XLA; the training step, in `dtype`, is compiled as `xla` says. Without XLA
-    and with op determinism, TensorFlow may have no kernel for the gradient of a depthwise convolution, so gradients are
-    checked only in the way that they are computed.
+    The forward pass is never compiled with XLA; the training step, in `dtype`, is compiled according to `xla`. Without
+    XLA and with op determinism, TensorFlow may have no kernel for the gradient of a depthwise convolution, so gradients
+    are checked only in the mode that training uses.
 
     Args:
         device: TensorFlow's name for it, "GPU:0".
-        dtype: what the training step computes in.
+        dtype: precision of the training step.
         xla: whether the training step is compiled with XLA; None: if XLA works on the device.
 
     Raises:
         errors.DeviceError: a computation failed or returned a wrong result.
     """
-    from job.runtime import device_check  # note: with NumPy, which a mistake in the settings need not wait for
+    from job.runtime import device_check  # note: imports NumPy, which would delay the report of invalid settings
 
     for forward in dict.fromkeys(("float32", dtype)):
         device_check.check(device, forward, xla=False, gradients=False)
@@ -363,11 +364,11 @@ def check(device: str, dtype: Precision, *, xla: bool | None) -> bool:
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Keep what C++ code writes to standard error out of the log, which is JSON, unless the block fails.
+    """Drop what C++ code writes to stderr, unless the block fails: the log is JSON.
 
-    TensorFlow announces oneDNN, twice, whatever TF_CPP_MIN_LOG_LEVEL says.
+    TensorFlow announces oneDNN twice, regardless of TF_CPP_MIN_LOG_LEVEL.
     """
-    # In memory on Linux: a container may have no folder for temporary files, and that is said elsewhere.
+    # In memory on Linux: a container may have no directory for temporary files, which is reported elsewhere.
     in_memory = sys.platform == "linux"
     with open(os.memfd_create("stderr"), "w+b") if in_memory else tempfile.TemporaryFile() as captured:  # noqa: PTH123
         saved = os.dup(2)
@@ -386,10 +387,10 @@ def _quiet_stderr() -> Iterator[None]:
 def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Return how many CPUs this process may use: the smaller of its affinity and its cgroup's quota, rounded up.
 
-    TensorFlow counts the host's cores, so that a container with a quota is throttled.
+    TensorFlow counts the host's cores, so a container with a quota would be throttled.
 
     Args:
-        cgroup: where the cgroup file system is mounted; version 2 and version 1 are understood.
+        cgroup: mount point of the cgroup file system, version 1 or 2.
     """
     cpus = len(os.sched_getaffinity(0))
     quota, period = _quota(cgroup)
@@ -397,7 +398,7 @@ def cpu_quota(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _quota(cgroup: Path) -> tuple[int, int]:
-    """Return the quota and its period in microseconds; a quota of -1 is none."""
+    """Return the quota and its period in microseconds; a quota of -1 means no limit."""
     try:
         if (cgroup / "cpu.max").exists():  # version 2
             quota, period = (cgroup / "cpu.max").read_text().split()

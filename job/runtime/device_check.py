@@ -1,7 +1,7 @@
-"""Checks that a device computes what training needs: convolutions and depthwise convolutions, with their gradients.
+"""Checks a device with the operations that training needs: convolutions, depthwise ones too, and their gradients.
 
-The operands are arguments of the compiled functions. TensorFlow and XLA fold constants: with constant operands, the
-result is computed on the CPU during compilation, which proves nothing about the device.
+The operands are arguments of the compiled functions: TensorFlow and XLA fold constants, so with constant operands the
+result would be computed on the CPU during compilation, which proves nothing about the device.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _OUTPUTS = ("result", "gradient for the input", "gradient for the kernel")
 _TOLERANCE = 0.25
-"""All expected values are integers, so a larger error is no rounding. Fast algorithms (Winograd, FFT) do round."""
+"""All expected values are integers, so a larger error is not rounding. Fast algorithms (Winograd, FFT) do round."""
 
 
 class Case(NamedTuple):
@@ -26,10 +26,10 @@ class Case(NamedTuple):
 
     Attributes:
         name: for messages.
-        depthwise: each channel has a kernel of its own.
-        inputs: [images, height, width, channels], float64, like all of them.
+        depthwise: whether each channel has its own kernel.
+        inputs: [images, height, width, channels]; all arrays are float64.
         kernel: [3, 3, channels, outputs], or [3, 3, channels, 1] if depthwise.
-        upstream: the gradient for the result, [images, height, width, outputs].
+        upstream: gradient of the result, [images, height, width, outputs].
     """
 
     name: str
@@ -39,7 +39,7 @@ class Case(NamedTuple):
     upstream: NDArray[Any]
 
     def expected(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-        """Return the result and the gradients for input and kernel, float64, computed by NumPy from the definition."""
+        """Return the result and the gradients of input and kernel, float64, computed by NumPy from the definition."""
         output = "c" if self.depthwise else "o"
         of_kernel = "abc" if self.depthwise else "abco"
         kernel = self.kernel[..., 0] if self.depthwise else self.kernel
@@ -51,11 +51,11 @@ class Case(NamedTuple):
         )
 
     def function(self, *, xla: bool, gradients: bool = True) -> tf.types.experimental.PolymorphicFunction:
-        """Return a function of inputs, kernel and upstream that returns as many of the three values as are wanted.
+        """Return a function of inputs, kernel and upstream that computes the values of `expected`.
 
         Args:
             xla: compile it with XLA.
-            gradients: all three values; otherwise the result alone.
+            gradients: compute all three values; otherwise only the result.
         """
         import tensorflow as tf
 
@@ -90,10 +90,10 @@ def cases() -> tuple[Case, Case]:
     def integers(*shape: int) -> NDArray[Any]:
         return draw.integers(-1, 2, shape).astype(np.float64)
 
-    maps, more_maps = (2, 8, 8, 8), (2, 8, 8, 16)
+    narrow, wide = (2, 8, 8, 8), (2, 8, 8, 16)
     return (
-        Case("a convolution", False, integers(*maps), integers(3, 3, 8, 16), integers(*more_maps)),
-        Case("a depthwise convolution", True, integers(*maps), integers(3, 3, 8, 1), integers(*maps)),
+        Case("a convolution", False, integers(*narrow), integers(3, 3, 8, 16), integers(*wide)),
+        Case("a depthwise convolution", True, integers(*narrow), integers(3, 3, 8, 1), integers(*narrow)),
     )
 
 
@@ -104,7 +104,7 @@ def check(device: str, dtype: str, *, xla: bool, gradients: bool = True) -> None
         device: TensorFlow's name for it, "GPU:0".
         dtype: "float32", "bfloat16" or "float16".
         xla: compile with XLA, which needs more of CUDA than TensorFlow does.
-        gradients: check the gradients for input and kernel too.
+        gradients: check the gradients of input and kernel too.
 
     Raises:
         DeviceError: one of them failed, ran on another device, or returned a wrong result.
@@ -119,7 +119,7 @@ def check(device: str, dtype: str, *, xla: bool, gradients: bool = True) -> None
 
 
 def _run(case: Case, device: str, dtype: str, *, xla: bool, gradients: bool) -> tuple[str, str]:
-    """Return what is wrong ("" if nothing is), and what to do about it."""
+    """Return the problem, "" if there is none, and its remedy."""
     import tensorflow as tf
 
     remedy = "see what nvidia-smi reports on the node, or run on another one"

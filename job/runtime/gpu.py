@@ -1,8 +1,8 @@
-"""The GPU: what it is where there is one, and what is missing where there is none.
+"""Detects GPUs, and reports what is missing if none can be used.
 
-TensorFlow only says that it skips GPUs. So everything that one needs is looked at here, piece by piece and without
-TensorFlow: files in ``/dev``, the driver's library, each of CUDA's, the driver's version, and the devices themselves
-through the CUDA driver API (https://docs.nvidia.com/cuda/cuda-driver-api).
+TensorFlow only reports that it skips GPUs. So everything that it needs is checked here, without TensorFlow: the files
+in ``/dev``, the driver's library, each CUDA library, the driver's version, and the devices themselves through the CUDA
+driver API (https://docs.nvidia.com/cuda/cuda-driver-api).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Load = Callable[[str], Any]
-"""Opens a shared library by its name or path. Raises OSError."""
+"""Opens a shared library by name or path. Raises OSError."""
 
 DRIVER_LIBRARY = "libcuda.so.1"
-"""Comes from the node with the driver, never with the image."""
+"""Provided by the node's driver, never by the image."""
 
 OLDEST_DRIVER = {12: "525.60.13", 13: "580.65.06"}
 """CUDA's major version -> the oldest driver for it on Linux (CUDA release notes, "minor version compatibility")."""
@@ -37,16 +37,16 @@ _REBUILD = "use an image that is built with ACCELERATOR=gpu"
 _OTHER_NODE = "see what nvidia-smi says on the node, or run on another one"
 
 _ARCHITECTURE = re.compile(r"(?:(sm|compute)_)?(\d+)\.?(\d)([af]?)")
-"""sm_89: machine code for 8.9 and later of the same major version. compute_90, or 9.0 in older builds: that, and PTX,
-which the driver can compile for any later version. The suffix a: for exactly this version; f: for its family.
-(CUDA C++ Programming Guide, "Application Compatibility"; TensorFlow's cuda_configure.bzl for what compute_90 builds)"""
+"""sm_89: machine code for 8.9 and later of the same major version. compute_90, or 9.0 in older builds: that plus PTX,
+which the driver can compile for any later version. Suffix a: for exactly this version; f: for its family.
+(CUDA C++ Programming Guide, "Application Compatibility"; what compute_90 builds: TensorFlow's cuda_configure.bzl)"""
 
 _COMPUTE_CAPABILITY = (75, 76)  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU that can be used."""
+    """A usable GPU."""
 
     name: str
     compute_capability: tuple[int, int]
@@ -55,53 +55,53 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The GPUs of this machine, and what drives them."""
+    """The GPUs of this machine, and the versions of their software."""
 
     gpus: tuple[Gpu, ...]
     driver: str | None
-    """The driver's version, "580.65.06"; None where the kernel does not tell."""
+    """The driver's version, "580.65.06"; None if the kernel does not report it."""
     driver_cuda: str
-    """The newest CUDA that the driver knows, "13.0"."""
+    """The newest CUDA version that the driver supports, "13.0"."""
     cuda: str | None
-    """CUDA beside TensorFlow, "12.9.79"; None where it is not from the Python package index."""
+    """The CUDA version installed for TensorFlow, "12.9.79"; None if it is not from the Python package index."""
     cudnn: str | None
 
 
-class _Finding(NamedTuple):
-    what: str
+class _Problem(NamedTuple):
+    text: str
     remedy: str
 
 
 def look(root: Path = Path("/"), *, packages: Path | None = None, load: Load = ctypes.CDLL) -> Found:
-    """Look at everything that a GPU needs, and at the GPUs.
+    """Check everything that a GPU needs, and query the GPUs.
 
     Args:
-        root: where ``dev`` and ``proc`` are.
-        packages: where Python's packages are; those of this process by default.
+        root: parent of ``dev`` and ``proc``.
+        packages: folder of the Python packages; by default that of this process.
         load: opens a library.
 
     Raises:
-        DeviceError: no GPU can be used; the message names everything that is found missing, and broken libraries.
+        DeviceError: no GPU can be used; the message names everything that is missing or broken.
     """
     versions = installed(packages)
-    findings = []
+    problems = []
     if "tensorflow-cpu" in versions:
-        findings.append(_Finding("the TensorFlow here is the one for the CPU alone", _REBUILD))
+        problems.append(_Problem("the TensorFlow here is the one for the CPU alone", _REBUILD))
     if not device_files(root):
-        findings.append(_Finding("there is no /dev/nvidia*", _GIVE_GPU))
+        problems.append(_Problem("there is no /dev/nvidia*", _GIVE_GPU))
     cuda = None
     try:
         cuda = load(DRIVER_LIBRARY)
     except OSError as error:
-        findings.append(_Finding(f"the driver's library cannot be opened ({error})", _INSTALL_DRIVER))
+        problems.append(_Problem(f"the driver's library cannot be opened ({error})", _INSTALL_DRIVER))
     driver, toolkit = _driver_version(root), versions.get("nvidia-cuda-runtime-cu12")
-    too_old = _too_old(cuda, driver, toolkit) if cuda and toolkit else []
-    # An old driver lacks what some of the libraries ask it for: that is no fault of theirs.
-    findings += too_old or [
-        _Finding(f"a library of CUDA cannot be opened ({text})", _REBUILD) for text in broken(packages, load)
+    too_old = _check_driver_age(cuda, driver, toolkit) if cuda and toolkit else []
+    # With an old driver some libraries cannot be opened though they are not broken.
+    problems += too_old or [
+        _Problem(f"a library of CUDA cannot be opened ({text})", _REBUILD) for text in broken(packages, load)
     ]
-    if findings:
-        raise _error(findings)
+    if problems:
+        raise _error(problems)
     return Found(
         gpus=_gpus(cuda),
         driver=driver,
@@ -115,12 +115,12 @@ def compiled_at_first_use(gpu: Gpu, built_for: Sequence[str] | None) -> bool:
     """Return whether TensorFlow has kernels for `gpu` only in a form (PTX) that the driver compiles at first use.
 
     Args:
-        gpu: the one to use.
-        built_for: the architectures in TensorFlow's build information, as NVIDIA's compilers name them; None, or with
-            a name that is not understood: if no other one matches, nothing is known, and the answer is no.
+        gpu: the GPU to use.
+        built_for: the architectures in TensorFlow's build information, as named by NVIDIA's compilers. If it is None or
+            has unknown names and nothing else matches, the answer is assumed to be no.
 
     Raises:
-        DeviceError: TensorFlow has no kernels for it in any form.
+        DeviceError: TensorFlow has no kernels for it.
     """
     capability = gpu.compute_capability
     compiled = ptx = False
@@ -138,7 +138,7 @@ def compiled_at_first_use(gpu: Gpu, built_for: Sequence[str] | None) -> bool:
     if not (compiled or ptx or unknown):
         raise _error(
             [
-                _Finding(
+                _Problem(
                     f"{gpu.name} has compute capability {_dotted(capability)}, and this TensorFlow has kernels "
                     f"only for {', '.join(built_for or ())}",
                     "use a GPU that TensorFlow has kernels for",
@@ -149,48 +149,48 @@ def compiled_at_first_use(gpu: Gpu, built_for: Sequence[str] | None) -> bool:
 
 
 def device_files(root: Path = Path("/")) -> list[Path]:
-    """Return the GPUs' files in ``/dev``: ``nvidia0`` and so on; ``dxg`` under Windows."""
+    """Return the GPUs' files in ``/dev``: ``nvidia0`` and so on; ``dxg`` on WSL."""
     return sorted([*root.glob("dev/nvidia[0-9]*"), *root.glob("dev/dxg")])
 
 
 def installed(packages: Path | None = None) -> dict[str, str]:
-    """Return name -> version of the installed Python packages that a GPU has to do with."""
+    """Return name -> version of the installed Python packages of TensorFlow and NVIDIA."""
     distributions = metadata.distributions(path=[str(packages)]) if packages else metadata.distributions()
     versions = {re.sub(r"[-_.]+", "-", found.name).lower(): found.version for found in distributions}
     return {name: version for name, version in versions.items() if name.startswith(("tensorflow", "nvidia-"))}
 
 
 def broken(packages: Path | None = None, load: Load = ctypes.CDLL) -> list[str]:
-    """Return what is said of each library of CUDA that cannot be opened, though it may have the driver's."""
+    """Return the error of each CUDA library that cannot be opened, except for lack of the driver's library."""
     folder = packages or Path(sysconfig.get_path("purelib"))
-    said = []
+    errors = []
     for library in sorted(folder.glob("nvidia/*/lib/*.so*")):
         try:
             load(str(library))
         except OSError as error:
             text = str(error)
-            if not text.startswith(DRIVER_LIBRARY):  # some of cuDNN needs it; that it is missing is said once
-                said.append(text if library.name in text else f"{library.name}: {text}")
-    return said
+            if not text.startswith(DRIVER_LIBRARY):  # needed by parts of cuDNN; that it is missing is reported once
+                errors.append(text if library.name in text else f"{library.name}: {text}")
+    return errors
 
 
-def _too_old(cuda: Any, driver: str | None, toolkit: str) -> list[_Finding]:
-    knows, major = _driver_cuda(cuda), int(toolkit.partition(".")[0])
-    if knows[0] >= major:
+def _check_driver_age(cuda: Any, driver: str | None, toolkit: str) -> list[_Problem]:
+    supported, major = _driver_cuda(cuda), int(toolkit.partition(".")[0])
+    if supported[0] >= major:
         return []
     return [
-        _Finding(
-            f"the driver {driver or 'of the node'} is too old: it knows CUDA up to {_dotted(knows)}, "
+        _Problem(
+            f"the driver {driver or 'of the node'} is too old: it knows CUDA up to {_dotted(supported)}, "
             f"and this is CUDA {toolkit}",
             f"update the node's driver to {OLDEST_DRIVER.get(major, 'one for this CUDA')} or newer",
         )
     ]
 
 
-def _error(findings: list[_Finding]) -> DeviceError:
-    remedies = dict.fromkeys(finding.remedy for finding in findings)
+def _error(problems: list[_Problem]) -> DeviceError:
+    remedies = dict.fromkeys(problem.remedy for problem in problems)
     return DeviceError(
-        f"no GPU can be used: {'; '.join(finding.what for finding in findings)}",
+        f"no GPU can be used: {'; '.join(problem.text for problem in problems)}",
         remedy=f"{'; '.join(remedies)}. Or set device.require_gpu=false to use the CPU.",
     )
 
@@ -214,19 +214,19 @@ def _gpus(cuda: Any) -> tuple[Gpu, ...]:
     count = ctypes.c_int()
     _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
     if not count.value:
-        raise _error([_Finding("the driver offers none", _GIVE_GPU)])
+        raise _error([_Problem("the driver offers none", _GIVE_GPU)])
     gpus = tuple(_gpu(cuda, number) for number in range(count.value))
-    _try_first(cuda, gpus[0].name)
+    _check_first(cuda, gpus[0].name)
     return gpus
 
 
-def _try_first(cuda: Any, name: str) -> None:
-    """Use the first GPU, which is the only one that a run uses."""
-    # A GPU that another process has for itself alone, or has filled, is there all the same: only this tells.
-    device, context, of = ctypes.c_int(), ctypes.c_void_p(), f" of GPU 0 ({name})"
+def _check_first(cuda: Any, name: str) -> None:
+    """Create a context on the first GPU, the only one that a run uses."""
+    # A GPU that another process uses exclusively or has filled is listed all the same: only a context shows it.
+    device, context, suffix = ctypes.c_int(), ctypes.c_void_p(), f" of GPU 0 ({name})"
     _call(cuda, "cuDeviceGet", ctypes.byref(device), 0)
-    _call(cuda, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device, of=of)
-    _call(cuda, "cuDevicePrimaryCtxRelease_v2", device, of=of)
+    _call(cuda, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device, suffix=suffix)
+    _call(cuda, "cuDevicePrimaryCtxRelease_v2", device, suffix=suffix)
 
 
 def _gpu(cuda: Any, number: int) -> Gpu:
@@ -244,17 +244,17 @@ def _gpu(cuda: Any, number: int) -> Gpu:
     )
 
 
-def _call(cuda: Any, function: str, *arguments: object, of: str = "") -> None:
-    """Call a function of the driver; every one returns a CUresult."""
+def _call(cuda: Any, function: str, *arguments: object, suffix: str = "") -> None:
+    """Call a driver function, all of which return a CUresult."""
     code = getattr(cuda, function)(*arguments)
     if code == 0:
         return
     text = ctypes.c_char_p()
     cuda.cuGetErrorString(code, ctypes.byref(text))
-    hidden = environment.get("CUDA_VISIBLE_DEVICES")
-    visible = "" if hidden is None else f", with CUDA_VISIBLE_DEVICES={hidden!r}"
-    said = (text.value or b"unknown error").decode(errors="replace")
-    raise _error([_Finding(f"the driver says {said!r} ({function}{of}: error {code}{visible})", _OTHER_NODE)])
+    selection = environment.get("CUDA_VISIBLE_DEVICES")
+    visible = "" if selection is None else f", with CUDA_VISIBLE_DEVICES={selection!r}"
+    message = (text.value or b"unknown error").decode(errors="replace")
+    raise _error([_Problem(f"the driver says {message!r} ({function}{suffix}: error {code}{visible})", _OTHER_NODE)])
 
 
 def _dotted(version: tuple[int, int]) -> str:

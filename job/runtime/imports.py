@@ -1,4 +1,4 @@
-"""Imports of many modules, in less time."""
+"""Faster imports of large packages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Import without garbage collection, and leave what the block made out of every later one.
+def without_gc() -> Iterator[None]:
+    """Disable garbage collection during the block, and exclude its objects from later collections.
 
-    Modules, classes and functions stay for as long as the process does, and there are so many of them in TensorFlow
-    that looking through them, again and again while there are more, is a fifth of its import
-    (https://docs.python.org/3/library/gc.html#gc.freeze).
+    Modules, classes and functions live as long as the process, and TensorFlow has so many that repeatedly scanning
+    them takes a fifth of its import (https://docs.python.org/3/library/gc.html#gc.freeze).
     """
     was_enabled = gc.isenabled()
     gc.disable()

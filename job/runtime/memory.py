@@ -1,4 +1,4 @@
-"""Out of memory on the device: the same work in smaller parts, and exit code 8 where not even one image fits."""
+"""Out of memory on the device: repeats the work in smaller parts; exit code 8 if not even one image fits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _REMEDY = "use a GPU with more memory, or lower model.image_size"
 def halve_until_it_fits(
     compute: Callable[[int], Result], images: int, *, work: str, halved: Callable[[int], object]
 ) -> Result:
-    """Compute something in parts of `images` images; in parts half as large each time they do not fit into memory.
+    """Compute in parts of `images` images, and halve the parts until they fit into memory.
 
     Args:
-        compute: does all of the work, in parts of the given number of images. It is called again from the start, so a
-            call that fails must leave nothing behind.
-        images: in a part, at first.
-        work: what is computed, for the message.
-        halved: gets each smaller number of images before it is tried.
+        compute: does all the work in parts of the given number of images. It is restarted from the beginning, so a
+            failed call must leave no state behind.
+        images: initial size of a part.
+        work: name of the work, for the message.
+        halved: receives each smaller size before it is tried.
 
     Raises:
         errors.DeviceMemoryError: not even one image at a time fits.
@@ -47,15 +47,15 @@ def halve_until_it_fits(
 
 
 @contextlib.contextmanager
-def exhaustion_explained() -> Iterator[None]:
-    """Raise errors.DeviceMemoryError for work that runs out of the device's memory and is not done in parts.
+def exhaustion_converted() -> Iterator[None]:
+    """Raise errors.DeviceMemoryError if work that is not done in parts runs out of the device's memory.
 
-    Creating variables on a GPU that another process has filled is an example.
+    An example is the creation of variables on a GPU whose memory another process has filled.
     """
     try:
         yield
     except Exception as error:
-        tensorflow = sys.modules.get("tensorflow")  # note: it takes seconds to import, and no other code raises this
+        tensorflow = sys.modules.get("tensorflow")  # note: importing takes seconds, and no other code raises this
         if tensorflow is None or not isinstance(error, tensorflow.errors.ResourceExhaustedError):
             raise
         raise errors.DeviceMemoryError(

@@ -1,11 +1,10 @@
-"""SIGTERM and SIGINT: a Pod that is told to go saves its state and ends with exit code 75, within seconds.
+"""SIGTERM and SIGINT: the process saves its state and exits with code 75 within seconds.
 
-GKE gives a Spot Pod 15 seconds. What is under way is either a training step, which is finished and saved (`deferred`),
-or something that the next Pod does again: that is left at once, by KeyboardInterrupt, which libraries expect and do not
-swallow. Whatever hangs is cut off after `GRACE_SECONDS`, what can be saved being saved first; a second signal ends the
-process at once.
+GKE gives a Spot Pod 15 seconds. A training step in progress is finished and saved (`deferred`). Other work is repeated
+by the next Pod, so it is aborted at once by KeyboardInterrupt, which libraries expect and do not swallow. Work that
+hangs is aborted after `GRACE_SECONDS`, after an attempt to save; a second signal ends the process at once.
 
-Nothing heavy is imported here: `install` is the first thing that the program does.
+Nothing heavy is imported here: `install` is the first thing that the program calls.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-GRACE_SECONDS, SAVE_SECONDS, WORDS_SECONDS = 5.0, 1.7, 0.5
-"""How long the main thread may take to end by itself; then to save for it; and then to say so: below 8 together."""
+GRACE_SECONDS, SAVE_SECONDS, REPORT_SECONDS = 5.0, 1.7, 0.5
+"""Time for the main thread to end by itself, then for saving in its place, then for reporting: below 8 in total."""
 
 _mode: Literal["exit", "raise", "defer"] = "exit"
 _received: signal.Signals | None = None
@@ -34,7 +33,7 @@ _save: Callable[[float], bool] | None = None
 
 
 def install() -> None:
-    """Handle SIGTERM and SIGINT from now on. Until `interrupting` is entered, they end the process."""
+    """Handle SIGTERM and SIGINT from now on. They end the process at once until `interrupting` is entered."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _handle)
 
@@ -44,7 +43,7 @@ def interrupting(last_words: Callable[[], object]) -> Iterator[None]:
     """Let a signal raise KeyboardInterrupt in the main thread, while the block runs.
 
     Args:
-        last_words: called in another thread before the process is cut off.
+        last_words: called in another thread before a hanging process is ended.
     """
     global _last_words  # noqa: PLW0603
     _last_words = last_words
@@ -54,37 +53,37 @@ def interrupting(last_words: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def saving(save: Callable[[float], bool]) -> Iterator[None]:
-    """Let `save` be tried before the process is cut off, while the block runs.
+    """While the block runs, call `save` before a hanging process is ended.
 
     Args:
-        save: gets the seconds that it has, and returns whether all is saved. Called in another thread.
+        save: saves within the given seconds, and returns whether everything is saved. Called in another thread.
     """
     global _save  # noqa: PLW0603
-    before, _save = _save, save
+    previous, _save = _save, save
     try:
         yield
     finally:
-        _save = before
+        _save = previous
 
 
 def save(seconds: float) -> bool:
-    """Save what can be saved, for a process that is about to be cut off; return whether all that was done is saved."""
+    """Save what can be saved before the process is ended; return whether everything is saved."""
     return _save is not None and _save(seconds)
 
 
 def attempt(action: Callable[[], object], seconds: float) -> bool:
-    """Return whether `action` came to its end within so many seconds. It runs in a thread, and may hang there."""
-    done: list[object] = []
-    thread = threading.Thread(target=lambda: done.append(action()), name="attempt", daemon=True)
+    """Run `action` in a thread, where it may hang; return whether it finished within `seconds`."""
+    results: list[object] = []
+    thread = threading.Thread(target=lambda: results.append(action()), name="attempt", daemon=True)
     thread.start()
     thread.join(seconds)
-    return bool(done)
+    return bool(results)
 
 
-def leave(code: int) -> int:
-    """End the process with `code` if a signal came, else return it: all is done, and a signal changes nothing any more.
+def exit_now(code: int) -> int:
+    """Exit the process with `code` if a signal was received, else return it; later signals are ignored.
 
-    A process that leaves TensorFlow in the middle of its work hangs in its last, native breath.
+    An ordinary exit would hang in native code if TensorFlow was interrupted.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -97,13 +96,13 @@ def leave(code: int) -> int:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Let a signal only be noted while the block runs: it asks `received` and ends by itself."""
+    """While the block runs, only record a signal: the block checks `received` and ends by itself."""
     with _in_mode("defer"):
         yield
 
 
 def received() -> str | None:
-    """Return the name of the first signal that came, None where none did."""
+    """Return the name of the first signal received; None if there was none."""
     return _received.name if _received else None
 
 
@@ -112,25 +111,25 @@ def _handle(number: int, _frame: FrameType | None) -> None:
     if _received or _mode == "exit":
         os._exit(StoppedError.exit_code)
     _received = signal.Signals(number)
-    threading.Thread(target=_cut_off, name="grace", daemon=True).start()
+    threading.Thread(target=_end_hanging, name="grace", daemon=True).start()
     if _mode == "raise":
         raise KeyboardInterrupt
 
 
-def _cut_off() -> None:
-    end = time.monotonic() + GRACE_SECONDS + SAVE_SECONDS
+def _end_hanging() -> None:
+    deadline = time.monotonic() + GRACE_SECONDS + SAVE_SECONDS
     time.sleep(GRACE_SECONDS)
-    if not save(SAVE_SECONDS):  # what the main thread is at may still come to something
-        time.sleep(max(0.0, end - time.monotonic()))
-    attempt(_last_words, WORDS_SECONDS)
+    if not save(SAVE_SECONDS):  # the main thread may still finish its work
+        time.sleep(max(0.0, deadline - time.monotonic()))
+    attempt(_last_words, REPORT_SECONDS)
     os._exit(StoppedError.exit_code)
 
 
 @contextlib.contextmanager
 def _in_mode(mode: Literal["raise", "defer"]) -> Iterator[None]:
     global _mode  # noqa: PLW0603
-    before, _mode = _mode, mode
+    previous, _mode = _mode, mode
     try:
         yield
     finally:
-        _mode = before
+        _mode = previous

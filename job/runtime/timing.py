@@ -1,4 +1,4 @@
-"""How long each part of a run took."""
+"""Measures the parts of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Timing:
-    """Wall seconds by part, for the ``timing`` of metrics.json."""
+    """Wall-clock seconds per part, for ``timing`` in metrics.json."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -19,12 +19,12 @@ class Timing:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Count the time that the block takes as that of part `name`."""
+        """Add the block's duration to part `name`."""
         started = time.monotonic()
         yield
         self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - started
 
     def document(self) -> dict[str, float]:
-        """Return the seconds of each part so far, and those since the run began as ``total``."""
+        """Return the seconds of each part so far, and as ``total`` those since the run began."""
         seconds = {**self._seconds, "total": time.monotonic() - self._started}
         return {name: round(value, 3) for name, value in seconds.items()}

@@ -1,8 +1,8 @@
-"""Ends a run that has stopped getting anywhere, so that its GPU is not paid for in vain.
+"""Ends a run that makes no progress, so that its GPU is not paid for in vain.
 
-A download that hangs without an error, a deadlock, a GPU that does not answer: none of them ends by itself. What can be
-saved is saved; another Pod goes on from there. Whatever hangs may hold a lock that is needed for this, so that each
-part of it has its seconds, and then the process ends all the same.
+A download that hangs without an error, a deadlock and an unresponsive GPU never end by themselves. The state is saved
+if possible, and another Pod resumes from it. The code that hangs may hold a lock needed for saving, so every step has a
+timeout, after which the process exits anyway.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from job.runtime import signals
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SAVE_SECONDS, WORDS_SECONDS = 10.0, 3.0
+SAVE_SECONDS, REPORT_SECONDS = 10.0, 3.0
 
 COMPILING_SECONDS = 3600.0
-"""The least silence that ends a run while the driver compiles TensorFlow's kernels; TensorFlow itself announces "30
-minutes or longer" for that."""
+"""Minimum limit while the driver compiles TensorFlow's kernels: TensorFlow itself warns that this takes "30 minutes or
+longer"."""
 
 
 class StallWatch(Listener):
-    """Watches from a thread of its own. After too long a silence it logs all stacks, saves, and ends the process.
+    """Watches from its own thread. After too long without an event it logs all stacks, saves, and exits the process.
 
-    After ``device.kernels_compiled_at_first_use`` the limit is at least `COMPILING_SECONDS`, until the first finished
-    epoch of stage 2: training and validation have used all their kernels by then.
+    After ``device.kernels_compiled_at_first_use`` the limit is at least `COMPILING_SECONDS`, until the first epoch of
+    stage 2 is finished: by then training and validation have used all their kernels.
 
     Args:
-        seconds: of silence.
-        save: saves what can be saved within the seconds that it gets, and returns whether all is saved.
-        last_words: gets the error before the end: for the log and the termination message.
-        end: ends the process.
+        seconds: limit of the time between two events.
+        save: saves what it can within the given seconds, and returns whether everything is saved.
+        last_words: receives the error before the exit, for the log and the termination message.
+        exit_process: ends the process.
     """
 
     def __init__(
@@ -48,28 +48,28 @@ class StallWatch(Listener):
         *,
         save: Callable[[float], bool],
         last_words: Callable[[StallError], None],
-        end: Callable[[int], object] = os._exit,
+        exit_process: Callable[[int], object] = os._exit,
     ) -> None:
         self._seconds = seconds
         self._save = save
         self._last_words = last_words
-        self._end = end
+        self._exit_process = exit_process
         self._limit = seconds
-        self._heard = time.monotonic()
+        self._last_event = time.monotonic()
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="stall", daemon=True).start()
 
     def on_event(self, event: Event) -> None:
-        """Take any event as a sign of life, and adjust the limit to what it announces."""
-        self._heard = time.monotonic()
+        """Restart the timer, and adjust the limit to the event."""
+        self._last_event = time.monotonic()
         if event.name == "device.kernels_compiled_at_first_use":
             self._limit = max(self._seconds, COMPILING_SECONDS)
         elif event.name == "epoch.finished" and event.facts.get("stage") == "fine_tuning":
             self._limit = self._seconds
 
     def on_advance(self, phase: Phase) -> None:  # noqa: ARG002
-        """Hear a sign of life."""
-        self._heard = time.monotonic()
+        """Restart the timer."""
+        self._last_event = time.monotonic()
 
     def close(self) -> None:
         """Stop watching."""
@@ -77,25 +77,25 @@ class StallWatch(Listener):
 
     def _watch(self) -> None:
         while not self._closed.wait(self._seconds / 20):
-            if time.monotonic() - self._heard >= self._limit:
-                self._give_up()
+            if time.monotonic() - self._last_event >= self._limit:
+                self._end_run()
                 return
 
-    def _give_up(self) -> None:
-        signals.attempt(lambda: log.get().error("run.stalled", stacks=_stacks()), WORDS_SECONDS)
-        kept = "the state is saved" if self._save(SAVE_SECONDS) else "what was saved before is kept"
+    def _end_run(self) -> None:
+        signals.attempt(lambda: log.get().error("run.stalled", stacks=_stacks()), REPORT_SECONDS)
+        saved = "the state is saved" if self._save(SAVE_SECONDS) else "what was saved before is kept"
         compiling = "" if self._limit == self._seconds else ", longer while kernels are compiled for this GPU"
         error = StallError(
-            f"no progress for {self._limit / 60:g} minutes (device.stall_minutes{compiling}); {kept}",
+            f"no progress for {self._limit / 60:g} minutes (device.stall_minutes{compiling}); {saved}",
             remedy="the stacks of all threads are in the log above; start it again: it goes on. If single steps take "
             "that long, raise device.stall_minutes",
         )
-        signals.attempt(lambda: self._last_words(error), WORDS_SECONDS)
-        self._end(error.exit_code)
+        signals.attempt(lambda: self._last_words(error), REPORT_SECONDS)
+        self._exit_process(error.exit_code)
 
 
 def _stacks() -> str:
-    """Return where each thread is, as tracebacks show it."""
+    """Return the stacks of all threads, formatted like tracebacks."""
     frames = sys._current_frames()  # noqa: SLF001 (documented, and the only way)
     return "\n".join(
         f"{thread.name}:\n" + "".join(traceback.format_stack(frames[thread.ident]))

@@ -1,9 +1,8 @@
 """Object stores behind one small protocol: ``gs://`` buckets and local folders.
 
-``open_store(uri)`` is the way in. Read ``objects.py`` for the protocol, then ``gcs.py`` and ``local.py`` for the two
-stores; ``google_calls.py`` is where a request is tried again and its errors become ours. Google's libraries, obstore
-and google-crc32c are imported in this package only, and not before a bucket is opened: a mistake in the settings is
-known long before.
+``open_store(uri)`` is the entry point. ``objects.py`` has the protocol, ``gcs.py`` and ``local.py`` implement it, and
+``google_calls.py`` retries requests and converts their errors. Google's libraries, obstore and google-crc32c are
+imported in this package only, and not before a bucket is opened, so that invalid settings are reported at once.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ _DEFAULT_RETRY = RetryPolicy()
 
 
 def open_store(uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY, user_project: str | None = None) -> Store:
-    """Open the store at a URI. Nothing is asked of a bucket yet, nor is a local folder made.
+    """Open the store at a URI. Sends no request to a bucket yet and does not create a local folder.
 
     Args:
         uri: ``gs://BUCKET[/PREFIX]`` or a local path. A prefix is a folder: ``gs://b/d`` never means ``gs://b/d_old``.
-        retry: for how long a request that fails is tried again.
-        user_project: the Google Cloud project that pays for the requests, where the bucket is requester-pays.
+        retry: how long a failing request is retried.
+        user_project: the Google Cloud project billed for requests to a requester-pays bucket.
 
     Raises:
-        SettingsError: the URI is not one of these; the message has the one that was meant where that can be told.
-        AccessError: there are no credentials for Google Cloud.
+        SettingsError: the URI is neither; the message suggests the intended one if possible.
+        AccessError: no credentials for Google Cloud were found.
     """
     try:
-        place = uris.parse(uri)
+        location = uris.parse(uri)
     except ValueError as error:
         raise SettingsError(str(error), remedy="Give gs://BUCKET/PREFIX or a local path.") from None
-    match place.scheme:
+    match location.scheme:
         case "gs":
-            from job.storage.gcs import open_bucket  # a second of imports that a local run is spared
+            from job.storage.gcs import open_bucket  # a second of imports, which a local run avoids
 
-            return open_bucket(place.bucket, place.path, retry=retry, user_project=user_project or None)
+            return open_bucket(location.bucket, location.path, retry=retry, user_project=user_project or None)
         case "file":
-            return LocalStore(place.path)
+            return LocalStore(location.path)

@@ -1,4 +1,4 @@
-"""A Cloud Storage emulator on this machine: fake-gcs-server, from the extra ``demo``, for the demo and the tests."""
+"""A local Cloud Storage emulator for the demo and the tests: fake-gcs-server, from the extra ``demo``."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Emulator:
     """A running emulator.
 
     Attributes:
-        url: what ``STORAGE_EMULATOR_HOST`` is set to by who wants to use it.
-        pid: its process.
+        url: value of ``STORAGE_EMULATOR_HOST`` for its clients.
+        pid: of its process.
     """
 
     url: str
@@ -44,7 +44,7 @@ class Emulator:
 
 
 def create_bucket(url: str, name: str) -> None:
-    """Make an empty bucket in a running emulator."""
+    """Create an empty bucket in a running emulator."""
     request = urllib.request.Request(  # noqa: S310  # http, to this machine
         f"{url}/storage/v1/b?project=test",
         data=json.dumps({"name": name}).encode(),
@@ -56,42 +56,42 @@ def create_bucket(url: str, name: str) -> None:
 
 @contextlib.contextmanager
 def running(port: int = 0) -> Iterator[Emulator]:
-    """Run an emulator that keeps its objects in memory, until the context ends or the thread that entered it.
+    """Run an emulator with objects in memory, until the context exits or the thread that entered it ends.
 
     Args:
-        port: where it listens; 0: where nobody else does.
+        port: where it listens; 0: a free port.
 
     Raises:
         SettingsError: the extra ``demo`` is not installed.
-        UnavailableError: the emulator did not start; the message has what it said.
+        UnavailableError: the emulator did not start; the message has its output.
     """
     program = _program()
-    with socket.create_server(("127.0.0.1", port)) as free:
-        host = f"127.0.0.1:{free.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", port)) as server:
+        host = f"127.0.0.1:{server.getsockname()[1]}"
     url = f"http://{host}"
     command: list[str | Path] = [program, "-backend", "memory", "-scheme", "http", "-log-level", "warn"]
-    # The public host is where it serves the XML paths (/BUCKET/NAME) that obstore uses.
+    # On the public host it serves the XML paths (/BUCKET/NAME) that obstore uses.
     command += ["-host", "127.0.0.1", "-port", host.partition(":")[2], "-external-url", url, "-public-host", host]
-    # Not a pipe: nobody would read it, and a full pipe stops the server.
+    # Not a pipe: nothing would read it, and a full pipe blocks the server.
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(  # noqa: S603  # the wheel's own program
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            preexec_fn=_die_with_parent(),  # noqa: PLW1509  # one system call, its function found before the fork
+            preexec_fn=_die_with_parent(),  # noqa: PLW1509  # one system call, resolved before the fork
         )
         try:
-            if not _answers(process, url):
+            if not _is_ready(process, url):
                 output.seek(0)
-                said = output.read().decode(errors="replace").strip()
+                log_text = output.read().decode(errors="replace").strip()
                 raise UnavailableError(
-                    f"the storage emulator did not start at {url}: {said[-500:] or 'it said nothing'}",
+                    f"the storage emulator did not start at {url}: {log_text[-500:] or 'it said nothing'}",
                     remedy=f"Run {program} by hand to see what it lacks.",
                 )
             yield Emulator(url, process.pid)
         finally:
-            process.kill()  # it holds nothing but memory
+            process.kill()  # it has no state but memory
             process.wait()
 
 
@@ -107,13 +107,13 @@ def _program() -> Path:
 
 
 def _die_with_parent() -> functools.partial[Any] | None:
-    """Return what makes a child process on Linux end with the thread that started it, even where that is killed."""
+    """Return a preexec function that kills a child (on Linux) when the thread that started it ends or is killed."""
     if sys.platform != "linux":
         return None
     return functools.partial(ctypes.CDLL(None).prctl, _PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _answers(process: subprocess.Popen[bytes], url: str) -> bool:
+def _is_ready(process: subprocess.Popen[bytes], url: str) -> bool:
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{url}/storage/v1/b", timeout=5):  # noqa: S310

@@ -1,8 +1,8 @@
-"""A bucket of Google Cloud Storage, or of an emulator where ``STORAGE_EMULATOR_HOST`` names one.
+"""A bucket of Google Cloud Storage, or of an emulator if ``STORAGE_EMULATOR_HOST`` is set.
 
-Two clients: google-cloud-storage lists, writes, and reads with care; obstore reads in bulk, four times as many
-objects a second for a fifth of the CPU, but without checksums, and not under every name. Whatever obstore does not
-deliver whole at its first try, google-cloud-storage reads again, with retries and with errors that say what is wrong.
+Two clients: google-cloud-storage lists, writes and makes verified reads; obstore reads in bulk, four times as many
+objects a second for a fifth of the CPU, but without checksums, and does not support every name. An object that obstore
+does not deliver intact at the first try is read again by google-cloud-storage, with retries and precise errors.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TIMEOUT = (10.0, 60.0)
-"""Seconds to connect, and seconds of silence in an open connection."""
+"""Seconds to connect, and seconds without data on an open connection."""
 
 MULTIPART_BYTES = 8 * 2**20
 """google-cloud-storage uploads more than this in a resumable session of several requests."""
@@ -53,15 +53,17 @@ _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 
 
 def open_bucket(bucket: str, prefix: str, *, retry: RetryPolicy, user_project: str | None) -> GoogleStore:
-    """Open a folder of a bucket with the credentials of this process's surroundings, or of an emulator without any.
+    """Open a folder of a bucket with Application Default Credentials, or of an emulator without credentials.
 
     Raises:
-        AccessError: there are no credentials.
-        SettingsError: an empty part in the prefix.
+        AccessError: no credentials were found.
+        SettingsError: the prefix has an empty part.
     """
     if "" in prefix.split("/")[:-1]:
-        meant = "/".join(filter(None, (bucket, *prefix.split("/"))))
-        raise SettingsError(f"'gs://{bucket}/{prefix}' has two slashes in a row", remedy=f"Did you mean gs://{meant}?")
+        normalized = "/".join(filter(None, (bucket, *prefix.split("/"))))
+        raise SettingsError(
+            f"'gs://{bucket}/{prefix}' has two slashes in a row", remedy=f"Did you mean gs://{normalized}?"
+        )
     if host := environment.get("STORAGE_EMULATOR_HOST"):
         endpoint = host if "://" in host else f"http://{host}"
         return GoogleStore(bucket, prefix, AnonymousCredentials(), retry, endpoint=endpoint, user_project=user_project)
@@ -73,14 +75,14 @@ class GoogleStore:
 
     Args:
         bucket: its name.
-        prefix: the folder, without a slash at its end; empty: the whole bucket.
-        credentials: who reads and writes.
+        prefix: the folder, without a trailing slash; empty: the whole bucket.
+        credentials: for reading and writing.
         retry: the policy for every request.
-        endpoint: where the service is; None: Google's.
-        user_project: who pays, where the bucket is requester-pays.
+        endpoint: of the service; None: Google's.
+        user_project: the project billed for requests to a requester-pays bucket.
     """
 
-    def __init__(  # what a connection needs
+    def __init__(
         self,
         bucket: str,
         prefix: str,
@@ -98,28 +100,28 @@ class GoogleStore:
         # Not get_bucket: object roles lack storage.buckets.get.
         self._bucket = self._client.bucket(bucket, user_project=user_project)
         self._bulk = _bulk_client(bucket, credentials, endpoint, user_project)
-        self._bulk_trouble_is_logged = False
+        self._bulk_failure_logged = False
 
     def uri_of(self, name: str) -> str:
-        """Return the whole URI of an object."""
+        """Return the full URI of an object."""
         return f"{self._bucket_uri}/{self._root}{name}"
 
     def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo]:
-        """Yield the objects below a folder, page by page; see Store. Folder markers are none."""
+        """Yield the objects below a folder, page by page; see Store. Skips folder markers."""
         folder = f"{self._root}{prefix.strip('/')}/" if prefix.strip("/") else self._root
         token = None
         while True:
             page, token = self._page(folder, token, recursive=recursive)
             for blob in page:
                 name = blob.name.removeprefix(self._root)
-                # The console makes a folder by an empty object whose name ends in a slash.
+                # The console creates a folder as an empty object whose name ends in a slash.
                 if name and not (name.endswith("/") and blob.size == 0):
                     yield _info(name, blob)
             if not token:
                 return
 
     def stat(self, name: str) -> ObjectInfo | None:
-        """Return what is stored under a name; see Store."""
+        """Return the metadata of an object; see Store."""
         if not _can_exist(self._root + name):
             return None
         blob = self._calls(
@@ -130,12 +132,12 @@ class GoogleStore:
         return None if blob is None else _info(name, blob)
 
     def read(self, name: str) -> tuple[bytes, ObjectInfo] | None:
-        """Return an object's bytes and what it was when they were read; see Store."""
+        """Return an object's bytes and matching metadata; see Store."""
 
         def attempt(_: int) -> tuple[bytes, ObjectInfo]:
             blob = self._bucket.blob(self._root + name)
             data = _download(blob)
-            info = _info(name, blob, size=len(data))  # the answer's headers have the rest
+            info = _info(name, blob, size=len(data))  # the response's headers have the rest
             _check(data, info)
             return _content(data, info), info
 
@@ -147,7 +149,7 @@ class GoogleStore:
             return None
 
     def read_many(self, objects: Sequence[ObjectInfo]) -> Generator[tuple[int, bytes | LostObject], None, None]:
-        """Read listed objects, many at once; see Store."""
+        """Read listed objects in parallel; see Store."""
         return in_parallel(self._read_listed, objects)
 
     def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> ObjectInfo:
@@ -161,13 +163,13 @@ class GoogleStore:
             try:
                 _upload(blob, data, condition)
             except exceptions.PreconditionFailed:
-                # The answer to an earlier try may be what got lost: then what stands there is ours.
+                # An earlier try may have succeeded and only its response got lost: then the object is ours.
                 stored = self.stat(name) if tries > 1 else None
                 if stored is None or (stored.size, stored.crc32c) != (size, checksum):
                     raise
                 return stored
             except exceptions.GoogleAPICallError as error:
-                # The session of a resumable upload may get lost (404 or 410), which a new one mends.
+                # The session of a resumable upload may get lost (404 or 410); a new one fixes it.
                 if error.code not in SESSION_LOST or size <= MULTIPART_BYTES:
                     raise
                 lost_sessions += 1
@@ -188,7 +190,7 @@ class GoogleStore:
             raise self._no_bucket() from error
 
     def delete(self, name: str) -> None:
-        """Remove an object; see Store."""
+        """Delete an object; see Store."""
         try:
             self._calls(
                 lambda _: self._bucket.blob(self._root + name).delete(timeout=TIMEOUT, retry=None),
@@ -202,7 +204,7 @@ class GoogleStore:
         """Return one page of a listing (up to 1,000 objects) and the token of the next."""
 
         def attempt(_: int) -> tuple[tuple[Any, ...], str | None]:
-            found = self._client.list_blobs(
+            response = self._client.list_blobs(
                 self._bucket,
                 prefix=folder,
                 delimiter=None if recursive else "/",
@@ -211,7 +213,7 @@ class GoogleStore:
                 timeout=TIMEOUT,
                 retry=None,
             )
-            return tuple(next(found.pages)), found.next_page_token
+            return tuple(next(response.pages)), response.next_page_token
 
         try:
             return self._calls(attempt, permission="storage.objects.list", uri=f"{self._bucket_uri}/{folder}")
@@ -220,21 +222,21 @@ class GoogleStore:
 
     def _read_listed(self, info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
         name = self._root + info.name
-        if info.gzip or not _obstore_can_spell(name):
-            return self._read_with_care(info, closed)
+        if info.gzip or not _obstore_supports(name):
+            return self._read_verified(info, closed)
         try:
-            found = obstore.get(self._bulk, name, options={"version": str(info.generation)})
-            data = bytes(found.bytes())
+            response = obstore.get(self._bulk, name, options={"version": str(info.generation)})
+            data = bytes(response.bytes())
         except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            if not isinstance(error, FileNotFoundError) and not self._bulk_trouble_is_logged:
-                self._bulk_trouble_is_logged = True
+            if not isinstance(error, FileNotFoundError) and not self._bulk_failure_logged:
+                self._bulk_failure_logged = True
                 reason = str(error).partition("\n")[0]
                 log.get().warning("storage.bulk_read_failed", uri=self.uri_of(info.name), error=reason)
-            return self._read_with_care(info, closed)
-        # Not the listing's bytes: perhaps a flipped bit on the way, which is for the careful client to find out.
-        return data if crc32c(data) == info.crc32c else self._read_with_care(info, closed)
+            return self._read_verified(info, closed)
+        # A mismatch may be a transmission error; the verified read finds out.
+        return data if crc32c(data) == info.crc32c else self._read_verified(info, closed)
 
-    def _read_with_care(self, info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
+    def _read_verified(self, info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
         def attempt(_: int) -> bytes:
             data = _download(self._bucket.blob(self._root + info.name, generation=info.generation))
             _check(data, info)
@@ -246,7 +248,7 @@ class GoogleStore:
             return LostObject("missing" if self.stat(info.name) is None else "changed")
 
     def _session_lost(self, name: str, error: exceptions.GoogleAPICallError) -> FinetuneError:
-        """Return what it means that every session of an upload was lost. 404 may also mean that there is no bucket."""
+        """Return the error for an upload whose sessions were all lost; 404 may also mean that there is no bucket."""
         if error.code == NOT_FOUND:
             return self._no_bucket()
         return UnavailableError(
@@ -261,13 +263,13 @@ class GoogleStore:
 @functools.cache
 def _find_credentials(retry: RetryPolicy) -> Credentials:
     """Return Application Default Credentials, found once in a process."""
-    if environment.get("KUBERNETES_SERVICE_HOST") is None:  # elsewhere nothing comes up a little later
+    if environment.get("KUBERNETES_SERVICE_HOST") is None:  # elsewhere credentials do not appear later
         retry = RetryPolicy(seconds=0, credential_seconds=0)
 
     def attempt(_: int) -> Credentials:
         credentials, _project = google.auth.default(scopes=_SCOPES)
-        # Where they come from the metadata server this is one more question to it, which the client would ask below,
-        # where nobody tries again. The answer is kept.
+        # With the metadata server this is one more request. The client would send it later, without retries; here it
+        # is retried, and its result is cached.
         assert credentials.universe_domain
         return credentials
 
@@ -275,7 +277,7 @@ def _find_credentials(retry: RetryPolicy) -> Credentials:
 
 
 def _client(credentials: Credentials, endpoint: str | None) -> storage.Client:
-    # Or else the client asks for the bucket's own metadata, in a thread of its own, for traces that nobody collects.
+    # Otherwise the client requests the bucket's metadata in a thread, for traces that are not collected.
     environment.set_default("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     session = AuthorizedSession(credentials)
     for scheme in ("http://", "https://"):
@@ -289,8 +291,8 @@ def _client(credentials: Credentials, endpoint: str | None) -> storage.Client:
 
 
 def _bulk_client(bucket: str, credentials: Credentials, endpoint: str | None, user_project: str | None) -> GCSStore:
-    # A provider also for nobody's credentials: without one obstore reads GOOGLE_APPLICATION_CREDENTIALS for itself,
-    # and fails on the kinds that it does not know.
+    # Anonymous credentials need a provider too: without one obstore reads GOOGLE_APPLICATION_CREDENTIALS itself,
+    # and fails on unknown types.
     anonymous = isinstance(credentials, AnonymousCredentials)
     return GCSStore(
         bucket,
@@ -311,16 +313,16 @@ def _anonymous() -> obstore.store.GCSCredential:
     return {"token": "anonymous", "expires_at": None}
 
 
-def _obstore_can_spell(name: str) -> bool:
-    """Whether obstore asks for this very name: it strips slashes and refuses empty parts, dots and control characters.
+def _obstore_supports(name: str) -> bool:
+    """Whether obstore requests this exact name: it strips slashes and rejects empty parts, dots and control characters.
 
-    Some names are left out that it could spell, such as those with a no-break space.
+    Conservative: some supported names are excluded, such as those with a no-break space.
     """
     return name.isprintable() and not {"", ".", ".."}.intersection(name.split("/"))
 
 
 def _can_exist(name: str) -> bool:
-    """Whether a name is within what Cloud Storage takes: 1 to 1,024 bytes of UTF-8."""
+    """Whether Cloud Storage allows a name: 1 to 1,024 bytes of UTF-8."""
     try:
         return 1 <= len(name.encode()) <= 1024
     except UnicodeEncodeError:
@@ -338,7 +340,7 @@ def _info(name: str, blob: storage.Blob, *, size: int | None = None) -> ObjectIn
 
 
 def _download(blob: storage.Blob) -> bytes:
-    """Return the bytes as they are stored, also where they are gzip-encoded: the store's checksum is of these."""
+    """Return the stored bytes, not decompressed if gzip-encoded: the store's checksum covers these."""
     data: bytes = blob.download_as_bytes(raw_download=True, checksum=None, timeout=TIMEOUT, retry=None)
     return data
 
@@ -356,32 +358,32 @@ def _upload(blob: storage.Blob, data: bytes | Path, if_generation_match: int | N
 
 
 def _measure(data: bytes | Path) -> tuple[int, int]:
-    """Return size and crc32c of what is to be written."""
+    """Return the size and crc32c of the data to write."""
     if isinstance(data, bytes):
         return len(data), crc32c(data)
     size = checksum = 0
     with data.open("rb") as file:
-        while piece := file.read(1024**2):
-            size, checksum = size + len(piece), crc32c(piece, checksum)
+        while chunk := file.read(1024**2):
+            size, checksum = size + len(chunk), crc32c(chunk, checksum)
     return size, checksum
 
 
 def _check(data: bytes, info: ObjectInfo) -> None:
-    if (seen := crc32c(data)) != info.crc32c:
-        raise DamagedError(f"{len(data)} bytes with crc32c {seen:08x}, expected {info.size} with {info.crc32c:08x}")
+    if (checksum := crc32c(data)) != info.crc32c:
+        raise DamagedError(f"{len(data)} bytes with crc32c {checksum:08x}, expected {info.size} with {info.crc32c:08x}")
 
 
 def _content(data: bytes, info: ObjectInfo) -> bytes:
-    """Return what is inside a gzip-encoded object.
+    """Return an object's content, decompressed if gzip-encoded.
 
-    What is called gzip and is none, or unpacks to more than UNPACKED_BYTES, is returned as it is: whoever looks at
-    the bytes finds out what they are.
+    Data that is not gzip although it is declared so, or decompresses to more than UNPACKED_BYTES, is returned
+    unchanged: the reader detects what it is.
     """
     if not info.gzip:
         return data
-    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
     try:
-        content = unpacker.decompress(data, UNPACKED_BYTES)
+        content = decompressor.decompress(data, UNPACKED_BYTES)
     except zlib.error:
         return data
-    return content if unpacker.eof else data
+    return content if decompressor.eof else data

@@ -1,6 +1,6 @@
-"""One call to Google Cloud Storage: tried again as the policy says, its errors told in our own terms.
+"""Calls to Google Cloud Storage, retried according to one policy, with errors converted to `job.errors`.
 
-The libraries' own retries are switched off, so that there is one policy for every request of both of them.
+The retries of both client libraries are disabled, so that one policy applies to every request.
 """
 
 from __future__ import annotations
@@ -43,31 +43,31 @@ _NETWORK = (
     ConnectionError,
     TimeoutError,
 )
-"""What comes up from the layers below google-cloud-storage."""
+"""Raised by the layers below google-cloud-storage."""
 
-_NEVER = threading.Event()
+_NEVER_CLOSED = threading.Event()
 
 
 class DamagedError(Exception):
-    """The bytes that arrived are not those the store has a checksum of."""
+    """The received bytes do not match the store's checksum."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """An error that may be gone at the next try."""
+    """A transient error."""
 
     kind: Literal["network", "credentials", "damaged"]
-    seconds_asked_for: float = 0.0
-    """What the store itself asks to wait for (``Retry-After``)."""
+    retry_after: float = 0.0
+    """From the store's ``Retry-After`` header."""
 
 
 class Calls:
-    """Makes the calls to one bucket. For any number of threads.
+    """Makes the calls to one bucket. Thread-safe.
 
     Args:
-        policy: for how long a call is tried again.
-        bucket: its name, for the messages.
-        credentials: who calls; None where credentials are what is called for.
+        policy: how long a call is retried.
+        bucket: its name, for messages.
+        credentials: the caller's; None for a call that obtains credentials.
     """
 
     def __init__(self, policy: RetryPolicy, bucket: str, credentials: Credentials | None) -> None:
@@ -82,19 +82,19 @@ class Calls:
         *,
         permission: str,
         uri: str,
-        closed: threading.Event = _NEVER,
+        closed: threading.Event = _NEVER_CLOSED,
     ) -> Result:
-        """Return what ``attempt`` returns.
+        """Return the result of ``attempt``, retried on transient errors.
 
         Args:
-            attempt: makes the request once. Gets the number of the try, from 1.
+            attempt: makes the request once; receives the number of the try, from 1.
             permission: the IAM permission that the request needs, for the message.
-            uri: what the request is about, for the message.
-            closed: once it is set nobody waits for the result any more.
+            uri: the object of the request, for the message.
+            closed: once set, the result is no longer needed, so there are no more retries.
 
         Raises:
-            UnavailableError, AccessError, SettingsError: after all retries, or where they are of no use.
-            google.api_core.exceptions.GoogleAPICallError: any other answer, such as NotFound, is the caller's matter.
+            UnavailableError, AccessError, SettingsError: after all retries, or if retrying is useless.
+            google.api_core.exceptions.GoogleAPICallError: any other response, such as NotFound, for the caller.
         """
         started = time.monotonic()
         tries = 0
@@ -103,20 +103,20 @@ class Calls:
             try:
                 return attempt(tries)
             except (Forbidden, BadRequest) as error:
-                raise self._refused(error, permission, uri) from error
+                raise self._rejected(error, permission, uri) from error
             except Exception as error:
                 fault = _fault(error)
                 if fault is None:
                     raise
-                spent = time.monotonic() - started
-                left = self._seconds_for(fault, tries) - spent
-                if left <= 0 or fault.seconds_asked_for > left or closed.is_set():
-                    effort = f"{tries} {'try' if tries == 1 else 'tries'} in {spent:.0f} s"
-                    raise self._given_up(fault, error, effort, uri) from error
+                elapsed = time.monotonic() - started
+                remaining = self._seconds_for(fault, tries) - elapsed
+                if remaining <= 0 or fault.retry_after > remaining or closed.is_set():
+                    effort = f"{tries} {'try' if tries == 1 else 'tries'} in {elapsed:.0f} s"
+                    raise self._retries_exhausted(fault, error, effort, uri) from error
                 # Full jitter: https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-with-jitter
                 longest = min(self._policy.longest_wait, self._policy.first_wait * 2 ** min(tries - 1, 30))
-                wait = min(left, max(fault.seconds_asked_for, random.uniform(0, longest)))  # noqa: S311  # no secret
-                self._log(error, uri, tries, left)
+                wait = min(remaining, max(fault.retry_after, random.uniform(0, longest)))  # noqa: S311  # no secret
+                self._log(error, uri, tries, remaining)
                 closed.wait(wait)
 
     def _seconds_for(self, fault: _Fault, tries: int) -> float:
@@ -128,56 +128,58 @@ class Calls:
             case _:
                 return self._policy.seconds
 
-    def _log(self, error: Exception, uri: str, tries: int, left: float) -> None:
-        """Say that there is trouble: one line in a while, however many threads are in it."""
+    def _log(self, error: Exception, uri: str, tries: int, remaining: float) -> None:
+        """Log a retry, rate-limited over all threads."""
         now = time.monotonic()
         if now - self._last_logged >= SECONDS_BETWEEN_LOG_LINES:
             self._last_logged = now
-            log.get().warning("storage.retried", uri=uri, tries=tries, error=_text(error), seconds_left=round(left))
+            log.get().warning(
+                "storage.retried", uri=uri, tries=tries, error=_one_line(error), seconds_left=round(remaining)
+            )
 
-    def _refused(self, error: GoogleAPICallError, permission: str, uri: str) -> FinetuneError:
+    def _rejected(self, error: GoogleAPICallError, permission: str, uri: str) -> FinetuneError:
         if isinstance(error, Forbidden):
-            return self._no_access(f"lacks {permission} on {uri}: {_text(error)}", permission)
+            return self._access_denied(f"lacks {permission} on {uri}: {_one_line(error)}", permission)
         return SettingsError(
-            f"the store does not take the request for {uri}: {_text(error)}",
+            f"the store does not take the request for {uri}: {_one_line(error)}",
             remedy="If the bucket is requester-pays, name the project that pays in input.user_project; "
             "otherwise check the bucket's name and the path.",
         )
 
-    def _given_up(self, fault: _Fault, error: Exception, effort: str, uri: str) -> FinetuneError:
+    def _retries_exhausted(self, fault: _Fault, error: Exception, effort: str, uri: str) -> FinetuneError:
         match fault.kind:
             case "credentials":
                 return AccessError(
-                    f"{self._principal()} has no valid credentials for {uri} after {effort}: {_text(error)}",
+                    f"{self._principal()} has no valid credentials for {uri} after {effort}: {_one_line(error)}",
                     remedy=CREDENTIALS_REMEDY,
                 )
             case "damaged":
                 return UnavailableError(
-                    f"{uri} did not arrive whole after {effort}: {_text(error)}",
+                    f"{uri} did not arrive whole after {effort}: {_one_line(error)}",
                     remedy="Something between here and the store changes bytes (a proxy, a bad link): see to that, "
                     "then start the job again.",
                 )
             case _:
                 return UnavailableError(
-                    f"{uri} is out of reach after {effort}: {_text(error)}",
+                    f"{uri} is out of reach after {effort}: {_one_line(error)}",
                     remedy="Check that the store can be reached from here (network policy, proxy, service mesh, "
                     "STORAGE_EMULATOR_HOST), then start the job again.",
                 )
 
-    def _no_access(self, what: str, permission: str) -> AccessError:
+    def _access_denied(self, problem: str, permission: str) -> AccessError:
         principal = self._principal()
         member = "PRINCIPAL"
         if "@" in principal:
             member = f"{'serviceAccount' if principal.endswith('.gserviceaccount.com') else 'user'}:{principal}"
         role = "objectViewer" if permission.endswith((".list", ".get")) else "objectUser"
         return AccessError(
-            f"{principal} {what}",
+            f"{principal} {problem}",
             remedy=f"gcloud storage buckets add-iam-policy-binding gs://{self._bucket} "
             f"--member={member} --role=roles/storage.{role}",
         )
 
     def _principal(self) -> str:
-        """Return who calls: the address of the account where the credentials know it."""
+        """Return the caller's account, by its address if the credentials have it."""
         if self._credentials is None:
             return "this process"
         if isinstance(self._credentials, AnonymousCredentials):
@@ -187,14 +189,14 @@ class Calls:
 
 
 def _fault(error: Exception) -> _Fault | None:
-    """Return what may be gone at the next try; None where the answer would be the same."""
+    """Classify a transient error; None if a retry would have the same result."""
     match error:
         case GoogleAPICallError(code=int(code)) if code in (408, 429) or code >= 500:
             return _Fault("network", _retry_after(error))
         case GoogleAPICallError(code=401):
             return _Fault("credentials")
         case GoogleAuthError():
-            # A token server that cannot be reached is the network's trouble; one that says no is ours.
+            # An unreachable token server is a network error; a refusal is an error of the credentials.
             return _Fault("network" if isinstance(_innermost(error), requests.RequestException) else "credentials")
         case DamagedError() | DataCorruption():
             return _Fault("damaged")
@@ -204,8 +206,8 @@ def _fault(error: Exception) -> _Fault | None:
 
 def _retry_after(error: GoogleAPICallError) -> float:
     headers = getattr(error.response, "headers", {})
-    asked = headers.get("Retry-After", "")
-    return float(asked) if asked.isascii() and asked.isdigit() else 0.0
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isascii() and value.isdigit() else 0.0
 
 
 def _innermost(error: object) -> object:
@@ -214,7 +216,7 @@ def _innermost(error: object) -> object:
     return error
 
 
-def _text(error: Exception) -> str:
-    """Return an error as part of a line: the server's own sentence where there is one."""
+def _one_line(error: Exception) -> str:
+    """Return an error as text on one line: the server's own message if there is one."""
     message = (isinstance(error, GoogleAPICallError) and error.message) or str(error) or type(error).__name__
     return " ".join(str(message).split())[:400]

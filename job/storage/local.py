@@ -1,8 +1,7 @@
 """A folder on a local disk or a mounted volume, with the semantics of a bucket.
 
-A file's generation is the time it was last modified, in nanoseconds; a write makes it grow even where the clock or
-the file system is coarse. Its crc32c is computed by reading it. Links are followed, and a file behind a link is called
-by the link's name.
+A file's generation is its modification time in nanoseconds; every write increases it, even with a coarse clock or file
+system. Its crc32c is computed by reading it. Links are followed, and a linked file has the link's name.
 """
 
 from __future__ import annotations
@@ -27,41 +26,41 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Generator, Iterator, Sequence
 
-OWN = ".finetune-"
-"""How the names of this module's temporary and lock files begin. They are never listed."""
+RESERVED_PREFIX = ".finetune-"
+"""Prefix of this module's temporary and lock files, which are never listed."""
 
-PIECE = 1024**2
+CHUNK_BYTES = 1024**2
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
-"""What the system answers where there is no such file, or cannot be one."""
+"""Errors that mean that a file does not exist, or cannot exist."""
 
 
 class LocalStore:
-    """A folder and what lies in it.
+    """A folder and the files below it.
 
-    Names come from people and manifests. One that would lead out of the folder (``..``, an absolute path) is refused;
-    links inside it are their owner's will.
+    Names are untrusted: they come from users and manifests. One that leads out of the folder (``..``, an absolute path)
+    is rejected; links inside the folder are trusted.
 
     Args:
-        folder: its absolute path. It is made at the first write.
+        folder: its absolute path. It is created by the first write.
     """
 
     def __init__(self, folder: str) -> None:
         self.uri = folder
 
     def uri_of(self, name: str) -> str:
-        """Return the whole path of an object."""
+        """Return the full path of an object."""
         return f"{self.uri.rstrip('/')}/{name}"
 
     def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo]:
-        """Yield the files below a folder; see Store. Each is read once, for its checksum."""
+        """Yield the files below a folder; see Store. Each is read once, to compute its checksum."""
         prefix = prefix.strip("/")
         folder = str(self._path(prefix)) if prefix else self.uri
         names = _walk(folder, f"{prefix}/" if prefix else "", (os.path.realpath(folder),), recursive=recursive)
         skipped = []
         with ThreadPoolExecutor(THREADS) as pool:
-            while some := tuple(itertools.islice(names, 1024)):
-                for name, info in zip(some, pool.map(self.stat, some), strict=True):
+            while batch := tuple(itertools.islice(names, 1024)):
+                for name, info in zip(batch, pool.map(self.stat, batch), strict=True):
                     if info is None:
                         skipped.append(name)
                     else:
@@ -73,64 +72,64 @@ class LocalStore:
             )
 
     def stat(self, name: str) -> ObjectInfo | None:
-        """Return what is stored under a name; see Store. The file is read, for its checksum."""
+        """Return the metadata of a file; see Store. It is read, to compute its checksum."""
         path = self._path(name)
-        if (file := _opened(path)) is None:
+        if (file := _open(path)) is None:
             return None
-        with file, _explained(path, "read"):
+        with file, _errors_converted(path, "read"):
             checksum = 0
-            while piece := file.read(PIECE):
-                checksum = crc32c(piece, checksum)
+            while chunk := file.read(CHUNK_BYTES):
+                checksum = crc32c(chunk, checksum)
             return ObjectInfo(name, file.tell(), checksum, os.fstat(file.fileno()).st_mtime_ns)
 
     def read(self, name: str) -> tuple[bytes, ObjectInfo] | None:
-        """Return a file's bytes and what it was when they were read; see Store."""
+        """Return a file's bytes and matching metadata; see Store."""
         path = self._path(name)
-        if (file := _opened(path)) is None:
+        if (file := _open(path)) is None:
             return None
-        with file, _explained(path, "read"):
+        with file, _errors_converted(path, "read"):
             data = file.read()
             return data, ObjectInfo(name, len(data), crc32c(data), os.fstat(file.fileno()).st_mtime_ns)
 
     def read_many(self, objects: Sequence[ObjectInfo]) -> Generator[tuple[int, bytes | LostObject], None, None]:
         """Read listed files; see Store.
 
-        A disk keeps no generations: a file counts as changed when its bytes are others, not when it was only touched.
+        A disk keeps no generations: a file counts as changed if its bytes differ, not if it was only touched.
         """
         return in_parallel(self._read_listed, objects)
 
     def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> ObjectInfo:
         """Store bytes or a file under a name; see Store.
 
-        The condition holds between processes, on every file system that has flock.
+        The condition is atomic between processes on every file system that supports flock.
         """
         path = self._path(name)
-        with _explained(path, "write"):
+        with _errors_converted(path, "write"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{OWN}{uuid.uuid4().hex}.tmp")
+            temporary = path.with_name(f"{RESERVED_PREFIX}{uuid.uuid4().hex}.tmp")
             try:
-                size, checksum = _fill(temporary, data)
+                size, checksum = _write_synced(temporary, data)
                 with contextlib.nullcontext() if if_generation_match is None else _locked(path.parent):
-                    before = path.stat().st_mtime_ns if path.exists() else 0
-                    if if_generation_match not in (None, before):
+                    existing = path.stat().st_mtime_ns if path.exists() else 0
+                    if if_generation_match not in (None, existing):
                         raise PreconditionFailed(str(path))
-                    generation = _make_later(temporary, before)
+                    generation = _advance_mtime(temporary, existing)
                     temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
         return ObjectInfo(name, size, checksum, generation)
 
     def delete(self, name: str) -> None:
-        """Remove a file; see Store."""
-        with _explained(path := self._path(name), "delete"):
+        """Delete a file; see Store."""
+        with _errors_converted(path := self._path(name), "delete"):
             path.unlink(missing_ok=True)
 
     def _read_listed(self, info: ObjectInfo, _: threading.Event) -> bytes | LostObject:
         found = self.read(info.name)
         if found is None:
             return LostObject("missing")
-        data, now = found
-        return data if (now.size, now.crc32c) == (info.size, info.crc32c) else LostObject("changed")
+        data, current = found
+        return data if (current.size, current.crc32c) == (info.size, info.crc32c) else LostObject("changed")
 
     def _path(self, name: str) -> Path:
         if "\0" in name or {"", ".", ".."}.intersection(name.split("/")):
@@ -141,16 +140,16 @@ class LocalStore:
         return Path(self.uri_of(name))
 
 
-def _walk(folder: str, prefix: str, real: tuple[str, ...], *, recursive: bool) -> Iterator[str]:
-    """Yield the names of what lies below ``folder``, sorted as a bucket sorts: by the whole name.
+def _walk(folder: str, prefix: str, real_paths: tuple[str, ...], *, recursive: bool) -> Iterator[str]:
+    """Yield the names below ``folder``, sorted like a bucket's: by full name.
 
     Args:
         folder: its path.
-        prefix: its name in the store, with a slash at the end.
-        real: where the walk really is, links followed, after where it was at each link it followed to get here.
-        recursive: also below folders.
+        prefix: its name in the store, with a trailing slash.
+        real_paths: real path of the folder, preceded by that of each link followed to reach it.
+        recursive: include the folders below it.
     """
-    with _explained(Path(folder), "list"):
+    with _errors_converted(Path(folder), "list"):
         try:
             with os.scandir(folder) as entries:
                 found = sorted(f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries)
@@ -164,25 +163,25 @@ def _walk(folder: str, prefix: str, real: tuple[str, ...], *, recursive: bool) -
     for entry in found:
         path = os.path.join(folder, entry.rstrip("/"))  # noqa: PTH118  # a million of them
         if not entry.endswith("/"):
-            if not entry.startswith(OWN):
+            if not entry.startswith(RESERVED_PREFIX):
                 yield prefix + entry
         elif recursive:
             if not os.path.islink(path):  # noqa: PTH114
-                inner = (*real[:-1], os.path.join(real[-1], entry.rstrip("/")))  # noqa: PTH118
+                inner = (*real_paths[:-1], os.path.join(real_paths[-1], entry.rstrip("/")))  # noqa: PTH118
             else:
                 target = os.path.realpath(path)
-                if any(os.path.commonpath([target, place]) == target for place in real):
+                if any(os.path.commonpath([target, visited]) == target for visited in real_paths):
                     log.get().warning("storage.folder_skipped", folder=path, reason="a link to a folder it lies in")
                     continue
-                inner = (*real, target)
+                inner = (*real_paths, target)
             yield from _walk(path, f"{prefix}{entry}", inner, recursive=True)
 
 
-def _opened(path: Path) -> IO[bytes] | None:
-    """Open a regular file, whatever links lead to it; None where there is none."""
-    with _explained(path, "read"):
+def _open(path: Path) -> IO[bytes] | None:
+    """Open a regular file, following links; None if it does not exist."""
+    with _errors_converted(path, "read"):
         try:
-            # Asked first: opening a pipe waits for somebody to write into it.
+            # Checked first: opening a pipe blocks until something writes to it.
             return path.open("rb") if stat.S_ISREG(path.stat().st_mode) else None
         except OSError as error:
             if error.errno in _ABSENT:
@@ -191,12 +190,12 @@ def _opened(path: Path) -> IO[bytes] | None:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    # entry.is_dir() alone raises where a link leads to a place that may not be looked at.
+    # entry.is_dir() alone raises if a link leads to an inaccessible place.
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))  # noqa: PTH112
 
 
-def _fill(path: Path, data: bytes | Path) -> tuple[int, int]:
-    """Write a new file to the disk itself; return its size and crc32c."""
+def _write_synced(path: Path, data: bytes | Path) -> tuple[int, int]:
+    """Write a new file and fsync it; return its size and crc32c."""
     checksum = 0
     with path.open("xb") as file:
         if isinstance(data, bytes):
@@ -204,34 +203,34 @@ def _fill(path: Path, data: bytes | Path) -> tuple[int, int]:
             checksum = crc32c(data)
         else:
             with data.open("rb") as source:
-                while piece := source.read(PIECE):
-                    file.write(piece)
-                    checksum = crc32c(piece, checksum)
+                while chunk := source.read(CHUNK_BYTES):
+                    file.write(chunk)
+                    checksum = crc32c(chunk, checksum)
         file.flush()
         os.fsync(file.fileno())
         return file.tell(), checksum
 
 
-def _make_later(path: Path, generation: int) -> int:
-    """Make a file's time later than ``generation``, and return it."""
-    now = path.stat().st_mtime_ns
-    # The clock's tick is milliseconds, and some file systems keep no more than every second second.
+def _advance_mtime(path: Path, generation: int) -> int:
+    """Make a file's modification time later than ``generation``, and return it."""
+    current = path.stat().st_mtime_ns
+    # The clock ticks in milliseconds, and some file systems store times in steps of two seconds.
     for step in (1, 2 * 10**9):
-        if now <= generation:
+        if current <= generation:
             os.utime(path, ns=(generation + step, generation + step))
-            now = path.stat().st_mtime_ns
-    return now
+            current = path.stat().st_mtime_ns
+    return current
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, for all processes that use this module."""
-    path = folder / f"{OWN}lock"
+    """Hold the folder's lock against all processes that use this module."""
+    path = folder / f"{RESERVED_PREFIX}lock"
     while True:
         with path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # The holder before may have removed the file that was waited for: then it locks nothing any more.
-            if not _is_at(file, path):
+            # The previous holder may have removed the file while we waited: then it locks nothing.
+            if not _is_same_file(file, path):
                 continue
             try:
                 yield
@@ -240,7 +239,7 @@ def _locked(folder: Path) -> Iterator[None]:
             return
 
 
-def _is_at(file: IO[bytes], path: Path) -> bool:
+def _is_same_file(file: IO[bytes], path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -248,26 +247,26 @@ def _is_at(file: IO[bytes], path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _explained(path: Path, action: str) -> Iterator[None]:
-    """Tell the system's errors in our own terms."""
+def _errors_converted(path: Path, action: str) -> Iterator[None]:
+    """Convert OSError to the errors of this package."""
     try:
         yield
     except OSError as error:
-        raise _told(error, path, action) from error
+        raise _convert_error(error, path, action) from error
 
 
-def _told(error: OSError, path: Path, action: str) -> FinetuneError:
-    what = f"cannot {action} {str(path)!r}: {error.strerror}"
+def _convert_error(error: OSError, path: Path, action: str) -> FinetuneError:
+    text = f"cannot {action} {str(path)!r}: {error.strerror}"
     match error.errno:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return AccessError(
-                f"{what} (as user id {os.geteuid()})",
+                f"{text} (as user id {os.geteuid()})",
                 remedy="Give that user access to it (chown, chmod; in Kubernetes securityContext.fsGroup), "
                 "or name a place that it may use.",
             )
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR | errno.ENAMETOOLONG:
-            return SettingsError(what, remedy="Name a folder: here a file stands in its place, or a name is too long.")
+            return SettingsError(text, remedy="Name a folder: here a file stands in its place, or a name is too long.")
         case errno.ENOSPC | errno.EDQUOT:
-            return UnavailableError(what, remedy="Free some space there, or use a larger volume.")
+            return UnavailableError(text, remedy="Free some space there, or use a larger volume.")
         case _:
-            return UnavailableError(what, remedy="See to the disk or the mount, then start the job again.")
+            return UnavailableError(text, remedy="See to the disk or the mount, then start the job again.")

@@ -1,4 +1,4 @@
-"""What a store holds, and the protocol that every store follows."""
+"""The objects of a store, and the protocol that every store implements."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object, as it was at one moment.
+    """The metadata of an object at one generation.
 
     Attributes:
-        name: relative to the store's root, parts separated by ``/``. Never a local path: see ``LocalStore``.
+        name: relative to the store's root, parts separated by ``/``. Not a path that may be opened: see ``LocalStore``.
         size: bytes, as stored.
-        crc32c: of the bytes as stored.
-        generation: which writing of this name it is. Grows with each; never 0.
-        gzip: it is stored with ``Content-Encoding: gzip``. Reading it gives the bytes inside.
+        crc32c: of the stored bytes.
+        generation: increases with each write of the name; never 0.
+        gzip: whether it is stored with ``Content-Encoding: gzip``. Reading it returns the decompressed bytes.
     """
 
     name: str
@@ -31,31 +31,31 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class LostObject:
-    """What is read in the place of an object that is not there any more as it was listed.
+    """Returned instead of the bytes of an object that no longer matches its listing.
 
     Attributes:
-        reason: ``missing``: the name is gone. ``changed``: it has other bytes, or is of another generation.
+        reason: ``missing``: it does not exist. ``changed``: its bytes or its generation differ.
     """
 
     reason: Literal["missing", "changed"]
 
 
-class PreconditionFailed(Exception):  # noqa: N818  # an answer between modules, not an error that a user sees
-    """The object is not of the generation that ``if_generation_match`` named: somebody else has written it."""
+class PreconditionFailed(Exception):  # noqa: N818  # a signal between modules; users never see it
+    """The object's generation is not ``if_generation_match``: another process has written it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """For how long a request that fails is tried again. The one policy for all requests of a store.
+    """How long a failing request is retried. The only retry policy, for all requests of a store.
 
     Attributes:
-        seconds: for a store that is away, busy or in trouble, from the first try to the last. A service mesh that
-            comes up after the job takes some of a minute.
-        credential_seconds: for credentials that are not given out. GKE's metadata server is not there in a new Pod's
-            first seconds: https://cloud.google.com/kubernetes-engine/docs/concepts/workload-identity
-        damaged_tries: how often bytes may arrive that are not those the store has a checksum of.
-        first_wait: the most seconds before the second try; twice as many before the next, and so on.
-        longest_wait: the most seconds between two tries, unless the store itself asks for more (``Retry-After``).
+        seconds: from the first try to the last, while the store is unreachable, busy or failing. A service mesh that
+            starts after the job can take most of a minute.
+        credential_seconds: while no credentials are issued. GKE's metadata server is unavailable in a new Pod's first
+            seconds: https://cloud.google.com/kubernetes-engine/docs/concepts/workload-identity
+        damaged_tries: tries whose bytes do not match the store's checksum.
+        first_wait: maximum seconds before the second try; doubled for each further try.
+        longest_wait: maximum seconds between two tries, unless the store itself requests more (``Retry-After``).
     """
 
     seconds: float = 120.0
@@ -66,56 +66,56 @@ class RetryPolicy:
 
 
 class Store(Protocol):
-    """A folder of objects in a bucket or on a disk. Every method may be called from any thread.
+    """A folder of objects in a bucket or on a disk. Thread-safe.
 
-    Every byte read is compared with its crc32c. Any method may raise AccessError (no permission), UnavailableError
-    (after all retries; the message names the object and the number of tries) and, where a bucket does not exist,
+    All data read is verified against its crc32c. Any method may raise AccessError (no permission), UnavailableError
+    (after all retries; the message names the object and the number of tries) and, if the bucket does not exist,
     DataError.
     """
 
     uri: str
-    """Where the store lies, without a slash at the end."""
+    """The store's root, without a trailing slash."""
 
     def uri_of(self, name: str) -> str:
-        """Return the whole URI of an object."""
+        """Return the full URI of an object."""
 
     def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo]:
-        """Yield the objects below a folder, sorted by name. A folder that does not exist has none.
+        """Yield the objects below a folder, sorted by name; none if it does not exist.
 
         Args:
-            prefix: a folder below the root, by its whole name: ``d`` is ``d/…``, never ``d_old/…``.
-            recursive: also what lies in folders below that folder.
+            prefix: full name of a folder below the root: ``d`` is ``d/…``, never ``d_old/…``.
+            recursive: include the folders below that folder.
         """
 
     def stat(self, name: str) -> ObjectInfo | None:
-        """Return what is stored under a name, None where there is nothing."""
+        """Return the metadata of an object; None if it does not exist."""
 
     def read(self, name: str) -> tuple[bytes, ObjectInfo] | None:
-        """Return a small object's bytes and what it was when they were read, None where there is nothing."""
+        """Return a small object's bytes and matching metadata; None if it does not exist."""
 
     def read_many(self, objects: Sequence[ObjectInfo]) -> Generator[tuple[int, bytes | LostObject], None, None]:
-        """Read listed objects, many at once, each at the generation in its listing.
+        """Read listed objects in parallel, each at its listed generation.
 
         Yields:
-            The position in ``objects`` and the bytes, in the order in which they arrive. As long as nothing is taken,
-            nothing is requested: at most 64 objects and, beyond a single larger one, 256 MiB are held at a time.
-            Closing the iterator ends its threads.
+            The position in ``objects`` and the bytes, in the order of arrival. Requests wait for the consumer: at most
+            64 objects and 256 MiB (or a single larger object) are held at a time. Closing the iterator stops its
+            threads.
         """
 
     def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> ObjectInfo:
-        """Store bytes, or a local file's, under a name. Readers see the old object or the whole new one.
+        """Store bytes or a local file under a name, atomically: readers see the old object or the complete new one.
 
         Args:
-            name: what is there under this name is replaced.
-            data: the bytes, or the file that holds them.
-            if_generation_match: write only over this generation; 0: only where nothing is.
+            name: an existing object is replaced.
+            data: the bytes, or the path of the file.
+            if_generation_match: replace only this generation; 0: only create.
 
         Raises:
-            PreconditionFailed: another generation is there. Nothing was written.
+            PreconditionFailed: the generation differs. Nothing was written.
         """
 
     def delete(self, name: str) -> None:
-        """Remove an object. One that is not there is no error."""
+        """Delete an object, if it exists."""
 
 
 def crc32c(data: bytes, start: int = 0) -> int:
@@ -123,9 +123,9 @@ def crc32c(data: bytes, start: int = 0) -> int:
 
     Args:
         data: the bytes.
-        start: the checksum of what stands before them, where they are one piece of many.
+        start: checksum of the preceding bytes, to compute one in chunks.
     """
-    import google_crc32c  # not before there is something to read
+    import google_crc32c  # not imported before there is something to read
 
     result: int = google_crc32c.extend(start, data)
     return result

@@ -1,4 +1,4 @@
-"""Reading many objects at once without holding more of them than agreed."""
+"""Reads many objects in parallel with bounded memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from job.storage.objects import ObjectInfo
 
 THREADS = 16
-"""Measured against an emulator: 8 and 32 are slower, and asyncio takes more CPU for each object."""
+"""Measured against an emulator: 8 and 32 are slower, and asyncio takes more CPU per object."""
 
 HELD_OBJECTS = 64
 HELD_BYTES = 256 * 1024**2
 
 UNPACKED_BYTES = 64 * 1024**2
-"""The most that a gzip-encoded object may unpack to. How much it is, is not known before: so many are counted."""
+"""Limit of the decompressed size of a gzip-encoded object; each counts as this, as its size is not known in advance."""
 
 Result = TypeVar("Result")
 
@@ -30,51 +30,51 @@ def in_parallel(
     """Call ``read`` for each object on several threads; yield its position and the result, in any order.
 
     The consumer's own thread hands out the work, so a slow consumer slows the reading. The first exception of
-    ``read`` is raised here. However the iterator ends, its threads end too: at once where they wait for work or for
-    the event that ``read`` gets, and with their request otherwise.
+    ``read`` is raised here. When the iterator ends, so do its threads: at once if they wait for work or for the event
+    passed to ``read``, otherwise after their request.
     """
-    todo: SimpleQueue[tuple[int, ObjectInfo] | None] = SimpleQueue()
-    done: SimpleQueue[tuple[int, Result] | BaseException] = SimpleQueue()
+    tasks: SimpleQueue[tuple[int, ObjectInfo] | None] = SimpleQueue()
+    results: SimpleQueue[tuple[int, Result] | BaseException] = SimpleQueue()
     closed = threading.Event()
 
     def work() -> None:
-        while (task := todo.get()) is not None and not closed.is_set():
+        while (task := tasks.get()) is not None and not closed.is_set():
             index, info = task
             try:
-                done.put((index, read(info, closed)))
-            except BaseException as error:  # noqa: BLE001  # it is raised where the results are taken
-                done.put(error)
+                results.put((index, read(info, closed)))
+            except BaseException as error:  # noqa: BLE001  # raised again in _next_result
+                results.put(error)
 
-    # Daemons: a request into a dead network must not keep a process that was told to stop from ending.
+    # Daemons: a request into a dead network must not keep a process that was asked to stop from exiting.
     threads = [threading.Thread(target=work, name="storage", daemon=True) for _ in range(min(THREADS, len(objects)))]
     for thread in threads:
         thread.start()
     held = held_bytes = 0
     try:
         for index, info in enumerate(objects):
-            while held == HELD_OBJECTS or (held and held_bytes + _bytes(info) > HELD_BYTES):
-                finished, result = _take(done)
-                held, held_bytes = held - 1, held_bytes - _bytes(objects[finished])
+            while held == HELD_OBJECTS or (held and held_bytes + _size_in_memory(info) > HELD_BYTES):
+                finished, result = _next_result(results)
+                held, held_bytes = held - 1, held_bytes - _size_in_memory(objects[finished])
                 yield finished, result
-            todo.put((index, info))
-            held, held_bytes = held + 1, held_bytes + _bytes(info)
+            tasks.put((index, info))
+            held, held_bytes = held + 1, held_bytes + _size_in_memory(info)
         for _ in range(held):
-            yield _take(done)
+            yield _next_result(results)
     finally:
         closed.set()
         for _ in threads:
-            todo.put(None)
+            tasks.put(None)
         deadline = time.monotonic() + 2
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _bytes(info: ObjectInfo) -> int:
+def _size_in_memory(info: ObjectInfo) -> int:
     return UNPACKED_BYTES if info.gzip else info.size
 
 
-def _take(done: SimpleQueue[tuple[int, Result] | BaseException]) -> tuple[int, Result]:
-    finished = done.get()
+def _next_result(results: SimpleQueue[tuple[int, Result] | BaseException]) -> tuple[int, Result]:
+    finished = results.get()
     if isinstance(finished, BaseException):
         raise finished
     return finished

@@ -118,7 +118,7 @@ def reachable_emulator() -> Iterator[str]:
     command += ["-external-url", f"http://{HOST}:{port}", "-public-host", f"{HOST}:{port}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        assert emulators._answers(process, f"http://127.0.0.1:{port}")
+        assert emulators._is_ready(process, f"http://127.0.0.1:{port}")
         yield f"http://{HOST}:{port}"
     finally:
         process.kill()

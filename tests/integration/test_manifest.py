@@ -12,7 +12,7 @@ from job.config.settings import InputSettings
 from job.data.listing import read_listing
 from job.data.manifest import check_usable
 from job.errors import DataError
-from job.storage.lookup import WORTH_LISTING
+from job.storage.lookup import LIST_THRESHOLD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,7 +72,7 @@ def test_the_same_pictures_elsewhere_are_the_same_data(bucket: str) -> None:
 
 def test_vertex_manifest(bucket: str) -> None:
     """Vertex AI's JSON Lines find their objects, in folders that are listed and in those that are not."""
-    many = [f"many/{i:03d} #?%.jpg" for i in range(WORTH_LISTING)]
+    many = [f"many/{i:03d} #?%.jpg" for i in range(LIST_THRESHOLD)]
     few = ["few/a.jpg", "b.jpg"]
     put(bucket, [*many, *few, "many/not named.jpg"])
     lines = [

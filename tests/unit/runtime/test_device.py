@@ -109,7 +109,7 @@ def test_precision_of_a_resumed_run(
 )
 def test_xla_of_a_resumed_run(asked: bool | None, before: dict[str, object], expected: bool | None) -> None:
     """XLA stays as it was on a GPU, unless the setting says otherwise; it is tried (None) after a start on the CPU."""
-    assert expected == device.asked_xla(DeviceSettings(xla=asked), before)
+    assert expected == device.requested_xla(DeviceSettings(xla=asked), before)
 
 
 def test_without_a_gpu_it_is_the_cpu(tmp_path: Path) -> None:

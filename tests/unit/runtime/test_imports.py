@@ -34,7 +34,7 @@ def test_nothing_is_collected_while_importing(collections: list[str]) -> None:
     assert collections, "the same number of objects is collected outside"
     collections.clear()
     before = gc.get_freeze_count()
-    with imports.uncollected():
+    with imports.without_gc():
         made += [[number] for number in range(100_000)]
         assert [] == collections
     assert gc.get_freeze_count() >= before + 200_000, "and later collections pass over them"
@@ -43,7 +43,7 @@ def test_nothing_is_collected_while_importing(collections: list[str]) -> None:
 
 def test_a_failed_import_leaves_the_collector_on(collections: list[str]) -> None:
     """Its exception is the caller's."""
-    with pytest.raises(ImportError), imports.uncollected():
+    with pytest.raises(ImportError), imports.without_gc():
         raise ImportError
     assert gc.isenabled()
     del collections
@@ -52,7 +52,7 @@ def test_a_failed_import_leaves_the_collector_on(collections: list[str]) -> None
 def test_a_collector_that_is_off_stays_off(collections: list[str]) -> None:
     """Whoever turned it off had a reason."""
     gc.disable()
-    with imports.uncollected():
+    with imports.without_gc():
         pass
     assert not gc.isenabled()
     del collections

@@ -70,8 +70,8 @@ def test_failed_call_is_not_kept() -> None:
 
 def test_work_that_is_not_done_in_parts() -> None:
     """Anything else that exhausts the device's memory is exit 8 with the first line of TensorFlow's message."""
-    with pytest.raises(errors.DeviceMemoryError) as caught, memory.exhaustion_explained():
+    with pytest.raises(errors.DeviceMemoryError) as caught, memory.exhaustion_converted():
         raise out_of_memory("no room\nHint: a list of allocations")
     assert "the device's memory is full: no room" == caught.value.message
-    with pytest.raises(KeyError), memory.exhaustion_explained():
+    with pytest.raises(KeyError), memory.exhaustion_converted():
         raise KeyError("another")

@@ -16,7 +16,7 @@ from job.runtime import signals
 PRELUDE = """
 import os, signal, sys, threading, time
 from job.runtime import signals
-signals.GRACE_SECONDS, signals.SAVE_SECONDS, signals.WORDS_SECONDS = 0.2, 0.3, 0.3
+signals.GRACE_SECONDS, signals.SAVE_SECONDS, signals.REPORT_SECONDS = 0.2, 0.3, 0.3
 signals.install()
 def say(*words):
     print(*words, flush=True)
@@ -65,7 +65,7 @@ with signals.interrupting(lambda: say("last words")):
         hang()
     except KeyboardInterrupt:
         say("left by", signals.received())
-sys.exit(signals.leave(3))
+sys.exit(signals.exit_now(3))
 """,
         signal.SIGTERM,
     )
@@ -82,7 +82,7 @@ with signals.interrupting(int), signals.deferred():
     while not signals.received():
         time.sleep(0.01)
     say("finished the step")
-sys.exit(signals.leave(75))
+sys.exit(signals.exit_now(75))
 """,
         signal.SIGTERM,
     )
@@ -146,7 +146,7 @@ def test_after_the_end() -> None:
     """A signal after the last word changes nothing: the process ends with the code of its work."""
     code, _, _ = stop(
         """
-code = signals.leave(6)
+code = signals.exit_now(6)
 say("ready")
 time.sleep(0.3)
 sys.exit(code)

@@ -21,7 +21,7 @@ import threading, time
 from job.observability import log; from job.runtime import watchdog as stall
 from job.observability.progress import Listener, Progress
 log.configure(console=False)
-stall.SAVE_SECONDS = stall.WORDS_SECONDS = 0.5
+stall.SAVE_SECONDS = stall.REPORT_SECONDS = 0.5
 def hang(*_):
     time.sleep(60)
 def say(error):
@@ -80,7 +80,7 @@ class Watched:
             0.2,
             save=lambda _: False,
             last_words=lambda error: self.said.append(error.message),
-            end=lambda _: self._looks.release(2),
+            exit_process=lambda _: self._looks.release(2),
         )
         self.progress = Progress([watch], clock=self._monotonic)
 

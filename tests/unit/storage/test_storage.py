@@ -13,7 +13,7 @@ import pytest
 
 from job.errors import AccessError, DataError, FinetuneError, SettingsError, UnavailableError
 from job.storage import ObjectInfo, crc32c, open_store
-from job.storage.local import _told
+from job.storage.local import _convert_error
 from job.storage.parallel import HELD_BYTES, HELD_OBJECTS, UNPACKED_BYTES, in_parallel
 
 
@@ -139,7 +139,7 @@ def test_readers_that_wait_are_told_to_end() -> None:
 )
 def test_what_a_disk_says_is_told_as_what_to_do(number: int, expected: type[FinetuneError]) -> None:
     """Each kind of trouble has its exit code; the message has the path, and there is a remedy."""
-    told = _told(OSError(number, "trouble"), Path("/data/x"), "write")
+    told = _convert_error(OSError(number, "trouble"), Path("/data/x"), "write")
 
     assert expected is type(told)
     assert "cannot write '/data/x': trouble" in told.message
