@@ -82,14 +82,15 @@ def create(settings: Settings) -> tuple[Classifier, dict[str, Callable[..., Any]
     from job.model import folding
     from job.model.classifier import build
     from job.observability.progress import Progress
+    from job.storage import open_store
 
     classifier, _ = build(
         settings.model,
         ("cats", "dogs"),
         seed=settings.run.seed,
         resumed={},
-        training_precision="float32",
-        xla=False,
+        machine=device.configure(settings),
+        open_store=open_store,
         progress=Progress(),
     )
     classifier.set_trainable("fine_tuning")

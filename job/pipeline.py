@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from job.runs.checkpoints import Checkpoints
     from job.runs.publish import Outcome
     from job.runs.run import Run
+    from job.storage import OpenStore
     from job.training.examples import Examples
     from job.training.state import EpochResult
 
@@ -59,7 +60,8 @@ def run(loaded: Loaded, progress: Progress) -> None:
     settings = loaded.settings
     timing = Timing()
     device.ensure_temp_dir(settings.cache.dir)
-    output = storage.open_store(settings.output.uri, user_project=settings.input.user_project or None)
+    open_store = storage.opener(settings.input.user_project)
+    output = open_store(settings.output.uri)
 
     # The run that this Job already works on, or the one identified by the settings and the data.
     run, listing = pinned_run(output, settings), None
@@ -71,7 +73,9 @@ def run(loaded: Loaded, progress: Progress) -> None:
     if outcome is None:
         with run.checkpoints(settings) as checkpoints, signals.saving(checkpoints.save_if_possible):
             # Another process may have published it while this one waited for the claim.
-            outcome = publish.published(run) or train(RunContext(loaded, run, checkpoints, timing, progress), listing)
+            outcome = publish.published(run) or train(
+                RunContext(loaded, run, checkpoints, open_store, timing, progress), listing
+            )
     outcome.check_gate()
     progress.event("run.succeeded", message="published", run_uri=run.uri)
 
@@ -102,6 +106,7 @@ class RunContext(NamedTuple):
         loaded: the settings and their origins.
         run: the run.
         checkpoints: its checkpoints; this process holds the claim.
+        open_store: opens every store of the run.
         timing: measures the seconds of each phase.
         progress: receives the events.
     """
@@ -109,6 +114,7 @@ class RunContext(NamedTuple):
     loaded: Loaded
     run: Run
     checkpoints: Checkpoints
+    open_store: OpenStore
     timing: Timing
     progress: Progress
 
@@ -140,8 +146,8 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             data.listed.labels,
             seed=settings.run.seed,
             resumed=state.weights,
-            training_precision=machine.precision,
-            xla=machine.xla,
+            machine=machine,
+            open_store=context.open_store,
             progress=progress,
         )
     needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
@@ -162,7 +168,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             max_pixels=settings.input.max_pixels,
             threads=machine.threads,
             selected=saved_data.usable if saved_data else None,
-            user_project=settings.input.user_project,
+            open_store=context.open_store,
         ) as images,
     ):
         with context.timing.part("ingest"):  # one pass over the data: download, check, decode, compute features

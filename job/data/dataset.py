@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from job.data.cache import Cache
     from job.data.manifest import Manifest
     from job.observability.progress import Progress
+    from job.storage import OpenStore
 
 RANGE = 32
 """Manifest rows decoded and fed to the base model together. A constant, not a setting: the bits of a feature depend on
@@ -44,7 +45,7 @@ class Dataset:
         threads: number of images decoded in parallel.
         selected: bool [images], those to read; all by default. If given, an earlier start has read them, so none may
             be missing or unreadable now.
-        user_project: the project billed for requests to a requester-pays bucket.
+        open_store: opens the stores of the manifest.
 
     Attributes:
         quarantined: the images that cannot be used. Complete after the pass.
@@ -60,7 +61,7 @@ class Dataset:
         max_pixels: int,
         threads: int,
         selected: NDArray[Any] | None = None,
-        user_project: str = "",
+        open_store: OpenStore,
     ) -> None:
         self.manifest = manifest
         self.image_size = image_size
@@ -71,7 +72,7 @@ class Dataset:
         self._threads = threads
         self._must_succeed = selected is not None
         self._selected = np.ones(len(manifest), bool) if selected is None else selected
-        self._user_project = user_project or None
+        self._open_store = open_store
         self._pool = ThreadPoolExecutor(threads, "decode")
 
     def ingest(self, progress: Progress) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -218,7 +219,7 @@ class Dataset:
         """Yield each row's bytes from its store, as they arrive."""
         for root in np.unique(self.manifest.root[rows]):
             of_root = rows[self.manifest.root[rows] == root]
-            store = storage.open_store(self.manifest.roots[root], user_project=self._user_project)
+            store = self._open_store(self.manifest.roots[root])
             for index, data in store.read_many(_Objects(self.manifest, of_root)):
                 yield int(of_root[index]), data
 

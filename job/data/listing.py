@@ -18,7 +18,6 @@ from job.data.manifest import Manifest, ManifestBuilder, display_uri
 from job.data.quarantine import Quarantined
 from job.errors import DataError
 from job.observability import log
-from job.storage import lookup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,7 +62,7 @@ def read_listing(settings: InputSettings, advance: Callable[[], object] = int) -
 
 
 def _open(store_uri: str, settings: InputSettings) -> Store:
-    return storage.open_store(store_uri, user_project=settings.user_project)
+    return storage.opener(settings.user_project)(store_uri)
 
 
 def _open_parent(location: uri.Location, settings: InputSettings) -> tuple[Store, str]:
@@ -211,16 +210,34 @@ def _look_up(
         settings: the input.
         advance: called for every object found.
     """
-    folder = lookup.common_folder(builder.names[rows[0]], builder.names[rows[-1]])
+    folder = _common_folder(builder.names[rows[0]], builder.names[rows[-1]])
     builder.roots.append(f"{origin}/{folder}".rstrip("/") or "/")
     prefix_length = len(folder) + 1 if folder else 0
     for row in rows:
         builder.names[row] = builder.names[row][prefix_length:]
         builder.root[row] = len(builder.roots) - 1
     names = [builder.names[row] for row in rows]
-    for index, info in lookup.find_objects(_open(builder.roots[-1], settings), names):
+    for index, info in _open(builder.roots[-1], settings).stat_many(names):
         builder.set_info(rows[index], info)
         advance()
+
+
+def _common_folder(first: str, last: str) -> str:
+    """Return the deepest folder that contains all of some sorted names.
+
+    Names relative to it do not depend on where the data is stored, so neither does a digest of them.
+
+    Args:
+        first: the first of the sorted names.
+        last: the last one.
+    """
+    parts = []
+    for one, other in zip(first.split("/")[:-1], last.split("/")[:-1], strict=False):
+        # In a bucket these parts are ordinary names, but at the end of a URI they would be normalized away.
+        if one != other or one in {"", ".", ".."} or one != one.strip():
+            break
+        parts.append(one)
+    return "/".join(parts)
 
 
 def _find_conflict(

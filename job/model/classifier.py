@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from job.config.settings import ModelSettings
     from job.observability.progress import Progress
-    from job.runtime.device import Precision
+    from job.runtime.device import Device, Precision
+    from job.storage import OpenStore
 
 Arrays: TypeAlias = "dict[str, NDArray[Any]]"
 
@@ -209,8 +210,8 @@ def build(
     *,
     seed: int,
     resumed: Arrays,
-    training_precision: Precision,
-    xla: bool,
+    machine: Device,
+    open_store: OpenStore,
     progress: Progress,
 ) -> tuple[Classifier, weights.Provenance]:
     """Create the layers, load or restore their weights, and fold the base model.
@@ -220,8 +221,8 @@ def build(
         labels: the class names, at least two.
         seed: of the initial weights.
         resumed: `Classifier.state` of an earlier start of the run; empty for a new run.
-        training_precision: of the base model in a training step.
-        xla: the training step is compiled with XLA.
+        machine: its training precision and XLA.
+        open_store: opens the store of a weights file.
         progress: receives the events.
 
     Returns:
@@ -231,12 +232,12 @@ def build(
         errors.FinetuneError: see `weights.load_into`.
     """
     network = create_network(settings, labels, seed=seed)
-    provenance = weights.load_into(network.base_model, settings, progress)
+    provenance = weights.load_into(network.base_model, settings, open_store, progress)
     if resumed:
         load_state(network.model, resumed)
     pretrained = provenance.source != "random"
     return (
-        Classifier(network, labels, pretrained=pretrained, training_precision=training_precision, xla=xla),
+        Classifier(network, labels, pretrained=pretrained, training_precision=machine.precision, xla=machine.xla),
         provenance,
     )
 

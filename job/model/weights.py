@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from job.config.settings import ModelSettings
     from job.observability.progress import Progress
+    from job.storage import OpenStore
 
 KNOWN_DIGESTS = {
     ("MobileNetV2", 1.0, 224): "1df076336965135dbfbdba658e7ee9df5365f1c294b8a512437230e9120c2f5a",
@@ -63,12 +64,15 @@ class Provenance:
     verified: bool
 
 
-def load_into(base_model: keras.Model, settings: ModelSettings, progress: Progress) -> Provenance:
+def load_into(
+    base_model: keras.Model, settings: ModelSettings, open_store: OpenStore, progress: Progress
+) -> Provenance:
     """Load the weights that ``settings.weights`` names into ``base_model``.
 
     Args:
         base_model: the backbone without its top, with seeded random weights, which ``none`` keeps.
         settings: ``weights``, ``weights_dir`` and the architecture of the backbone.
+        open_store: opens the store of a weights file.
         progress: receives an event with the origin of the weights; a warning if they are random.
 
     Raises:
@@ -83,7 +87,7 @@ def load_into(base_model: keras.Model, settings: ModelSettings, progress: Progre
     if settings.weights == "imagenet":
         provenance = _load_imagenet(base_model, settings, progress)
     else:
-        provenance = _load_file(base_model, settings.weights)
+        provenance = _load_file(base_model, settings.weights, open_store)
     progress.event("weights.loaded", source=provenance.source, digest=provenance.digest, verified=provenance.verified)
     if not provenance.verified:
         progress.event("weights.not_verified", note="no digest of these weights is known: theirs is recorded")
@@ -194,7 +198,7 @@ def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: P
     return provenance
 
 
-def _load_file(base_model: keras.Model, uri: str) -> Provenance:
+def _load_file(base_model: keras.Model, uri: str, open_store: OpenStore) -> Provenance:
     if not uri.endswith(".h5"):
         raise SettingsError(
             f"model.weights = {uri!r}: expected imagenet, none, or a file that ends in .h5",
@@ -202,7 +206,7 @@ def _load_file(base_model: keras.Model, uri: str) -> Provenance:
             "base_model.save_weights('NAME.weights.h5')",
         )
     folder, _, name = uri.rpartition("/")
-    found = storage.open_store(folder or "/").read(name)
+    found = open_store(folder or "/").read(name)
     if found is None:
         raise DataError(
             f"model.weights = {uri!r}: there is no such file", remedy="Correct the path, or put the file there."

@@ -78,7 +78,7 @@ def identify(settings: Settings, manifest: Manifest | None = None) -> Identity:
     weights = settings.model.weights
     if weights not in ("imagenet", "none"):
         folder, _, name = weights.rpartition("/")
-        info = storage.open_store(folder or "/").stat(name)
+        info = storage.opener(settings.input.user_project)(folder or "/").stat(name)
         values["model.weights"] = f"{info.size}:{info.crc32c:08x}" if info else weights
     return Identity(recipe=RECIPE, data=manifest.digest() if manifest else None, settings=values)
 

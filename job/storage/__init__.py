@@ -7,14 +7,43 @@ imported in this package only, and not before a bucket is opened, so that invali
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
+
 from job import uri as uris
 from job.errors import SettingsError
 from job.storage.local import LocalStore
 from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, Store, crc32c
 
-__all__ = ["LostObject", "ObjectInfo", "PreconditionFailed", "RetryPolicy", "Store", "crc32c", "open_store"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "LostObject",
+    "ObjectInfo",
+    "OpenStore",
+    "PreconditionFailed",
+    "RetryPolicy",
+    "Store",
+    "crc32c",
+    "open_store",
+    "opener",
+]
 
 _DEFAULT_RETRY = RetryPolicy()
+
+
+OpenStore: TypeAlias = "Callable[[str], Store]"
+"""Opens the store at a URI, with what the settings say of all stores."""
+
+
+def opener(user_project: str) -> OpenStore:
+    """Return the function that opens every store of a run.
+
+    Args:
+        user_project: the Google Cloud project billed for requests to requester-pays buckets; empty: none.
+    """
+    return partial(open_store, user_project=user_project or None)
 
 
 def open_store(uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY, user_project: str | None = None) -> Store:

@@ -29,6 +29,7 @@ from job.config import environment
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 from job.observability import log
 from job.storage.google_calls import Calls, DamagedError
+from job.storage.lookup import stat_by_folder
 from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, crc32c
 from job.storage.parallel import THREADS, UNPACKED_BYTES, in_parallel
 
@@ -130,6 +131,10 @@ class GoogleStore:
             uri=self.uri_of(name),
         )
         return None if blob is None else _info(name, blob)
+
+    def stat_many(self, names: Sequence[str]) -> Iterator[tuple[int, ObjectInfo]]:
+        """See `Store`."""
+        return stat_by_folder(self, names)
 
     def read(self, name: str) -> tuple[bytes, ObjectInfo] | None:
         """Return an object's bytes and matching metadata; see Store."""

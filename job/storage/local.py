@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 
 from job.errors import AccessError, DataError, FinetuneError, SettingsError, UnavailableError
 from job.observability import log
+from job.storage.lookup import stat_each
 from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, crc32c
 from job.storage.parallel import THREADS, in_parallel
 
@@ -81,6 +82,10 @@ class LocalStore:
             while chunk := file.read(CHUNK_BYTES):
                 checksum = crc32c(chunk, checksum)
             return ObjectInfo(name, file.tell(), checksum, os.fstat(file.fileno()).st_mtime_ns)
+
+    def stat_many(self, names: Sequence[str]) -> Iterator[tuple[int, ObjectInfo]]:
+        """See `Store`. A listing would read every file of a folder for its checksum."""
+        return stat_each(self, names, range(len(names)))
 
     def read(self, name: str) -> tuple[bytes, ObjectInfo] | None:
         """Return a file's bytes and matching metadata; see Store."""

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from job.storage import ObjectInfo, Store
+    from job.storage.objects import ObjectInfo, Store
 
 LIST_THRESHOLD = 20
 """From this many names in a folder, listing the folder costs fewer requests than looking up each name."""
@@ -18,48 +18,26 @@ LIST_THRESHOLD = 20
 _THREADS = 16
 
 
-def common_folder(first: str, last: str) -> str:
-    """Return the deepest folder that contains all of some sorted names.
-
-    Names relative to it do not depend on where the data is stored, so neither does a digest of them.
-
-    Args:
-        first: the first of the sorted names.
-        last: the last one.
-    """
-    parts = []
-    for one, other in zip(first.split("/")[:-1], last.split("/")[:-1], strict=False):
-        # In a bucket these parts are ordinary names, but at the end of a URI they would be normalized away.
-        if one != other or one in {"", ".", ".."} or one != one.strip():
-            break
-        parts.append(one)
-    return "/".join(parts)
-
-
-def find_objects(store: Store, names: list[str], start: int = 0) -> Iterator[tuple[int, ObjectInfo]]:
-    """Look up names; yield the index and the object of each that exists, in any order.
-
-    Args:
-        store: the store to search.
-        names: sorted from ``start`` on, without duplicates.
-        start: index of the first name to look up.
-    """
-    # On a disk listing never pays: a lookup is cheap, and a listing reads every file for its checksum.
-    remote = store.uri.startswith("gs://")
-    counts = Counter(map(_folder_of, names[start:]))
-    folders = {folder for folder, count in counts.items() if remote and folder is not None and count >= LIST_THRESHOLD}
-    for folder in folders:
-        for info in store.list(folder, recursive=False):
-            index = bisect_left(names, info.name, start)
-            if index < len(names) and names[index] == info.name:
-                yield index, info
-    single = [index for index in range(start, len(names)) if _folder_of(names[index]) not in folders]
+def stat_each(store: Store, names: Sequence[str], indexes: Sequence[int]) -> Iterator[tuple[int, ObjectInfo]]:
+    """Look up the names at some indexes, one request each; yield what exists."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        for i in range(0, len(single), 1024):  # note: a future for each of a million names would outweigh the names
-            batch = single[i : i + 1024]
+        for start in range(0, len(indexes), 1024):  # note: a million futures would outweigh a million names
+            batch = indexes[start : start + 1024]
             for index, found in zip(batch, pool.map(store.stat, [names[index] for index in batch]), strict=True):
                 if found:
                     yield index, found
+
+
+def stat_by_folder(store: Store, names: Sequence[str]) -> Iterator[tuple[int, ObjectInfo]]:
+    """Look up sorted names; list the folders that contain many of them."""
+    counts = Counter(map(_folder_of, names))
+    folders = {folder for folder, count in counts.items() if folder is not None and count >= LIST_THRESHOLD}
+    for folder in folders:
+        for info in store.list(folder, recursive=False):
+            index = bisect_left(names, info.name)
+            if index < len(names) and names[index] == info.name:
+                yield index, info
+    yield from stat_each(store, names, [index for index, name in enumerate(names) if _folder_of(name) not in folders])
 
 
 def _folder_of(name: str) -> str | None:

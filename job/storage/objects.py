@@ -90,6 +90,13 @@ class Store(Protocol):
     def stat(self, name: str) -> ObjectInfo | None:
         """Return the metadata of an object; None if it does not exist."""
 
+    def stat_many(self, names: Sequence[str]) -> Iterator[tuple[int, ObjectInfo]]:
+        """Look up many names with few requests; yield the index and the object of each that exists, in any order.
+
+        Args:
+            names: sorted, without duplicates.
+        """
+
     def read(self, name: str) -> tuple[bytes, ObjectInfo] | None:
         """Return a small object's bytes and matching metadata; None if it does not exist."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from runs import draw
 
-from job import errors
+from job import errors, storage
 from job.config.settings import CacheSettings, InputSettings
 from job.data import cache, dataset, manifest
 from job.data.cache_files import RECORD
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from job import storage
     from job.observability.progress import Phase
 
 IMAGES = 80
@@ -49,7 +48,9 @@ def opened(
     parts: dict = {"encoded": {}, "features": {}, "pixels": {}}
     with (
         cache.Cache(settings, run_id="run-1", made_from=parts, **sizes) as kept,
-        dataset.Dataset(listed, kept, image_size=8, max_pixels=10**6, threads=2) as images,
+        dataset.Dataset(
+            listed, kept, image_size=8, max_pixels=10**6, threads=2, open_store=storage.open_store
+        ) as images,
     ):
         yield images, kept
 

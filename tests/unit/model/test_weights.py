@@ -112,7 +112,7 @@ def known(arrays: Arrays, monkeypatch: pytest.MonkeyPatch) -> str:
 def load(base_model: keras.Model, heard: Heard, **settings: Any) -> weights.Provenance:
     """Load into the small backbone; no folder is baked in unless one is named."""
     settings = {"alpha": 0.35, "image_size": 32, "weights_dir": "/nonexistent"} | settings
-    return weights.load_into(base_model, ModelSettings(**settings), Progress([heard]))
+    return weights.load_into(base_model, ModelSettings(**settings), storage.open_store, Progress([heard]))
 
 
 def assert_holds(base_model: keras.Model, arrays: Arrays) -> None:

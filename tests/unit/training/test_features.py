@@ -11,7 +11,7 @@ import tensorflow as tf
 from classifiers import small_classifier
 from runs import Recorder, draw
 
-from job import errors
+from job import errors, storage
 from job.config.settings import CacheSettings, InputSettings
 from job.data import cache, dataset, manifest
 from job.data.listing import read_listing
@@ -66,7 +66,9 @@ def opened(
             image_size=SIZE,
             feature_size=classifier.feature_size,
         ) as opened_cache,
-        dataset.Dataset(listed, opened_cache, image_size=SIZE, max_pixels=10**6, threads=2) as images,
+        dataset.Dataset(
+            listed, opened_cache, image_size=SIZE, max_pixels=10**6, threads=2, open_store=storage.open_store
+        ) as images,
     ):
         yield images, opened_cache
 
