@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-REPORT = "this is a bug in finetune: please report it with the log and the run's config.json"
+REPORT_BUG = "this is a bug in finetune: please report it with the log and the run's config.json"
 """The remedy for errors that a user cannot fix."""
 
 JobAction = Literal["Complete", "Count", "FailJob", "Ignore"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def metrics_document(
-    state: TrainingState, kept: EpochResult, scores: dict[str, Scores], **extra: object
+    state: TrainingState, kept_epoch: EpochResult, scores: dict[str, Scores], **extra: object
 ) -> dict[str, object]:
     """Return metrics.json; missing values are null."""
     assert state.best is not None, "a run has at least one epoch"
@@ -27,7 +27,7 @@ def metrics_document(
     return {
         "validation": scores["validation"].document(),
         "test": scores["test"].document() if "test" in scores else None,
-        "kept": _epoch_summary(kept),
+        "kept": _epoch_summary(kept_epoch),
         "best": _epoch_summary(state.best),
         "last": _epoch_summary(state.history[-1]),
         "micro_batch": state.micro_batch,

@@ -73,7 +73,7 @@ class Scorer:
             raise errors.InvariantError(
                 f"the exported model cannot be loaded and run in a fresh process (exit {self._child.returncode}): "
                 f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
-                remedy=errors.REPORT,
+                remedy=errors.REPORT_BUG,
             )
         return np.asarray(np.load(io.BytesIO(output), allow_pickle=False))
 
@@ -103,6 +103,6 @@ def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities
         raise errors.InvariantError(
             f"the exported model answers differently: probabilities differ by up to {difference:g}, expected at most "
             f"{TOLERANCE:g}; {flipped} of {len(probabilities)} images get another label",
-            remedy=errors.REPORT,
+            remedy=errors.REPORT_BUG,
         )
     return {"images": len(probabilities), "max_difference": difference, "tolerance": TOLERANCE}

@@ -43,7 +43,7 @@ class StageInvariants:
             raise errors.InvariantError(
                 f"{stage} must train {len(expected)} variables, and the model has {len(trainable)} trainable ones; "
                 f"first difference: {min(trainable ^ expected)}",
-                remedy=errors.REPORT,
+                remedy=errors.REPORT_BUG,
             )
         self._normalization = normalization
         self._frozen = everything - expected
@@ -70,7 +70,7 @@ class StageInvariants:
             raise errors.InvariantError(
                 f"{kind} variable changed in {self._stage}: expected {path} bit-equal before and after, "
                 f"and it moved by up to {difference:g} ({len(broken)} such variables)",
-                remedy=errors.REPORT,
+                remedy=errors.REPORT_BUG,
             )
         if (
             is_complete
@@ -81,7 +81,7 @@ class StageInvariants:
             raise errors.InvariantError(
                 f"{self._stage} must train the base model, and none of its {len(self._trained_backbone)} "
                 "trainable variables moved",
-                remedy=errors.REPORT,
+                remedy=errors.REPORT_BUG,
             )
 
 

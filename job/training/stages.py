@@ -212,7 +212,7 @@ class StageTrainer:
             f"{state.stage} {state.epoch + 1}/{settings.epochs}", total, "images", done=done
         ) as phase:
             for batch, (inputs, wait) in zip(remaining, prefetch(examples.inputs, remaining), strict=True):
-                # note: the key depends on the position in the run alone, so that a resumed run drops the same features
+                # note: the key is that of the step within the run, so that a resumed run drops the same features
                 key = ((examples.seed + STAGES.index(state.stage)) % 2**32, state.epoch * len(batches) + state.step)
                 arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
                 started = time.monotonic()
