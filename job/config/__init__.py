@@ -1,1 +1,1 @@
-"""Settings: their definition, where they are read from, and what is generated from them."""
+"""Settings: their definition, their sources, and the reference generated from them."""

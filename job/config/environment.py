@@ -1,12 +1,8 @@
-"""The process's environment variables: the one module that reads or sets them."""
+"""The process's environment variables. No other module reads or sets them."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,15 +15,15 @@ def everything() -> Mapping[str, str]:
 
 
 def get(name: str) -> str | None:
-    """Return a variable of the process environment, None where it is not set."""
+    """Return a variable of the process environment; None if it is not set."""
     return os.environ.get(name)
 
 
 def set_default(name: str, value: str) -> None:
-    """Set a variable of the process environment unless the user has set it."""
+    """Set a variable of the process environment unless it is set already."""
     os.environ.setdefault(name, value)
 
 
 def for_child(**extra: str) -> dict[str, str]:
-    """Return the environment for a child process: this one's, with ``extra`` over it."""
+    """Return the environment for a child process: this one's, overridden by ``extra``."""
     return {**os.environ, **extra}

@@ -1,4 +1,4 @@
-"""Settings from defaults, file, environment and flags: all mistakes at once, before anything heavy is imported."""
+"""Loads the settings from defaults, file, environment and flags, and reports all mistakes at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The settings of one run, and where each came from.
+    """The settings of one run, and the origin of each.
 
     Attributes:
         settings: the effective settings.
@@ -30,7 +30,7 @@ class Loaded:
     origins: Mapping[str, sources.Origin]
 
     def document(self) -> dict[str, Any]:
-        """Return what config.json holds. There are no secrets among the settings."""
+        """Return the content of config.json. The settings contain no secrets."""
         return {"settings": self.settings.model_dump(mode="json"), "origins": dict(self.origins)}
 
 
@@ -43,43 +43,45 @@ def load_settings(
     """Read the settings: defaults < YAML file < environment < flags.
 
     Args:
-        arguments: flags: ``--config FILE``, ``--name value``, ``--name=value``; a switch may stand alone. The last
-            wins where one is repeated.
-        variables: in place of the process environment. Only names with ``__`` are settings; an empty variable counts
-            as not set, unless its setting is a text. A null or an empty value in the file likewise.
+        arguments: flags: ``--config FILE``, ``--name value``, ``--name=value``; a switch needs no value. The last of
+            repeated flags wins.
+        variables: used instead of the process environment. Only names with ``__`` are settings. An empty variable
+            counts as not set, unless its setting is a text; so does a null or an empty value in the file.
         required: settings that must not be empty.
 
     Raises:
-        SettingsError: one message with everything that is wrong, in all sources, a line each.
+        SettingsError: one message with the mistakes in all sources, one per line.
     """
     fields = setting_fields()
-    read = sources.Sources({name: _kind(field) for name, field in fields.items()})
-    read.read(arguments, environment.everything() if variables is None else variables)
-    settings, mistakes = _validate({name: given.text for name, given in read.given.items()})
-    for names, what in mistakes:
+    collected = sources.Sources({name: _kind(field) for name, field in fields.items()})
+    collected.read(arguments, environment.everything() if variables is None else variables)
+    settings, mistakes = _validate({name: raw.text for name, raw in collected.raw.items()})
+    for names, problem in mistakes:
         values = (
-            f"{name} = {read.given[name].text!r} ({read.given[name].where})"
-            if name in read.given
+            f"{name} = {collected.raw[name].text!r} ({collected.raw[name].where})"
+            if name in collected.raw
             else f"{name} = {fields[name].default!r} (the default)"
             for name in names
         )
-        read.mistakes.append(f"{', '.join(values)}: {what}")
-    read.mistakes += [
+        collected.mistakes.append(f"{', '.join(values)}: {problem}")
+    collected.mistakes += [
         f"{name}: must be given, as in --{name} {(fields[name].examples or ['VALUE'])[0]}"
         for name in required
-        if name not in read.given or not read.given[name].text
+        if name not in collected.raw or not collected.raw[name].text
     ]
-    if settings is None or read.mistakes:
-        count = "1 mistake" if len(read.mistakes) == 1 else f"{len(read.mistakes)} mistakes"
+    if settings is None or collected.mistakes:
+        count = "1 mistake" if len(collected.mistakes) == 1 else f"{len(collected.mistakes)} mistakes"
         raise SettingsError(
-            "\n  ".join([f"{count} in the settings:", *read.mistakes]),
+            "\n  ".join([f"{count} in the settings:", *collected.mistakes]),
             remedy="finetune run --help lists every setting with its default; finetune schema prints their JSON Schema",
         )
-    return Loaded(settings, {name: read.given[name].origin if name in read.given else "default" for name in fields})
+    return Loaded(
+        settings, {name: collected.raw[name].origin if name in collected.raw else "default" for name in fields}
+    )
 
 
 _Mistake = tuple[tuple[str, ...], str]
-"""The settings that are wrong, or wrong together, and what is wrong."""
+"""The invalid or conflicting settings, and the problem."""
 
 
 def _validate(texts: Mapping[str, str]) -> tuple[Settings | None, list[_Mistake]]:
@@ -91,19 +93,19 @@ def _validate(texts: Mapping[str, str]) -> tuple[Settings | None, list[_Mistake]
         return Settings.model_validate(nested), []
     except ValidationError as error:
         mistakes = list(_mistakes(error))
-    # pydantic looks at values together only once each is right alone. All shall be said at once: look at the rest.
-    wrong = {name for names, _ in mistakes for name in names}
-    _, among_rest = _validate({name: text for name, text in texts.items() if name not in wrong})
-    return None, mistakes + [mistake for mistake in among_rest if wrong.isdisjoint(mistake[0])]
+    # pydantic checks combinations only if every value is valid alone. To report all mistakes, check the valid rest too.
+    invalid = {name for names, _ in mistakes for name in names}
+    _, other_mistakes = _validate({name: text for name, text in texts.items() if name not in invalid})
+    return None, mistakes + [mistake for mistake in other_mistakes if invalid.isdisjoint(mistake[0])]
 
 
 def _mistakes(error: ValidationError) -> Iterator[_Mistake]:
-    for one in error.errors(include_url=False):
-        if one["type"] == "conflict":
-            yield from one["ctx"]["found"]
+    for details in error.errors(include_url=False):
+        if details["type"] == "conflict":
+            yield from details["ctx"]["found"]
         else:
-            what = one["msg"].removeprefix("Value error, ").replace("Input should", "must")
-            yield (".".join(map(str, one["loc"][:2])),), what.split(", unable to", 1)[0]
+            problem = details["msg"].removeprefix("Value error, ").replace("Input should", "must")
+            yield (".".join(map(str, details["loc"][:2])),), problem.split(", unable to", 1)[0]
 
 
 def _kind(field: FieldInfo) -> sources.Kind:

@@ -1,8 +1,8 @@
-"""The settings: typed, frozen, documented here and nowhere else; and the only reader of the process environment.
+"""The settings: typed, frozen, and documented only here; README, help, schema and chart are generated from it.
 
-Read in this order, the later over the earlier: defaults, a YAML file (``--config``), environment variables
-(``FINETUNE_INPUT__URI``), flags (``--input.uri``). Every mistake of all of them is reported at once.
-Nothing heavy is imported here: a mistake is known before TensorFlow would have been loaded.
+Sources, later ones override earlier ones: defaults, a YAML file (``--config``), environment variables
+(``FINETUNE_INPUT__URI``), flags (``--input.uri``). All mistakes are reported at once.
+Nothing heavy is imported here: mistakes are reported before TensorFlow is loaded.
 """
 
 from __future__ import annotations
@@ -27,64 +27,64 @@ if TYPE_CHECKING:
 StageName = Literal["feature_extraction", "fine_tuning"]
 STAGES: tuple[StageName, StageName] = ("feature_extraction", "fine_tuning")
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-"""The widths for which Keras publishes ImageNet weights (keras.applications.MobileNetV2)."""
+"""Widths with published ImageNet weights in Keras (keras.applications.MobileNetV2)."""
 
 _RESULT: JsonDict = {"changes_result": True}
-"""Marks a setting that changes the result: it is part of the run's identity."""
+"""Marks a setting that changes the result, and so is part of the run's identity."""
 
 _NAME = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$"
-"""It is a part of object names and of paths, and must not lead out of them."""
+"""Names are used in object names and paths, and must not escape from them."""
 
 
-def _whole(value: object) -> object:
-    """Take 1e+06 for 1000000, as templates and YAML writers like to spell whole numbers; True is no number."""
+def _parse_integer(value: object) -> object:
+    """Accept 1e+06 for 1000000, as templates and YAML writers format integers; reject True."""
     if isinstance(value, bool):
         raise ValueError("must be a whole number")  # noqa: TRY004  # pydantic reports a ValueError
-    # At most two digits of exponent: int(Decimal("1e999999999")) would not end.
+    # At most two digits of exponent: int(Decimal("1e999999999")) would never finish.
     if isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?[eE]\+?\d{1,2}", value):
         number = Decimal(value)
         return int(number) if number == int(number) else value
     return value
 
 
-def _name(text: str) -> str:
+def _check_name(text: str) -> str:
     if not re.fullmatch(_NAME, text):
         raise ValueError("must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or a digit")
     return text
 
 
-def _place(text: str) -> str:
+def _normalize_uri(text: str) -> str:
     return str(uri.parse(text)) if text else text
 
 
-def _local_place(text: str) -> str:
+def _check_local(text: str) -> str:
     if text and uri.parse(text).scheme != "file":
         raise ValueError("must be a local folder")
-    return _place(text)
+    return _normalize_uri(text)
 
 
-def _input_place(text: str) -> str:
-    """Refuse ``bucket/folder``, which would be read as a folder here, where there is no such folder."""
+def _check_input(text: str) -> str:
+    """Reject ``bucket/folder`` if there is no such local folder: the scheme was probably forgotten."""
     head = text.split("/", 1)[0]
-    if uri.is_bucket_name(head) and not os.path.exists(text):  # noqa: PTH110  # Path.exists raises where a name is too long
+    if uri.is_bucket_name(head) and not os.path.exists(text):  # noqa: PTH110  # Path.exists raises if a name is too long
         raise ValueError(f"there is no such folder here: did you mean gs://{text} or ./{text}?")
-    return _place(text)
+    return _normalize_uri(text)
 
 
-def _weights(text: str) -> str:
+def _check_weights(text: str) -> str:
     if text in ("imagenet", "none"):
         return text
     if not text or "/" not in text:
         raise ValueError(
             "must be imagenet, none, gs://… or a path with a slash in it (./FILE for a file in this folder)"
         )
-    return _place(text)
+    return _normalize_uri(text)
 
 
-Whole = Annotated[int, BeforeValidator(_whole)]
-Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": _NAME})]
-Place = Annotated[str, AfterValidator(_place)]
-LocalPlace = Annotated[str, AfterValidator(_local_place)]
+Integer = Annotated[int, BeforeValidator(_parse_integer)]
+Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": _NAME})]
+Uri = Annotated[str, AfterValidator(_normalize_uri)]
+LocalPath = Annotated[str, AfterValidator(_check_local)]
 
 
 class _Group(BaseModel):
@@ -94,8 +94,8 @@ class _Group(BaseModel):
 class InputSettings(_Group):
     """What to train on."""
 
-    # Neither uri nor format is part of the run's identity: the hash over the data that they lead to is.
-    uri: Annotated[str, AfterValidator(_input_place)] = ""
+    # Neither uri nor format is part of the run's identity: the hash of the data is.
+    uri: Annotated[str, AfterValidator(_check_input)] = ""
     """Labelled images: `gs://BUCKET/PREFIX` or a local path; a folder per class, or a CSV or JSONL manifest. Empty:
     the built-in demo pictures."""
 
@@ -111,7 +111,7 @@ class InputSettings(_Group):
     max_bad_fraction: float = Field(0.01, ge=0, le=1)
     """More unreadable images than this share of all end the run with exit code 3."""
 
-    max_pixels: Whole = Field(64_000_000, ge=1, json_schema_extra=_RESULT)
+    max_pixels: Integer = Field(64_000_000, ge=1, json_schema_extra=_RESULT)
     """Images of more pixels (width x height) are not decoded: they count as unreadable."""
 
     user_project: str = ""
@@ -121,7 +121,7 @@ class InputSettings(_Group):
 class OutputSettings(_Group):
     """Where everything is published."""
 
-    uri: Place = Field("", examples=["gs://my-bucket/flowers"])
+    uri: Uri = Field("", examples=["gs://my-bucket/flowers"])
     """Where the run is published: `gs://BUCKET/PREFIX` or a local path, not inside the input. `finetune run` needs
     it."""
 
@@ -137,7 +137,7 @@ class RunSettings(_Group):
     """UID of the Kubernetes Job that this is a Pod of; the chart sets it. All Pods of a Job keep to the run of its
     first one."""
 
-    seed: Whole = Field(7, ge=0, lt=2**32, json_schema_extra=_RESULT)
+    seed: Integer = Field(7, ge=0, lt=2**32, json_schema_extra=_RESULT)
     """Seed of everything random: the head's first weights, the order of the images, dropout."""
 
     reproducible: bool = Field(default=True, json_schema_extra=_RESULT)
@@ -153,18 +153,18 @@ class ModelSettings(_Group):
     alpha: float = Field(1.0, gt=0, json_schema_extra=_RESULT)
     """Width multiplier of the backbone. With the `imagenet` weights one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4."""
 
-    image_size: Whole = Field(224, ge=32, le=1024, json_schema_extra=_RESULT)
+    image_size: Integer = Field(224, ge=32, le=1024, json_schema_extra=_RESULT)
     """Side of the square, in pixels, to which every image is resized. The `imagenet` weights were trained at 96, 128,
     160, 192 and 224; every other size starts from those of 224, as Keras does."""
 
-    weights: Annotated[str, AfterValidator(_weights)] = Field("imagenet", json_schema_extra=_RESULT)
+    weights: Annotated[str, AfterValidator(_check_weights)] = Field("imagenet", json_schema_extra=_RESULT)
     """The backbone's first weights: `imagenet`, `none` (random), a path or `gs://…`."""
 
-    # The digest of the arrays decides what they are, not where they lie.
-    weights_dir: LocalPlace = "/opt/finetune/weights"
+    # Not part of the identity: the digest of the weights is, not their location.
+    weights_dir: LocalPath = "/opt/finetune/weights"
     """Folder with the ImageNet weights that are baked into the image."""
 
-    head_units: Whole = Field(50, ge=1, json_schema_extra=_RESULT)
+    head_units: Integer = Field(50, ge=1, json_schema_extra=_RESULT)
     """Units of the head's hidden layer `fc1`."""
 
     dropout: float = Field(0.0, ge=0, lt=1, json_schema_extra=_RESULT)
@@ -174,13 +174,13 @@ class ModelSettings(_Group):
 class StageSettings(_Group):
     """One of the two stages: one function runs both."""
 
-    epochs: Whole = Field(10, ge=0, json_schema_extra=_RESULT)
+    epochs: Integer = Field(10, ge=0, json_schema_extra=_RESULT)
     """Passes over the training images; 0 skips the stage."""
 
     learning_rate: float = Field(gt=0, json_schema_extra=_RESULT)
     """Adam's learning rate."""
 
-    batch_size: Whole = Field(32, ge=1, json_schema_extra=_RESULT)
+    batch_size: Integer = Field(32, ge=1, json_schema_extra=_RESULT)
     """Images in each training step."""
 
 
@@ -204,15 +204,15 @@ class DeviceSettings(_Group):
     require_gpu: bool = False
     """End with exit code 4 where no usable GPU is found."""
 
-    # The thread count changes the bits but is no part of the identity: a checkpoint holds it, and a resume keeps it.
-    threads: Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None = None
+    # The thread count changes the bits but is not part of the identity: checkpoints store it, and a resume keeps it.
+    threads: Annotated[int, Field(ge=1), BeforeValidator(_parse_integer)] | None = None
     """CPU threads of one operation. Null: as many as the container's CPU quota gives."""
 
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", json_schema_extra=_RESULT)
     """Precision of the backbone in stage 2's training step; everything else, validation included, is float32. `auto`:
     bfloat16 on GPUs that have it (compute capability 8.0), else float16 (7.0), else float32, as on the CPU."""
 
-    # Neither of these changes more than the last bits of the result, as another GPU would.
+    # These change only the last bits of the result, as another GPU would.
     xla: bool | None = None
     """Compile the training step with XLA. Null: where the run has a GPU, and XLA works on it."""
 
@@ -227,11 +227,11 @@ class DeviceSettings(_Group):
 class CacheSettings(_Group):
     """What is kept on the local disk between epochs: features, encoded images, decoded pixels, in this order."""
 
-    dir: LocalPlace = ""
+    dir: LocalPath = ""
     """Folder for the cache. What a run that was stopped has kept there, its next start goes on with. Empty: a temporary
     folder."""
 
-    max_bytes: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = None
+    max_bytes: Annotated[int, Field(ge=0), BeforeValidator(_parse_integer)] | None = None
     """Bytes that the cache may take. Null: half of the free disk."""
 
 
@@ -256,7 +256,7 @@ class GateSettings(_Group):
 class ExportSettings(_Group):
     """How the exported model is checked."""
 
-    verify_images: Whole = Field(2000, ge=1)
+    verify_images: Integer = Field(2000, ge=1)
     """At most this many held-out images are scored once more, by a fresh process with the exported model."""
 
 
@@ -309,17 +309,17 @@ class Settings(_Group):
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:
-        if found := list(_conflicts(self)):
+        if conflicts := list(_conflicts(self)):
             raise PydanticCustomError(
-                "conflict", "{text}", {"text": "; ".join(text for _, text in found), "found": found}
+                "conflict", "{text}", {"text": "; ".join(text for _, text in conflicts), "found": conflicts}
             )
         return self
 
 
 def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield (the settings involved, what is wrong) for values that are right alone and wrong together."""
-    source, output, model = settings.input, settings.output, settings.model
-    if source.validation_fraction + source.test_fraction >= 1:
+    """Yield (the settings involved, the problem) for values that are valid alone but conflict."""
+    inputs, output, model = settings.input, settings.output, settings.model
+    if inputs.validation_fraction + inputs.test_fraction >= 1:
         yield (
             ("input.validation_fraction", "input.test_fraction"),
             "together must be below 1: something must remain to train on",
@@ -331,16 +331,16 @@ def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
             ("model.alpha", "model.weights"),
             f"ImageNet weights exist for alpha {', '.join(map(str, IMAGENET_ALPHAS))}: other widths need other weights",
         )
-    if source.uri and output.uri:
-        # What a run writes would be listed as data by the next one.
+    if inputs.uri and output.uri:
+        # The output of a run would be listed as input by the next one.
         written = [f"{output.uri}/runs", f"{output.uri}/jobs"]
-        if uri.is_inside(output.uri, source.uri) or any(uri.is_inside(source.uri, place) for place in written):
+        if uri.is_inside(output.uri, inputs.uri) or any(uri.is_inside(inputs.uri, folder) for folder in written):
             yield ("output.uri", "input.uri"), "the output must not lie inside the input: give it a folder of its own"
-    if source.uri and settings.cache.dir and uri.is_inside(settings.cache.dir, source.uri):
+    if inputs.uri and settings.cache.dir and uri.is_inside(settings.cache.dir, inputs.uri):
         yield ("cache.dir", "input.uri"), "the cache must not lie inside the input: give it a folder of its own"
 
 
-# What others read out of the settings
+# Queries
 
 
 def setting_fields() -> dict[str, FieldInfo]:
@@ -348,7 +348,7 @@ def setting_fields() -> dict[str, FieldInfo]:
     fields: dict[str, FieldInfo] = {}
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            fields |= {f"{name}.{below}": one for below, one in field.annotation.model_fields.items()}
+            fields |= {f"{name}.{member}": inner for member, inner in field.annotation.model_fields.items()}
         else:
             fields[name] = field
     return fields

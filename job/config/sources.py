@@ -1,8 +1,8 @@
-"""Where settings are written down: a YAML file, environment variables, flags.
+"""Reads the settings' values from their sources: a YAML file, environment variables, flags.
 
-Every value is text here; the type of its setting decides later what the text means. So the surprises of YAML 1.1
-(``no`` is false, ``0123`` is 83, ``1e-4`` is a string) do not exist, and one spelling works in all three sources.
-Mistakes are collected, not raised: a user wants to see all of them at once.
+Every value is text here; the type of its setting is applied later. This avoids the surprises of YAML 1.1 (``no`` is
+false, ``0123`` is 83, ``1e-4`` is a string), and one spelling works in all three sources. Mistakes are collected, not
+raised, so that users see all of them at once.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 Origin = Literal["default", "file", "environment", "flag"]
 
 Kind = Literal["text", "switch", "other"]
-"""What an empty value means: itself for a text; for a switch (true or false) and for all others, nothing given."""
+"""An empty value is valid for a text; for a switch (true or false) and all others it counts as not set."""
 
 PREFIX = "FINETUNE_"
 
 _NULL = "tag:yaml.org,2002:null"
 
 
-class Given(NamedTuple):
-    """One setting as it was written down.
+class RawValue(NamedTuple):
+    """The unparsed value of a setting.
 
     Attributes:
         text: the value.
         origin: the kind of source.
-        where: the source as a user knows it, for messages: a file and line, a variable or a flag.
+        where: the exact source, for messages: a file and line, a variable or a flag.
     """
 
     text: str
@@ -43,32 +43,32 @@ class Given(NamedTuple):
 
 @dataclass
 class Sources:
-    """What the three sources say, the later one over the earlier.
+    """The values from the three sources; later sources override earlier ones.
 
     Args:
-        kinds: every setting's dotted name, and its kind.
+        kinds: dotted name -> kind, for every setting.
 
     Attributes:
-        given: setting -> what was written last.
-        mistakes: a line for everything that could not be understood.
+        raw: setting -> its effective value.
+        mistakes: a line for each.
     """
 
     kinds: Mapping[str, Kind]
-    given: dict[str, Given] = field(default_factory=dict)
+    raw: dict[str, RawValue] = field(default_factory=dict)
     mistakes: list[str] = field(default_factory=list)
 
     def read(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Read the file that the flag ``--config`` names, then the environment, then the other flags."""
+        """Read the file named by ``--config``, then the environment, then the other flags."""
         flags = list(self._split(arguments))
         if files := [text for name, text in flags if name == "config"]:
             self._read_file(Path(files[-1]))
         self._read_environment(environment)
         for name, text in flags:
             if name != "config":
-                self.given[name] = Given(text, "flag", f"flag --{name}")
+                self.raw[name] = RawValue(text, "flag", f"flag --{name}")
 
-    def _mistake(self, where: str, what: str) -> None:
-        self.mistakes.append(f"{where}: {what}")
+    def _mistake(self, where: str, problem: str) -> None:
+        self.mistakes.append(f"{where}: {problem}")
 
     def _unknown(self, name: str, names: Iterable[str]) -> str:
         if below := [known for known in self.kinds if known.startswith(f"{name}.")]:
@@ -79,18 +79,18 @@ class Sources:
 
     def _split(self, arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
         """Yield (name, text) for each ``--name text``, ``--name=text`` and, for a switch, ``--name`` alone."""
-        rest = list(arguments)
-        while rest:
-            argument = rest.pop(0)
-            name, equals, after = argument.removeprefix("--").partition("=")
+        remaining = list(arguments)
+        while remaining:
+            argument = remaining.pop(0)
+            name, equals, value = argument.removeprefix("--").partition("=")
             if not argument.startswith("--") or not name:
-                meant = f": did you mean --{argument.lstrip('-')}?" if name.lstrip("-") in self.kinds else ""
-                self._mistake(f"argument {argument!r}", f"every setting is a flag, such as --run.seed 7{meant}")
+                suggestion = f": did you mean --{argument.lstrip('-')}?" if name.lstrip("-") in self.kinds else ""
+                self._mistake(f"argument {argument!r}", f"every setting is a flag, such as --run.seed 7{suggestion}")
                 continue
-            text: str | None = after if equals else None
-            # A value may begin with one dash (-1), not with two: that is the next flag.
-            if text is None and rest and not rest[0].startswith("--"):
-                text = rest.pop(0)
+            text: str | None = value if equals else None
+            # A value may begin with one dash (-1); two dashes begin the next flag.
+            if text is None and remaining and not remaining[0].startswith("--"):
+                text = remaining.pop(0)
             kind = "other" if name == "config" else self.kinds.get(name)
             if text is None and kind == "switch":
                 text = "true"
@@ -105,14 +105,14 @@ class Sources:
 
     def _read_environment(self, environment: Mapping[str, str]) -> None:
         known = {variable(name): name for name in self.kinds}
-        # With one underscore a name is no setting, but whoever writes FINETUNE_INPUT_URI means one.
-        misspelt = {name.replace("__", "_"): name for name in known}
+        # A name with a single underscore, such as FINETUNE_INPUT_URI, is not a setting, but surely meant as one.
+        single_underscore = {name.replace("__", "_"): name for name in known}
         for name, text in sorted(environment.items()):
             if name in known:
                 if text or self.kinds[known[name]] == "text":
-                    self.given[known[name]] = Given(text, "environment", f"variable {name}")
-            elif name in misspelt:
-                self._mistake(f"variable {name}", f"unknown setting: did you mean {misspelt[name]}?")
+                    self.raw[known[name]] = RawValue(text, "environment", f"variable {name}")
+            elif name in single_underscore:
+                self._mistake(f"variable {name}", f"unknown setting: did you mean {single_underscore[name]}?")
             elif name.upper().startswith(PREFIX) and "__" in name:
                 self._mistake(f"variable {name}", f"unknown setting{did_you_mean(name, known)}")
 
@@ -135,7 +135,7 @@ class Sources:
                 self._mistake(str(path), "expected groups of settings, such as 'run: {seed: 7}'")
 
     def _read_mapping(self, node: yaml.MappingNode, path: Path, prefix: str, seen: set[str]) -> None:
-        """Take the settings out of one mapping; a null, or nothing where a text makes no sense, means the default."""
+        """Read the settings of one mapping. A null means the default, as does an empty value unless it is a text."""
         groups = {name.partition(".")[0] for name in self.kinds if "." in name}
         for key, value in node.value:
             where = f"{path}, line {key.start_mark.line + 1}"
@@ -152,27 +152,27 @@ class Sources:
             elif not isinstance(value, yaml.ScalarNode):
                 self._mistake(where, f"{name!r} takes one value, not a {value.id}")
             elif value.tag != _NULL and (value.value or self.kinds[name] == "text"):
-                self.given[name] = Given(value.value, "file", where)
+                self.raw[name] = RawValue(value.value, "file", where)
             seen.add(name)
 
 
 def variable(name: str) -> str:
-    """Return the environment variable of a setting: ``FINETUNE_INPUT__URI``; ``FINETUNE__KEEP`` for one without group.
+    """Return the environment variable of a setting: ``FINETUNE_INPUT__URI``; ``FINETUNE__KEEP`` without a group.
 
-    The double underscore is what tells a setting from the variables that Kubernetes makes for a Service that is
-    called ``finetune`` (``FINETUNE_PORT=…``).
+    The double underscore distinguishes settings from the variables that Kubernetes sets for a Service named
+    ``finetune`` (``FINETUNE_PORT=…``).
     """
     return PREFIX + (name.replace(".", "__") if "." in name else f"_{name}").upper()
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return ": did you mean …?" with the nearest of the names; empty where none is near.
+    """Return ": did you mean …?" with the most similar names; empty if none is similar.
 
-    The last part of a dotted name is enough: ``--epochs`` means that of either stage.
+    The last part of a dotted name is enough: ``--epochs`` matches that of either stage.
     """
-    wanted = name.lower().replace("-", "_")
+    query = name.lower().replace("-", "_")
     scores = {
-        known: max(SequenceMatcher(None, wanted, part.lower()).ratio() for part in (known, known.rpartition(".")[2]))
+        known: max(SequenceMatcher(None, query, part.lower()).ratio() for part in (known, known.rpartition(".")[2]))
         for known in names
     }
     best = max(scores.values(), default=0.0)

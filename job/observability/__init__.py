@@ -1,1 +1,1 @@
-"""Receives the run's events, and never decides."""
+"""Reports the run's events: log, bars, status.json, Kubernetes Events. Makes no decisions."""

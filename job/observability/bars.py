@@ -1,6 +1,6 @@
-"""Bars at the foot of a terminal: one for each stage, counted in epochs, and one for each phase under way.
+"""Bars at the bottom of a terminal: one for each stage, counted in epochs, and one for each phase in progress.
 
-The log goes on above them, because it is written through the same console (:func:`job.log.terminal`).
+The log scrolls above them, since it is written through the same console (:func:`job.observability.log.terminal`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_SHOWN_AFTER = 0.5  # seconds: a bar that comes and goes faster only flickers
+_MIN_SECONDS = 0.5  # seconds: bars of shorter phases would only flicker
 
 
 class Bars(Listener):
-    """Draws the bars, four times a second, until it is closed; the stages' bars stay on the screen.
+    """Draws the bars four times a second until it is closed; the bars of stages stay on the screen.
 
     Args:
-        terminal: where the log is written to, too.
+        terminal: the one that the log is written to.
     """
 
     def __init__(self, terminal: Console) -> None:
@@ -40,7 +40,7 @@ class Bars(Listener):
             get_renderable=self._table,
             console=terminal,
             refresh_per_second=4,
-            redirect_stdout=False,  # what a command was asked for; it may well be on its way to a file
+            redirect_stdout=False,  # the output of a command, which may be redirected to a file
         )
         self._live.start()
 
@@ -59,23 +59,23 @@ class Bars(Listener):
                 self._phases.append(phase)
 
     def close(self) -> None:
-        """Leave the terminal as it was found."""
+        """Restore the terminal."""
         self._live.stop()
 
     def _table(self) -> Table:
         with self._lock:
-            stages, phases = list(self._stages), [phase for phase in self._phases if phase.seconds >= _SHOWN_AFTER]
+            stages, phases = list(self._stages), [phase for phase in self._phases if phase.seconds >= _MIN_SECONDS]
         table = Table.grid(padding=(0, 1))
-        for narrows in (False, True, False, False, True):  # on a narrow terminal bars and facts give way
-            table.add_column(no_wrap=not narrows)
+        for shrinks in (False, True, False, False, True):  # on a narrow terminal bars and facts shrink
+            table.add_column(no_wrap=not shrinks)
         for stage in stages:
             phase = next((phase for phase in phases if phase.stage is stage), None)
-            left = stage.eta_seconds(phase)
+            eta = stage.eta_seconds(phase)
             table.add_row(
                 Text(stage.name, "bold"),
                 ProgressBar(stage.epochs, stage.epochs_done, width=24),
                 Text(f"epoch {stage.epoch}/{stage.epochs}"),
-                _duration(left),
+                _duration(eta),
                 _facts(stage.facts, only=("loss", "accuracy", "val_loss", "val_accuracy")),
             )
         for phase in phases:
@@ -92,7 +92,7 @@ class Bars(Listener):
 
 
 def _duration(seconds: float | None) -> Text:
-    """Return the time left, as 1:02:03; nothing once it is over or while it is not known."""
+    """Return the time left, as 1:02:03; empty if it is over or unknown."""
     return Text(f"{dt.timedelta(seconds=round(seconds))} left" if seconds else "", "cyan")
 
 

@@ -1,6 +1,6 @@
-"""Kubernetes: Events on the run's Job and Pod, and what ``finetune watch`` reads. No other module imports its client.
+"""Records Kubernetes Events on the run's Job and Pod.
 
-The client takes a second to import: that happens in the recorder's thread, or in ``watch``, and in no other run.
+The client takes a second to import, so the recorder's thread imports it, and only if Events are enabled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 Object = dict[str, Any]
-"""One of the API's objects, as ``kubectl get -o json`` shows it."""
+"""An API object, as in ``kubectl get -o json``."""
 
 CONTAINER: Final = "finetune"
 """The name of the job's container in its Pod."""
@@ -37,23 +37,23 @@ _REASONS: Final = {
     "run.stopped": "Stopped",
     "run.failed": "Failed",
 }
-"""What is worth an Event, and its reason. A failure's own reason, such as ``Data``, is put before ``Failed``."""
+"""Event name -> reason of the Kubernetes Event. A failure's own reason, such as ``Data``, is put before ``Failed``."""
 
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-_NOTE_LENGTH = 1024  # characters that the API server takes of an Event's message
+_NOTE_LENGTH = 1024  # limit of the API server for an Event's message, in characters
 _TIMEOUT = (3.0, 5.0)  # seconds to connect and to read
 
 
 class EventRecorder(Listener):
-    """Records what happens as Events on the Job and the Pod, in a thread of its own.
+    """Records the run's events as Events on the Job and the Pod, in its own thread.
 
-    The training never waits for it: what the API server does not take in time is lost, and the log says so once.
+    Training never waits for it: Events that cannot be sent in time are dropped, and the first failure is logged.
 
     Args:
-        settings: who this Pod is.
+        settings: identify this Pod.
         job_uid: UID of its Job.
-        connect: returns the client's CoreV1Api and the namespace; by default those that a Pod finds inside its cluster.
-        patience: seconds that closing waits for what is still to be sent.
+        connect: returns the client's CoreV1Api and the namespace; by default from the Pod's in-cluster configuration.
+        patience: seconds that `close` waits for pending Events.
     """
 
     def __init__(
@@ -66,19 +66,19 @@ class EventRecorder(Listener):
     ) -> None:
         pod = {"apiVersion": "v1", "kind": "Pod", "name": settings.pod_name, "uid": settings.pod_uid}
         job = {"apiVersion": "batch/v1", "kind": "Job", "name": settings.job_name, "uid": job_uid}
-        self._objects = [one for one in (job, pod) if one["name"] and one["uid"]]
+        self._objects = [target for target in (job, pod) if target["name"] and target["uid"]]
         self._instance = settings.pod_name
         self._connect = connect or _in_cluster
         self._patience = patience
         self._failed = False
-        self._numbers = itertools.count()
-        # Longer than any run's own Events; an API server that is away for days must not fill the memory.
-        self._waiting: queue.Queue[tuple[str, str, str] | None] = queue.Queue(maxsize=100)
+        self._sequence = itertools.count()
+        # Longer than the Events of any run; an API server that is down for days must not fill the memory.
+        self._queue: queue.Queue[tuple[str, str, str] | None] = queue.Queue(maxsize=100)
         self._thread = threading.Thread(target=self._send_all, name="events", daemon=True)
         self._thread.start()
 
     def on_event(self, event: Event) -> None:
-        """Take down what is worth an Event."""
+        """Queue the event if it has a Kubernetes Event."""
         if event.name not in _REASONS:
             return
         reason = _REASONS[event.name]
@@ -88,24 +88,24 @@ class EventRecorder(Listener):
             reason = f"{event.facts.get('reason', '')}{reason}"
         kind = "Normal" if event.severity in ("debug", "info") else "Warning"
         with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait((kind, reason, _note(event)))
+            self._queue.put_nowait((kind, reason, _note(event)))
 
     def close(self) -> None:
-        """Wait for what is still to be sent, but not for long."""
+        """Send the pending Events, for a limited time."""
         with contextlib.suppress(queue.Full):
-            self._waiting.put_nowait(None)
+            self._queue.put_nowait(None)
         self._thread.join(self._patience)
 
     def _send_all(self) -> None:
         api: Any = None
-        while (told := self._waiting.get()) is not None:
+        while (item := self._queue.get()) is not None:
             try:
                 if api is None:
                     api, namespace = self._connect()
                 for involved in self._objects:
-                    body = self._body(namespace, involved, *told)
+                    body = self._body(namespace, involved, *item)
                     api.create_namespaced_event(namespace, body, _request_timeout=_TIMEOUT)
-            except Exception as error:  # noqa: BLE001  # whatever it is, training goes on
+            except Exception as error:  # noqa: BLE001  # no error may stop the training
                 if not self._failed:
                     log.get().warning("events.not_recorded", error=getattr(error, "reason", None) or error)
                 self._failed = True
@@ -115,7 +115,7 @@ class EventRecorder(Listener):
         seconds = f"{now.partition('.')[0]}Z"
         return {
             "metadata": {
-                "name": f"{involved['name']}.{time.time_ns():x}{next(self._numbers):x}",
+                "name": f"{involved['name']}.{time.time_ns():x}{next(self._sequence):x}",
                 "namespace": namespace,
             },
             "involvedObject": {**involved, "namespace": namespace},
@@ -132,7 +132,7 @@ class EventRecorder(Listener):
 
 
 def _note(event: Event) -> str:
-    """Return an Event's text: the message and the remedy where there are any, else the facts."""
+    """Return an Event's text: message and remedy if there are any, else the facts."""
     facts = event.facts
     if message := facts.get("message"):
         text = f"{message}: {facts['remedy']}" if facts.get("remedy") else str(message)
@@ -149,6 +149,6 @@ def _in_cluster() -> tuple[Any, str]:
 
     configuration = client.Configuration()
     config.load_incluster_config(client_configuration=configuration)
-    configuration.retries = False  # an Event is not worth waiting for, nor lines in the log
+    configuration.retries = False  # not worth waiting for an Event, nor logging retries
     with open(_NAMESPACE_FILE, encoding="utf-8") as file:  # noqa: PTH123  # one line is enough
         return client.CoreV1Api(client.ApiClient(configuration)), file.read().strip()

@@ -1,13 +1,13 @@
-"""The log: readable lines for a person at a terminal, one JSON object a line everywhere else.
+"""The log: readable lines on a terminal, one JSON object per line everywhere else.
 
-Everything goes to stderr, so that stdout carries only what a command was asked for (``finetune summary``, ``schema``);
-Kubernetes merges the two. The JSON has Cloud Logging's ``severity``, ``message`` and ``time``, and the facts of the
-event as further keys (https://cloud.google.com/logging/docs/structured-logging); an event with a text of its own, such
-as a failure's, has it in ``message`` behind its name, and the name alone as ``event``. What other libraries log or
-warn of, and exceptions that nobody caught, take the same way: no line of a container's log is anything but JSON.
+All lines go to stderr, so that stdout carries only a command's output (``finetune summary``, ``schema``); Kubernetes
+merges the two. The JSON has Cloud Logging's ``severity``, ``message`` and ``time``, and the facts of the event as
+further keys (https://cloud.google.com/logging/docs/structured-logging). An event with its own text, such as a failure,
+has it in ``message`` after its name, and the name alone as ``event``. Log records and warnings of other libraries and
+uncaught exceptions are logged the same way: every line of a container's log is JSON.
 
-A call of the logger never raises: whatever a fact is, something readable is written, and a closed or broken stderr
-costs the line, not the run.
+Logging never raises: a fact of any type is written in a readable form, and a closed or broken stderr loses the line,
+not the run.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ if TYPE_CHECKING:
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 
-_BREAKS_A_LINE = re.compile("[\x7f-\x9f\u2028\u2029]")  # for some readers; JSON itself escapes only up to U+001F
+_LINE_BREAKS = re.compile("[\x7f-\x9f\u2028\u2029]")  # in some readers; JSON itself escapes only up to U+001F
 
 
 def configure(*, console: bool, level: Level = "info") -> None:
-    """Set up the whole process's log. Called once, before TensorFlow (which else adds a handler of its own).
+    """Set up logging for the process. Call once, before importing TensorFlow, which would add its own handler.
 
     Args:
-        console: lines for a person, in colour on a terminal; else JSON.
-        level: the least severity of the job's own lines. Other libraries are heard from "warning" on.
+        console: write readable lines, in colour on a terminal; else JSON.
+        level: minimum severity of the job's own lines. That of other libraries is "warning".
     """
     output = _Console() if console else _JsonLines()
     structlog.configure(
@@ -56,7 +56,7 @@ def configure(*, console: bool, level: Level = "info") -> None:
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[_FromLogging(logging.WARNING)], level=logging.WARNING, force=True)
-    logging.raiseExceptions = False  # it would print a traceback in the middle of the JSON
+    logging.raiseExceptions = False  # otherwise logging prints tracebacks between the JSON lines
     warnings.showwarning = _from_warnings
     sys.excepthook = _from_exception
     threading.excepthook = _from_thread
@@ -64,46 +64,46 @@ def configure(*, console: bool, level: Level = "info") -> None:
 
 
 def get() -> FilteringBoundLogger:
-    """Return the logger: ``log.get().info("storage.listed", objects=3)``. Facts are keywords, there is no printf."""
+    """Return the logger: ``log.get().info("storage.listed", objects=3)``. Facts are keywords; no %-formatting."""
     return cast("FilteringBoundLogger", structlog.get_logger())
 
 
 def terminal() -> Console | None:
-    """Return the terminal that the log is written to, for bars beneath it; None where there is none to draw on."""
+    """Return the terminal that the log is written to, for bars below it; None if it is not interactive."""
     output = structlog.get_config()["logger_factory"]
     interactive = isinstance(output, _Console) and output.terminal.is_interactive
     return output.terminal if interactive else None
 
 
 def timestamp() -> str:
-    """Return the time now as RFC 3339 writes it, in UTC with microseconds."""
+    """Return the current time in RFC 3339 format, UTC, with microseconds."""
     return dt.datetime.now(dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def printable(name: str) -> str:
-    r"""Return ``name`` as text that UTF-8 can hold: file names that are not UTF-8 get their bytes as ``\udcff``."""
+    r"""Return ``name`` as text that UTF-8 can encode: bytes of a file name that are not UTF-8 become ``\udcff``."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def plain(value: object) -> object:
-    """Return ``value``, which may be anything at all, in the types of strict JSON.
+    """Convert any ``value`` to the types of strict JSON.
 
-    NaN and infinities are None, as everywhere in what the job writes; integers beyond 64 bits, for which readers
-    differ, are hexadecimal text; NumPy's scalars and arrays are Python's; everything unknown is its text.
+    NaN and infinities become None, as in all of the job's documents; integers beyond 64 bits, which readers treat
+    differently, become hexadecimal text; NumPy scalars and arrays become Python's; other objects become their text.
     """
     try:
         return _plain(value, depth=6)
-    except Exception:  # noqa: BLE001  # a class of others may raise anything when it is asked
+    except Exception:  # noqa: BLE001  # a foreign class may raise anything
         return _text(value)
 
 
 def readable(value: object) -> str:
-    """Return a fact's value as a person reads it: floats in four digits, text quoted only where it has to be."""
+    """Format a fact's value for people: floats with four digits, text quoted only if necessary."""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:.1f}"
     if isinstance(value, str) and value.isprintable() and not set(value) & set(" ='\""):
         return value
-    return repr(value)  # which escapes whatever would have power over the terminal
+    return repr(value)  # which escapes control sequences
 
 
 def _plain(value: object, depth: int) -> object:
@@ -135,23 +135,23 @@ def _plain(value: object, depth: int) -> object:
 def _text(value: object) -> str:
     try:
         return printable(str(value))
-    except Exception:  # noqa: BLE001  # so may a __str__
+    except Exception:  # noqa: BLE001  # so may its __str__
         return object.__repr__(value)
 
 
 class _JsonLines:
-    """Renders and writes one JSON object a line. It is structlog's logger factory and its logger in one."""
+    """Renders and writes one JSON object per line. Both structlog's logger factory and its logger."""
 
     def __init__(self) -> None:
         self.processors: list[Processor] = [self._render]
-        self._stderr = _own_stderr()
+        self._stderr = _duplicate_stderr()
         self._lock = threading.RLock()  # a signal handler may log while its thread holds the lock
 
     def __call__(self, *_: object) -> _JsonLines:
         return self
 
     def write(self, line: str) -> None:
-        """Write ``line`` and its end in one call, so that nothing else gets into it."""
+        """Write ``line`` and its newline in one call, so that nothing is written in between."""
         data = line.encode() + b"\n"
         with self._lock, contextlib.suppress(OSError):
             while data:
@@ -162,7 +162,7 @@ class _JsonLines:
     @staticmethod
     def _render(logger: WrappedLogger, method: str, event: EventDict) -> str:
         name, facts = _read_event(logger, method, event, reserved={"severity", "event", "time"})
-        # Log viewers show the message alone until a line is opened: what a failure says belongs into it.
+        # Log viewers show only the message of a collapsed line, so it includes the text of a failure.
         text = facts.pop("message", None)
         message = {"message": name} if text is None else {"message": f"{name}: {text}", "event": name}
         line = json.dumps(
@@ -170,15 +170,15 @@ class _JsonLines:
             ensure_ascii=False,
             allow_nan=False,
         )
-        return _BREAKS_A_LINE.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+        return _LINE_BREAKS.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
 
 class _Console:
-    """Renders lines for a person and writes them through rich, which keeps its bars below them."""
+    """Renders readable lines and writes them through rich, which keeps its bars below them."""
 
     def __init__(self) -> None:
         encoding = getattr(sys.stderr, "encoding", "utf-8")
-        stream = open(_own_stderr(), "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115  # open until the process ends
+        stream = open(_duplicate_stderr(), "w", encoding=encoding, errors="backslashreplace", closefd=False)  # noqa: SIM115  # open until the process ends
         self.terminal = _Terminal(file=stream)
         colours = self.terminal.color_system is not None and not self.terminal.no_color
         styles = ConsoleRenderer.get_default_column_styles(colours)
@@ -187,72 +187,72 @@ class _Console:
         columns = [
             Column("timestamp", KeyValueColumnFormatter(None, styles.timestamp, reset, str)),
             Column("level", LogLevelColumnFormatter(levels, reset)),
-            Column("event", KeyValueColumnFormatter(None, styles.bright, reset, _show_message, width=24)),
+            Column("event", KeyValueColumnFormatter(None, styles.bright, reset, _escape, width=24)),
             Column("", KeyValueColumnFormatter(styles.kv_key, styles.kv_value, reset, readable)),
         ]
-        self.processors: list[Processor] = [self._tidy, ConsoleRenderer(columns=columns, sort_keys=False)]
+        self.processors: list[Processor] = [self._prepare, ConsoleRenderer(columns=columns, sort_keys=False)]
 
     def __call__(self, *_: object) -> _Console:
         return self
 
     def write(self, line: str) -> None:
-        """Write ``line`` above the bars. It is not wrapped, so that it can be copied and searched for as it is."""
+        """Write ``line`` above the bars, not wrapped, so that it can be copied and searched."""
         with contextlib.suppress(Exception):  # the terminal may be gone
             self.terminal.print(Text.from_ansi(line), soft_wrap=True)
 
     debug = info = warning = error = critical = write
 
     @staticmethod
-    def _tidy(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    def _prepare(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         message, facts = _read_event(logger, method, event, reserved={"timestamp", "level", "event"})
         if trace := facts.pop("exception", None):
-            facts["exception"] = "\n".join(map(_show_message, str(trace).splitlines()))
+            facts["exception"] = "\n".join(map(_escape, str(trace).splitlines()))
         now = dt.datetime.now().astimezone()
         return {"timestamp": f"{now:%H:%M:%S}", "level": method, "event": message} | facts
 
 
 class _Terminal(Console):
-    """A terminal that may go away without ending the process."""
+    """A terminal whose disappearance does not end the process."""
 
     def on_broken_pipe(self) -> None:
-        """Fall silent, where rich would exit."""
+        """Stop writing, where rich would exit."""
         self.quiet = True
 
 
 def _read_event(
     logger: WrappedLogger, method: str, event: EventDict, *, reserved: set[str]
 ) -> tuple[str, dict[str, object]]:
-    """Return the event's name and its facts as plain values; a fact called like a ``reserved`` key gets ``_`` added."""
+    """Return the event's name and its facts as plain values; a fact named like a ``reserved`` key gets ``_`` added."""
     name = _text(event.pop("event", ""))
-    with contextlib.suppress(Exception):  # what was given as exc_info may be no exception
+    with contextlib.suppress(Exception):  # exc_info may not be an exception
         event = structlog.processors.format_exc_info(logger, method, event)
     facts = {f"{key}_" if key in reserved else printable(key): plain(value) for key, value in event.items()}
     return name, facts
 
 
-def _own_stderr() -> int:
-    """Return a descriptor for stderr that stays what it is while TensorFlow's chatter is kept out of the other."""
+def _duplicate_stderr() -> int:
+    """Return a duplicate of stderr, which stays usable while the original is redirected to drop TensorFlow's output."""
     try:
         return os.dup(2)
-    except OSError:  # closed from the start: what is written is lost, but no reason to fail
+    except OSError:  # closed from the start: lines are lost, but that is no reason to fail
         return os.open(os.devnull, os.O_WRONLY)
 
 
-def _show_message(text: object) -> str:
-    r"""Return ``text`` without power over the terminal: names in a bucket are anyone's, and may contain ``\x1b``."""
+def _escape(text: object) -> str:
+    r"""Escape control sequences: names in a bucket are untrusted, and may contain ``\x1b``."""
     message = str(text)
     return message if message.isprintable() else repr(message)[1:-1]
 
 
 class _FromLogging(logging.Handler):
-    """Hands what other libraries log to the job's log."""
+    """Forwards records of other libraries to the job's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
-        except Exception:  # noqa: BLE001  # arguments that do not fit the message, or cannot be printed
+        except Exception:  # noqa: BLE001  # arguments that do not match the message, or cannot be printed
             message = _text(record.msg)
-        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # levels between the five are taken down to the next
+        level = min(record.levelno // 10 * 10, logging.CRITICAL)  # round custom levels down
         get().log(level, message, logger=record.name, exc_info=record.exc_info)
 
 
@@ -261,8 +261,8 @@ def _from_warnings(  # the signature is warnings.showwarning's
     category: type[Warning],
     filename: str,
     lineno: int,
-    file: TextIO | None = None,  # noqa: ARG001  # the log is where warnings go
-    line: str | None = None,  # noqa: ARG001  # the place says it
+    file: TextIO | None = None,  # noqa: ARG001  # warnings go to the log
+    line: str | None = None,  # noqa: ARG001  # the file and line number suffice
 ) -> None:
     get().warning(_text(message), logger="warnings", category=category.__name__, place=f"{filename}:{lineno}")
 
@@ -272,16 +272,16 @@ def _from_exception(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def _from_thread(args: threading.ExceptHookArgs) -> None:
-    if args.exc_type is not SystemExit:  # a thread's way to end, not a failure
+    if args.exc_type is not SystemExit:  # how a thread ends itself, not a failure
         name = args.thread.name if args.thread else None
         get().error("thread.failed", thread=name, exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
 
 
 def _from_finalizer(
     args: sys.UnraisableHookArgs,
-    is_finalizing: Callable[[], bool] = sys.is_finalizing,  # as a default it is there to the very end
+    is_finalizing: Callable[[], bool] = sys.is_finalizing,  # a default stays available during interpreter shutdown
 ) -> None:
-    if not is_finalizing():  # when modules are taken apart, finalizers fail for no other reason
+    if not is_finalizing():  # during shutdown finalizers fail because modules are cleared
         get().warning(
             "finalizer.failed", where=args.object, exc_info=(args.exc_type, args.exc_value, args.exc_traceback)
         )

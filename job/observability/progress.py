@@ -1,16 +1,16 @@
-"""The run's one event stream: what happened, how far it is, how long it will take.
+"""The run's single event stream: what happened, the progress, and the time remaining.
 
-The pipeline tells a :class:`Progress`; listeners tell everyone else: the log (here), bars on a terminal (``bars.py``),
-status.json (``status.py``). A listener that fails is dropped with a warning and never disturbs the run.
+The pipeline sends events to a :class:`Progress`, which passes them to its listeners: the log (here), bars on a terminal
+(``bars.py``), status.json (``status.py``). A listener that fails is dropped with a warning and never affects the run.
 
-Events are dotted and past tense, with facts as keywords. Any name will do; some are understood:
+Event names are dotted, in the past tense; facts are keywords. Any name is allowed; these have a meaning here:
 
     device.kernels_compiled_at_first_use
                      the first use of each computation can take many minutes
-    stage.started    stage, epochs; epochs_done where the stage goes on after an interruption
-    stage.first_step stage, step, seconds: this start's first, compilation counted; from here on the device is busy
-    step.taken       stage, epoch, step (that come next, from 0, as in checkpoint.loaded), steps (of an epoch); debug
-    epoch.finished   the canonical line: stage, epoch (from 1), loss, accuracy, val_loss, val_accuracy, seconds,
+    stage.started    stage, epochs; epochs_done if the stage resumes after an interruption
+    stage.first_step stage, step, seconds: the first of this start, with compilation; from here on the device is busy
+    step.taken       stage, epoch, step (the next ones, from 0, as in checkpoint.loaded), steps (per epoch); debug
+    epoch.finished   the canonical event: stage, epoch (from 1), loss, accuracy, val_loss, val_accuracy, seconds,
                      images_per_second; eta_seconds (to the end of the stage) is added here
     stage.finished   stage
     run.succeeded, run.failed, run.stopped
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Clock: TypeAlias = "Callable[[], float]"
-"""Seconds since some moment, never going back."""
+"""Monotonic seconds."""
 
-_RATE_WINDOW = 30.0  # seconds: long enough to be calm, short enough to forget how slow the first step was
-_RATE_SAMPLE = 0.25  # seconds between the samples kept
-_TELL_INTERVAL = 0.1  # seconds: as often as an eye can follow, however small the steps are
+_RATE_WINDOW = 30.0  # seconds: long enough to be stable, short enough to forget the slow first step
+_RATE_SAMPLE = 0.25  # seconds between two samples
+_NOTIFY_INTERVAL = 0.1  # seconds between two notifications: as fast as an eye can follow
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened.
+    """Something that happened in the run.
 
     Attributes:
         name: dotted, past tense.
-        severity: how much it matters, as the log has it.
-        facts: what there is to know about it.
-        stage: the stage it happened in, if any; a live view.
+        severity: its log level.
+        facts: its details.
+        stage: the stage in progress, if any; a live view.
     """
 
     name: str
@@ -58,13 +58,13 @@ class Event:
 
 
 class Stage:
-    """A stage under way, counted in epochs.
+    """A stage in progress, counted in epochs.
 
     Attributes:
         name: "feature_extraction" or "fine_tuning".
-        epochs: how many there will be; 0 where that is not known.
-        epochs_done: how many are finished.
-        facts: what the last finished epoch told.
+        epochs: their total number; 0 if unknown.
+        epochs_done: number of finished epochs.
+        facts: those of the last finished epoch.
     """
 
     def __init__(self, name: str, *, epochs: int, epochs_done: int, clock: Clock) -> None:
@@ -73,16 +73,16 @@ class Stage:
         self.epochs_done = epochs_done
         self.facts: Mapping[str, object] = {}
         self._clock = clock
-        self._first = epochs_done
+        self._first_epoch = epochs_done
         self._started = self._epoch_started = clock()
 
     @property
     def epoch(self) -> int:
-        """The number of the epoch under way, from 1; after the last one, the last."""
+        """The number of the current epoch, from 1; after the last epoch, its number."""
         return min(self.epochs_done + 1, self.epochs)
 
     def finish_epoch(self, facts: Mapping[str, object]) -> None:
-        """Count one epoch more, with what it told."""
+        """Count a finished epoch, and store its facts."""
         self.epochs_done += 1
         self.facts = facts
         self._epoch_started = self._clock()
@@ -90,16 +90,15 @@ class Stage:
     def eta_seconds(self, phase: Phase | None = None) -> float | None:
         """Estimate the seconds to the end of the stage.
 
-        From the mean epoch so far. In the first epoch from ``phase``, as if the epoch ended with it; None where that
-        says nothing either.
+        From the mean epoch so far; in the first epoch from ``phase``, as if the epoch ended with it. None if unknown.
         """
-        if self.epochs_done > self._first:
-            epoch_seconds = (self._epoch_started - self._started) / (self.epochs_done - self._first)
+        if self.epochs_done > self._first_epoch:
+            epoch_seconds = (self._epoch_started - self._started) / (self.epochs_done - self._first_epoch)
         elif phase is not None and phase.total and phase.rate:
-            # note: an epoch that was begun by an earlier start is longer than what is seen of it, and so is one that
-            # is in validation
-            seen = self._clock() - self._epoch_started + (phase.eta_seconds or 0.0)
-            epoch_seconds = max(phase.total / phase.rate, seen)
+            # note: an epoch begun by an earlier start takes longer than observed here, and so does one that is in
+            # validation
+            observed = self._clock() - self._epoch_started + (phase.eta_seconds or 0.0)
+            epoch_seconds = max(phase.total / phase.rate, observed)
         else:
             return None
         in_this_epoch = min(self._clock() - self._epoch_started, epoch_seconds)
@@ -107,19 +106,19 @@ class Stage:
 
 
 class Phase:
-    """A piece of work that can be counted. Made by :meth:`Progress.phase`; any thread may advance it.
+    """A countable piece of work, created by :meth:`Progress.phase`. Any thread may advance it.
 
     Attributes:
-        name: what is being done.
+        name: of the work.
         unit: of ``done`` and ``total``, in the plural: "images", "steps", "bytes".
-        total: how much there is; None where nobody knows.
-        done: how much is finished.
-        facts: the latest facts: the loss, say.
+        total: number of units; None if unknown.
+        done: number of finished units.
+        facts: the latest facts, such as the loss.
         stage: the stage it belongs to, if any.
-        ended: whether the work is over, finished or not.
+        ended: whether the work is over, complete or not.
     """
 
-    def __init__(  # made in one place
+    def __init__(
         self, name: str, *, total: int | None, unit: str, done: int, stage: Stage | None, clock: Clock
     ) -> None:
         self.name = name
@@ -129,24 +128,24 @@ class Phase:
         self.facts: dict[str, object] = {}
         self.stage = stage
         self.ended = False
-        self.tell: Callable[[Phase], None] = lambda _: None
+        self.notify: Callable[[Phase], None] = lambda _: None
         self._clock = clock
-        self._lock = threading.RLock()  # a signal handler may ask while its thread holds the lock
-        self._started = self._told = clock()
+        self._lock = threading.RLock()  # a signal handler may read it while its thread holds the lock
+        self._started = self._last_notified = clock()
         self._samples = deque([(self._started, done)])
 
     def advance(self, n: int = 1, **facts: object) -> None:
-        """Count ``n`` units more, with the facts to show beside them."""
+        """Count ``n`` more units, with facts to show beside them."""
         now = self._clock()
         with self._lock:
             self.done += n
             if facts:
-                self.facts = self.facts | facts  # a new one: others may be reading the old
+                self.facts = self.facts | facts  # a new dict: another thread may be reading the old one
             self._sample(now)
-            if now - self._told < _TELL_INTERVAL:
+            if now - self._last_notified < _NOTIFY_INTERVAL:
                 return
-            self._told = now
-        self.tell(self)
+            self._last_notified = now
+        self.notify(self)
 
     @property
     def seconds(self) -> float:
@@ -155,14 +154,14 @@ class Phase:
 
     @property
     def rate(self) -> float | None:
-        """Units a second over about the last half minute; None until the first advance."""
+        """Units per second over about the last half minute; None until the first advance."""
         with self._lock:
-            (start, done_then), (end, done_now) = self._samples[0], self._samples[-1]
-        return (done_now - done_then) / (end - start) if end > start else None
+            (start, done_at_start), (end, done_at_end) = self._samples[0], self._samples[-1]
+        return (done_at_end - done_at_start) / (end - start) if end > start else None
 
     @property
     def eta_seconds(self) -> float | None:
-        """Seconds to the end at this rate; None where rate or total is not known."""
+        """Seconds to the end at the current rate; None if rate or total is unknown."""
         rate = self.rate
         return max(0, self.total - self.done) / rate if self.total is not None and rate else None
 
@@ -175,39 +174,39 @@ class Phase:
 
 
 class Listener:
-    """What hears of everything. A subclass overrides what it is interested in; calls never overlap."""
+    """Receives every event. Override the handlers you need; calls are serialized."""
 
     def on_event(self, event: Event) -> None:
-        """Hear of ``event``."""
+        """Handle an event."""
 
     def on_advance(self, phase: Phase) -> None:
-        """Hear that ``phase`` began, advanced (at most every tenth of a second) or ended."""
+        """Handle the start of a phase, an advance (at most ten per second), or its end."""
 
     def close(self) -> None:
-        """Hear that nothing more will come."""
+        """Handle the end of the stream."""
 
 
 class Progress:
-    """The stream itself. Any thread may tell it things; it never raises.
+    """The event stream. Thread-safe; it never raises.
 
     Args:
-        listeners: who hears of everything. More may be subscribed later.
-        clock: seconds, for rates and ETAs.
+        listeners: receive every event. More may be subscribed later.
+        clock: for rates and ETAs.
     """
 
     def __init__(self, listeners: Iterable[Listener] = (), *, clock: Clock = time.monotonic) -> None:
         self.stage: Stage | None = None
         self._listeners = list(listeners)
         self._clock = clock
-        self._lock = threading.RLock()  # a signal handler may tell while its thread holds the lock
+        self._lock = threading.RLock()  # a signal handler may send an event while its thread holds the lock
 
     def subscribe(self, listener: Listener) -> None:
-        """Let ``listener`` hear of everything from now on."""
+        """Add a listener for the events from now on."""
         with self._lock:
             self._listeners.append(listener)
 
     def event(self, name: str, /, *, severity: log.Level = "info", **facts: object) -> None:
-        """Tell that something happened. See the module's docstring for the names that are understood."""
+        """Send an event. See the module's docstring for the names that have a meaning."""
         with self._lock:
             if name == "stage.started":
                 self._start_stage(facts)
@@ -217,48 +216,48 @@ class Progress:
             event = Event(name, severity, facts, self.stage)
             if name == "stage.finished":
                 self.stage = None
-            self._tell(lambda listener: listener.on_event(event))
+            self._notify(lambda listener: listener.on_event(event))
 
     @contextlib.contextmanager
     def phase(self, name: str, total: int | None, unit: str, *, done: int = 0) -> Iterator[Phase]:
         """Count a piece of work: ``with progress.phase("download", len(objects), "images") as phase: phase.advance()``.
 
         Args:
-            name: what is being done.
-            total: how many units there are; None where nobody knows.
-            unit: the units, in the plural.
-            done: how many were finished before, in an earlier attempt: they do not count for the rate.
+            name: of the work.
+            total: number of units; None if unknown.
+            unit: in the plural.
+            done: number of units finished by an earlier attempt, which do not count for the rate.
         """
         phase = Phase(name, total=total, unit=unit, done=done, stage=self.stage, clock=self._clock)
-        phase.tell = lambda phase: self._tell(lambda listener: listener.on_advance(phase))
-        phase.tell(phase)
+        phase.notify = lambda phase: self._notify(lambda listener: listener.on_advance(phase))
+        phase.notify(phase)
         try:
             yield phase
         finally:
             phase.ended = True
-            phase.tell(phase)
+            phase.notify(phase)
 
     def close(self) -> None:
-        """Let every listener finish. A second call does nothing."""
+        """Close every listener. A second call does nothing."""
         with self._lock:
-            self._tell(lambda listener: listener.close())
+            self._notify(lambda listener: listener.close())
             self._listeners = []
 
     def _start_stage(self, facts: Mapping[str, object]) -> None:
-        epochs, done = facts.get("epochs"), facts.get("epochs_done")
+        epochs, epochs_done = facts.get("epochs"), facts.get("epochs_done")
         self.stage = Stage(
             str(facts.get("stage")),
             epochs=epochs if isinstance(epochs, int) else 0,
-            epochs_done=done if isinstance(done, int) else 0,
+            epochs_done=epochs_done if isinstance(epochs_done, int) else 0,
             clock=self._clock,
         )
 
-    def _tell(self, tell: Callable[[Listener], None]) -> None:
+    def _notify(self, call: Callable[[Listener], None]) -> None:
         with self._lock:
             for listener in list(self._listeners):
                 try:
-                    tell(listener)
-                except Exception:  # noqa: BLE001  # whatever it is, training goes on
+                    call(listener)
+                except Exception:  # noqa: BLE001  # no error may stop the training
                     self._listeners = [other for other in self._listeners if other is not listener]
                     log.get().warning("listener.dropped", listener=type(listener).__name__, exc_info=True)
                     with contextlib.suppress(Exception):
@@ -266,10 +265,10 @@ class Progress:
 
 
 class LogListener(Listener):
-    """Writes every event as a line of the log, and how far a long phase is.
+    """Logs every event, and the progress of long phases.
 
     Args:
-        interval: seconds between two lines of one phase; None where bars show it. Shorter phases get no line.
+        interval: seconds between two lines of one phase; shorter phases are not logged. None: bars show the progress.
     """
 
     def __init__(self, interval: float | None = 10.0) -> None:
@@ -277,12 +276,12 @@ class LogListener(Listener):
         self._logged: dict[Phase, float] = {}
 
     def on_event(self, event: Event) -> None:
-        """Write the event's line."""
+        """Log the event."""
         logger = log.get().bind(**event.facts)
         logger.log(getattr(logging, event.severity.upper(), logging.INFO), event.name)
 
     def on_advance(self, phase: Phase) -> None:
-        """Write a line if it is time, and a last one if there were lines before."""
+        """Log a line if one is due, and a last one if there were lines before."""
         if self._interval is None:
             return
         last = self._logged.get(phase, 0.0)

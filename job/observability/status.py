@@ -1,4 +1,4 @@
-"""What others can see of a run: status.json beside its results, and the container's termination message."""
+"""status.json: the state of a run, published beside its results."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ _STATES: Final = {"run.succeeded": "succeeded", "run.failed": "failed", "run.sto
 
 
 class StatusFile(Listener):
-    """Keeps status.json up to date, in a thread of its own: a slow store never holds up training.
+    """Updates status.json in its own thread: a slow store never delays training.
 
-    The document is one JSON object; values that are not known are null:
+    The document is one JSON object; unknown values are null:
 
         state                        "running", "succeeded", "failed" or "stopped"
-        message, reason, remedy      what the last event of the run said; the last two after a failure only
+        message, reason, remedy      from the last event of the run; reason and remedy only after a failure
         run_id, run_uri, attempt
-        stage, epoch, epochs         the epoch under way, from 1 in each stage
+        stage, epoch, epochs         the current epoch, from 1 in each stage
         eta_seconds                  to the end of the stage, else of the phase
         phase, done, total, unit, rate
-        step, steps                  where the phase tells them as facts
+        step, steps                  if the phase has these facts
         metrics                      the facts of the last "epoch.finished"
         started_at, updated_at       RFC 3339, UTC
 
     Args:
-        write: puts the document where it belongs. A failure is logged once; the next document is tried all the same.
+        write: stores the document. Only the first failure is logged; later documents are still written.
         run_id: the run's name.
-        run_uri: where its results go.
-        attempt: which start of the run this is, from 1, where that is known.
-        interval: seconds between two writes at least. Google's storage takes about one write a second per object.
-        patience: seconds that closing waits for the last write.
-        clock: seconds, for the interval.
-        now: the time in RFC 3339, for the document.
+        run_uri: location of its results.
+        attempt: number of this start of the run, from 1, if known.
+        interval: minimum seconds between two writes. Google's storage allows about one write a second per object.
+        patience: seconds that `close` waits for the last write.
+        clock: for the interval.
+        now: returns the time in RFC 3339 format, for the document.
     """
 
     def __init__(  # noqa: PLR0913  # all but two have their defaults
@@ -65,36 +65,36 @@ class StatusFile(Listener):
         self._metrics: Mapping[str, object] | None = None
         self._stage: Stage | None = None
         self._phase: Phase | None = None
-        self._due = 0.0  # by the clock; the first write is due at once
+        self._due = 0.0  # clock time; the first write is due at once
         self._changed = True
         self._closing = False
         self._failed = False
         self._condition = threading.Condition()
-        self._thread = threading.Thread(target=self._keep_writing, name="status", daemon=True)
+        self._thread = threading.Thread(target=self._write_updates, name="status", daemon=True)
         self._thread.start()
 
     def on_event(self, event: Event) -> None:
-        """Take up what the event says about the run."""
+        """Update the document from the event."""
         with self._condition:
             self._stage = None if event.name == "stage.finished" else event.stage
             if event.name == "epoch.finished":
                 self._metrics = event.facts
             if event.name in _STATES:
-                known = {key: event.facts[key] for key in ("message", "reason", "remedy") if key in event.facts}
-                self._outcome |= {"state": _STATES[event.name]} | known
+                details = {key: event.facts[key] for key in ("message", "reason", "remedy") if key in event.facts}
+                self._outcome |= {"state": _STATES[event.name]} | details
             self._touch()
 
     def on_advance(self, phase: Phase) -> None:
-        """Take up how far the phase is."""
+        """Update the document's phase."""
         with self._condition:
             if not phase.ended:
                 self._phase = phase
-            elif self._phase is phase:  # another thread's phase may still be under way
+            elif self._phase is phase:  # another thread's phase may still be in progress
                 self._phase = None
             self._touch()
 
     def close(self) -> None:
-        """Write the last document, and wait for it, but not forever."""
+        """Write the last document, and wait for it for a limited time."""
         with self._condition:
             self._closing = True
             self._touch()
@@ -104,7 +104,7 @@ class StatusFile(Listener):
         self._changed = True
         self._condition.notify()
 
-    def _keep_writing(self) -> None:
+    def _write_updates(self) -> None:
         closing = False
         while not closing:
             with self._condition:
@@ -115,7 +115,7 @@ class StatusFile(Listener):
                 document = self._document()
             try:
                 self._write(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1).encode() + b"\n")
-            except Exception as error:  # noqa: BLE001  # whatever it is, training goes on
+            except Exception as error:  # noqa: BLE001  # no error may stop the training
                 if not self._failed:
                     log.get().warning("status.write_failed", error=error, run_uri=self._identity["run_uri"])
                 self._failed = True

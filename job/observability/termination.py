@@ -1,4 +1,4 @@
-"""The termination message: why a run ended, where ``kubectl describe`` shows it."""
+"""The termination message, which ``kubectl describe`` shows: why the run ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-_TERMINATION_BYTES = 4096  # what the kubelet keeps of a termination message
+_TERMINATION_BYTES = 4096  # limit of the kubelet
 
 
 class TerminationMessage(Listener):
@@ -29,7 +29,7 @@ class TerminationMessage(Listener):
         self._run_uri: object = None
 
     def on_event(self, event: Event) -> None:
-        """Write the message if this is the end."""
+        """Write the message if the run ended."""
         self._run_uri = event.facts.get("run_uri", self._run_uri)
         if event.name in ("run.failed", "run.stopped"):
             stage = event.stage
@@ -47,38 +47,37 @@ class TerminationMessage(Listener):
 
 
 def write_termination_message(document: Mapping[str, object], path: str = "/dev/termination-log") -> None:
-    """Leave ``document`` where Kubernetes takes a container's last words from: JSON of at most 4,096 bytes.
+    """Write ``document`` as the container's termination message: JSON of at most 4,096 bytes.
 
-    Where it is too long, the longest texts are cut, and end in "…". Without such a file nothing happens: Kubernetes
-    creates it, and nothing else needs it. No error is raised: the run has ended, one way or another.
+    If it is too long, the longest texts are truncated and end in "…". If the file does not exist, nothing is written:
+    Kubernetes creates it, and outside Kubernetes nothing reads it. No error is raised: the run has ended anyway.
 
     Args:
-        document: reason, stage, epoch, message, remedy, run_uri: texts and whole numbers. Those that are None are left
-            out.
+        document: reason, stage, epoch, message, remedy, run_uri: texts and integers. None is left out.
         path: the container's terminationMessagePath.
     """
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_WRONLY | os.O_TRUNC)  # without O_CREAT
         try:
-            os.write(file, _shortened(document))
+            os.write(file, _encode(document))
         finally:
             os.close(file)
 
 
-def _shortened(document: Mapping[str, object]) -> bytes:
-    """Return the JSON, its texts cut to the first of 4096, 2048, 1024, … characters at which it fits."""
-    given = {key: value for key, value in document.items() if value is not None}
-    values = {key: value if isinstance(value, int) else log.plain(str(value)) for key, value in given.items()}
+def _encode(document: Mapping[str, object]) -> bytes:
+    """Return the JSON, with texts truncated to the first of 4096, 2048, 1024, … characters at which it fits."""
+    present = {key: value for key, value in document.items() if value is not None}
+    values = {key: value if isinstance(value, int) else log.plain(str(value)) for key, value in present.items()}
     length = _TERMINATION_BYTES
-    while len(data := _cut(values, length)) > _TERMINATION_BYTES:
+    while len(data := _truncate(values, length)) > _TERMINATION_BYTES:
         length //= 2
     return data
 
 
-def _cut(values: Mapping[str, object], length: int) -> bytes:
-    """Return the JSON with all texts cut to ``length`` characters and an ellipsis."""
-    cut = {
+def _truncate(values: Mapping[str, object], length: int) -> bytes:
+    """Return the JSON with all texts truncated to ``length`` characters and an ellipsis."""
+    truncated = {
         key: f"{value[:length]}…" if isinstance(value, str) and len(value) > length else value
         for key, value in values.items()
     }
-    return json.dumps(cut, ensure_ascii=False).encode()
+    return json.dumps(truncated, ensure_ascii=False).encode()

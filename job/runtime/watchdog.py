@@ -1,4 +1,4 @@
-"""Ends a run that makes no progress, so that its GPU is not paid for in vain.
+"""Ends a run that makes no progress, so that no idle GPU is paid for.
 
 A download that hangs without an error, a deadlock and an unresponsive GPU never end by themselves. The state is saved
 if possible, and another Pod resumes from it. The code that hangs may hold a lock needed for saving, so every step has a

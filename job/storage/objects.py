@@ -15,7 +15,7 @@ class ObjectInfo:
     """The metadata of an object at one generation.
 
     Attributes:
-        name: relative to the store's root, parts separated by ``/``. Not a path that may be opened: see ``LocalStore``.
+        name: relative to the store's root, parts separated by ``/``. Never use it as a local path: see ``LocalStore``.
         size: bytes, as stored.
         crc32c: of the stored bytes.
         generation: increases with each write of the name; never 0.
@@ -50,7 +50,7 @@ class RetryPolicy:
 
     Attributes:
         seconds: from the first try to the last, while the store is unreachable, busy or failing. A service mesh that
-            starts after the job can take most of a minute.
+            starts after the job takes a fraction of a minute.
         credential_seconds: while no credentials are issued. GKE's metadata server is unavailable in a new Pod's first
             seconds: https://cloud.google.com/kubernetes-engine/docs/concepts/workload-identity
         damaged_tries: tries whose bytes do not match the store's checksum.

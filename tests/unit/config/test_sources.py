@@ -25,7 +25,7 @@ def read(*flags: str, environment: dict[str, str] | None = None) -> tuple[dict[s
     """Return the texts and the mistakes."""
     sources = Sources(KINDS)
     sources.read(flags, environment or {})
-    return {name: given.text for name, given in sources.given.items()}, sources.mistakes
+    return {name: value.text for name, value in sources.raw.items()}, sources.mistakes
 
 
 def read_file(path: Path, text: str | bytes) -> tuple[dict[str, str], list[str]]:
