@@ -99,7 +99,7 @@ ENV PATH=/opt/finetune/venv/bin:$PATH \
 
 USER 65532:65532
 # The job imports, and for a GPU every library of CUDA opens on a machine that has none: else there is no image.
-RUN ["python", "-B", "-c", "from job import gpu, pipeline; broken = gpu.broken(); assert not broken, broken"]
+RUN ["python", "-B", "-c", "from job import pipeline; from job.runtime import gpu; broken = gpu.broken(); assert not broken, broken"]
 ENTRYPOINT ["finetune"]
 HEALTHCHECK NONE
 

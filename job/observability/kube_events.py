@@ -41,7 +41,7 @@ _REASONS: Final = {
 
 _NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _NOTE_LENGTH = 1024  # limit of the API server for an Event's message, in characters
-_TIMEOUT = (3.0, 5.0)  # seconds to connect and to read
+TIMEOUT = (3.0, 5.0)  # seconds to connect and to read
 
 
 class EventRecorder(Listener):
@@ -104,7 +104,7 @@ class EventRecorder(Listener):
                     api, namespace = self._connect()
                 for involved in self._objects:
                     body = self._body(namespace, involved, *item)
-                    api.create_namespaced_event(namespace, body, _request_timeout=_TIMEOUT)
+                    api.create_namespaced_event(namespace, body, _request_timeout=TIMEOUT)
             except Exception as error:  # noqa: BLE001  # no error may stop the training
                 if not self._failed:
                     log.get().warning("events.not_recorded", error=getattr(error, "reason", None) or error)

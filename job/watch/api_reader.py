@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from job.errors import AccessError, SettingsError, UnavailableError
-from job.observability.kube_events import _TIMEOUT, CONTAINER, Object
+from job.observability.kube_events import TIMEOUT, CONTAINER, Object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,7 +83,7 @@ class Cluster:
 
         remedy = "look at kubectl cluster-info"
         try:
-            found = method(*args, _request_timeout=_TIMEOUT, **kwargs)
+            found = method(*args, _request_timeout=TIMEOUT, **kwargs)
         except HTTPError as error:
             raise UnavailableError(f"the API server does not answer: {error}", remedy=remedy) from error
         except ApiException as error:

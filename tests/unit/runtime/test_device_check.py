@@ -103,7 +103,7 @@ class Wrong(device_check.Case):
 
     value = 0
 
-    def expected(self) -> tuple[device_check.Array, ...]:
+    def expected(self) -> tuple[np.ndarray, ...]:
         """Return the values, one of them changed."""
         return tuple(array + (number == self.value) for number, array in enumerate(super().expected()))
 
