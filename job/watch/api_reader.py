@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from job.errors import AccessError, SettingsError, UnavailableError
-from job.observability.kube_events import TIMEOUT, CONTAINER, Object
+from job.observability.kube_events import CONTAINER, TIMEOUT, Object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
