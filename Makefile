@@ -10,7 +10,7 @@ COMMA := ,
 # note: without precision, which takes hours on a CPU without instructions for half precision
 CLAIMS := $(filter-out harness attempts digests plain_keras gpu_check precision,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test unit lint format lock bench gpu-check soak clean generated cluster image image-gpu build-image
+.PHONY: help demo test unit lint format lock bench gpu-check soak mutants clean generated cluster image image-gpu build-image
 
 help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -89,6 +89,9 @@ build-image:
 
 soak: $(INSTALLED)  ## kill runs a hundred times at random moments; every one must end in the same bits
 	PYTHONPATH=benchmarks $(BIN)/python scripts/soak.py --kills 100
+
+mutants: $(INSTALLED)  ## plant mistakes one at a time and report which tests notice them (ARGS=NAME: one alone; --list)
+	$(BIN)/python scripts/mutants.py $(ARGS)
 
 clean:  ## remove all that was made here
 	rm -rf $(VENV) build dist finetune-demo htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

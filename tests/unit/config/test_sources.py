@@ -161,6 +161,14 @@ def test_mistakes_in_the_file(file: Path, text: str | bytes, mistake: str) -> No
     assert found.startswith(f"{file}{mistake}")
 
 
+def test_last_file_wins(tmp_path: Path) -> None:
+    """Where --config is repeated, the last file is read, as the last value of any flag is taken."""
+    for name, seed in (("a", 1), ("b", 2)):
+        (tmp_path / name).write_text(f"run: {{seed: {seed}}}")
+
+    assert ({"run.seed": "2"}, []) == read("--config", str(tmp_path / "a"), "--config", str(tmp_path / "b"))
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """A missing file, or a folder, is told with its path; the flags are read nevertheless."""
     missing, folder = tmp_path / "missing.yaml", tmp_path

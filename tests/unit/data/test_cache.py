@@ -273,6 +273,24 @@ def test_room_for_pixels_beside_unpacked_bytes(tmp_path: Path) -> None:
             raise errors.StoppedError("stopped", remedy="")
 
 
+def test_half_of_the_free_disk_by_default(tmp_path: Path) -> None:
+    """Without cache.max_bytes the cache takes half of what is free, since other things need the disk as well."""
+    with capture_logs() as logs, open_cache(tmp_path):
+        pass
+    assert logs[0]["free_bytes"] // 2 == logs[0]["budget_bytes"]
+
+
+def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system writes less than asked, the rest is written behind it."""
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: pwrite(file, data[:3], offset))
+    with open_cache(tmp_path) as kept:
+        kept.put_encoded(7, b"encoded")
+        kept.features[0:2] = np.arange(6, dtype=np.float32).reshape(2, 3)
+        assert b"encoded" == kept.encoded(7)
+        assert [[0, 1, 2], [3, 4, 5]] == kept.features[np.arange(2)].tolist()
+
+
 def test_too_little_room(tmp_path: Path) -> None:
     """Where not even the encoded images fit, the run ends with 3, and the message has the bytes needed."""
     needed = 4000 + INDEX_BYTES + FEATURE_BYTES

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,6 +88,17 @@ def test_the_hash_is_the_published_one() -> None:
 
     expected = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert expected == split._mix(states).tolist()
+
+
+def test_hash_is_of_checksum_and_size() -> None:
+    """Pictures that differ in the checksum or in the size alone have different hashes, and copies have the same."""
+    size, crc32c = np.array([1, 2, 1, 1], np.int64), np.array([5, 5, 6, 5], np.uint32)
+    manifest = dataclasses.replace(make(many("a", range(4))), size=size, crc32c=crc32c)
+
+    first, other_size, other_checksum, copy = split.hashes(manifest).tolist()
+
+    assert 3 == len({first, other_size, other_checksum})
+    assert first == copy
 
 
 @settings(deadline=None)  # the machine may be busy

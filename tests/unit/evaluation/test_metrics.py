@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from job.config.settings import InputSettings
+from job.data import manifest, split
 from job.data.listing import read_listing
 from job.evaluation.metrics import metrics_document, predictions_csv
 from job.evaluation.scores import Scores, verification_sample
@@ -76,6 +77,17 @@ def test_held_out_images_are_read_one_by_one(listed: manifest.Manifest, scores: 
     assert 5 == len(set(read))
     everything = np.concatenate([side.probabilities for side in scores.values()])
     assert np.array_equal(everything[read], probabilities)
+
+
+def test_held_out_images_are_chosen_by_their_hash(listed: manifest.Manifest, scores: dict[str, Scores]) -> None:
+    """Which images are verified depends on their bytes, not on their names: they are a sample of all classes."""
+    images = SimpleNamespace(manifest=listed, encoded=lambda row: row)
+
+    rows = list(verification_sample(scores, images, 5)[0])
+
+    hashes = split.hashes(listed)
+    assert sorted(range(6), key=hashes.__getitem__)[:5] == rows
+    assert sorted(rows) != rows
 
 
 def test_predictions(listed: manifest.Manifest, scores: dict[str, Scores]) -> None:

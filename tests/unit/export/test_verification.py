@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from job import errors
-from job.export.verification import verify
+from job.export.verification import Scorer, verify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +37,14 @@ def test_other_answers(tmp_path: Path, moved: list[float]) -> None:
     with pytest.raises(errors.InvariantError, match=r"expected at most 0.001") as caught:
         compare(tmp_path, OWN + np.float32([[0, 0], [0, 0], moved]))
     assert 9 == caught.value.exit_code
+
+
+def test_killed_scorer(tmp_path: Path) -> None:
+    """A scorer that is killed, as for want of memory, has an exit code below 0, and ends the run with exit 9 too."""
+    with Scorer() as scorer:
+        scorer._child.kill()
+        with pytest.raises(errors.InvariantError, match=r"fresh process \(exit -9\)"):
+            scorer.probabilities(tmp_path, [b"image"])
 
 
 def test_answers_that_are_all_nan(tmp_path: Path) -> None:

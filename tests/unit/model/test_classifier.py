@@ -157,6 +157,15 @@ def test_create_is_seeded() -> None:
         assert np.array_equal(first[path], pretrained[path])
 
 
+def test_kernels_are_drawn_independently() -> None:
+    """No two kernels of the same shape have the same first values."""
+    kernels = [value for path, value in new_classifier(SMALL, ("a", "b"), seed=7).state().items() if "kernel" in path]
+    shapes = {kernel.shape for kernel in kernels}
+
+    assert len(shapes) < len(kernels)
+    assert len(kernels) == len({kernel.tobytes() for kernel in kernels})
+
+
 def test_state_round_trip(binary: Classifier) -> None:
     """A state that was taken can be loaded again, whatever happened in between."""
     before = binary.state()

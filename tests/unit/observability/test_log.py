@@ -271,6 +271,15 @@ def test_plain_values_are_strict_json(value: object) -> None:
     assert {"value"} == set(strict(text.encode()))
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(2**63 - 1, 2**63 - 1), (2**63, hex(2**63)), (1 - 2**63, 1 - 2**63), (-(2**64), hex(-(2**64)))],
+)
+def test_integers_beyond_64_bits_are_text(value: int, expected: object) -> None:
+    """An integer that a signed 64-bit one cannot hold is hexadecimal text, since readers of JSON differ there."""
+    assert expected == log.plain(value)
+
+
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_printable_leaves_text_alone(name: str) -> None:
     """A name that UTF-8 can hold stays as it is."""

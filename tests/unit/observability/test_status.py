@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -137,6 +138,19 @@ def test_writes_are_at_least_five_seconds_apart() -> None:
     assert 204 == strict(documents.get(timeout=5))["epoch"]
     progress.close()
     assert 1 == documents.qsize()
+
+
+def test_ended_phase_leaves_another_under_way() -> None:
+    """Where two threads each have a phase, the end of one does not remove the other from the document."""
+    status = status_file(lambda _: None)
+    progress = Progress([status])
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        first.enter_context(progress.phase("decode", 10, "images"))
+        second.enter_context(progress.phase("upload", 10, "files"))
+        first.close()
+        assert "upload" == status._document()["phase"]
+    assert status._document()["phase"] is None
+    progress.close()
 
 
 def test_a_slow_store_holds_nobody_up() -> None:

@@ -309,9 +309,9 @@ def test_same_owner_takes_over(tmp_path: Path) -> None:
 
 def test_other_owner_waits(tmp_path: Path) -> None:
     """Another owner takes a released claim at once, and gives way to one that is renewed, naming its holder."""
-    renewing = open_checkpoints(tmp_path, "a", takeover=0.4)  # four times as often
+    renewing = open_checkpoints(tmp_path, "a", takeover=2.0)  # it renews four times as often as it has to
     with renewing, pytest.raises(errors.SettingsError, match="a works on this run"):
-        open_checkpoints(tmp_path, "b", takeover=3.0).__enter__()
+        open_checkpoints(tmp_path, "b", takeover=2.0).__enter__()
 
 
 @pytest.mark.parametrize(("holder", "other"), [("", "job-uid"), ("job-uid", "")])

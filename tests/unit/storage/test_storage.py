@@ -101,6 +101,27 @@ def test_large_objects_are_held_within_the_bytes_agreed(size: int, gzip: bool, m
     assert 1 <= peak <= most
 
 
+def test_objects_of_different_sizes_are_held_within_the_bytes_agreed() -> None:
+    """What a finished object took is free again, and not what the next one takes."""
+    small, large = objects(4), objects(4, HELD_BYTES // 2)
+    started, released = [], threading.Event()
+
+    def read(info: ObjectInfo, _: threading.Event) -> int:
+        started.append(info.size)
+        if info.size > 1:
+            released.wait(20)
+        return info.size
+
+    results = in_parallel(read, [*small, *large])
+    first = [next(results)[1] for _ in small]
+    time.sleep(0.05)  # for what was handed out too early to start
+    at_once = started.count(HELD_BYTES // 2)
+    released.set()
+
+    assert ([1] * 4, 1) == (first, at_once)
+    assert [HELD_BYTES // 2] * 4 == [size for _, size in results]
+
+
 def test_an_error_of_a_reader_is_the_consumers() -> None:
     """An exception in a thread is raised where the results are taken, and the threads end."""
 

@@ -253,6 +253,16 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
     assert 0 == process.wait(60)
 
 
+@pytest.mark.parametrize(("state", "code"), [("running", 20), ("stopped", 75)])
+def test_silent_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, code: int) -> None:
+    """A run that reports nothing any more is given up: with 75 if its last report was that it stopped, else with 20."""
+    monkeypatch.setattr(follow, "MAX_SILENCE", 0.05)
+    monkeypatch.setattr(follow, "_STATUS_INTERVAL", 0.02)
+    write_status(tmp_path / "run", state=state)
+
+    assert code == follow._follow_run(str(tmp_path / "run"), Replay([], phases=False))
+
+
 def test_no_run(tmp_path: Path) -> None:
     """Where there is no run, that is said at once, with what its URI looks like."""
     process = watching(tmp_path / "nothing")

@@ -1,0 +1,45 @@
+"""A folder as a store: what a write leaves on the disk, and when."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from job.storage import PreconditionFailed
+from job.storage.local import LocalStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("kind", ["bytes", "file"])
+def test_bytes_are_on_the_disk_before_they_have_their_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A file is synchronized before it gets its name: after a power failure it is the old one or the whole new one."""
+    synchronized = []
+    target, source = tmp_path / "store" / "name", tmp_path / "source"
+    source.write_bytes(b"data")
+
+    def fsync(file: int) -> None:
+        synchronized.append((os.fstat(file).st_size, target.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+    LocalStore(str(target.parent)).write("name", b"data" if kind == "bytes" else source)
+
+    assert [(4, False)] == synchronized
+    assert b"data" == target.read_bytes()
+
+
+def test_generation_0_means_that_nothing_may_be_there(tmp_path: Path) -> None:
+    """A write on the condition that there is nothing leaves what is there as it is."""
+    store = LocalStore(str(tmp_path))
+    store.write("name", b"first", if_generation_match=0)
+
+    with pytest.raises(PreconditionFailed):
+        store.write("name", b"second", if_generation_match=0)
+
+    assert b"first" == (tmp_path / "name").read_bytes()
