@@ -90,7 +90,7 @@ build-image:
 soak: $(INSTALLED)  ## kill runs a hundred times at random moments; every one must end in the same bits
 	PYTHONPATH=benchmarks $(BIN)/python scripts/soak.py --kills 100
 
-mutants: $(INSTALLED)  ## plant mistakes one at a time and report which tests notice them (ARGS=NAME: one alone; --list)
+mutants: $(INSTALLED)  ## plant mistakes one at a time and report which tests notice them (ARGS='NAME…': these alone)
 	$(BIN)/python scripts/mutants.py $(ARGS)
 
 clean:  ## remove all that was made here

@@ -381,7 +381,9 @@ def test_network_policy(helm: Helm) -> None:
 
     assert "NetworkPolicy" not in helm.render().objects
     assert [] == spec["ingress"]
-    assert [[53, 53], [443], [80, 987, 988]] == [[port["port"] for port in rule["ports"]] for rule in spec["egress"]]
+    assert [["53/UDP", "53/TCP"], ["443/TCP"], ["80/TCP", "987/TCP", "988/TCP"]] == [
+        [f"{port['port']}/{port['protocol']}" for port in rule["ports"]] for rule in spec["egress"]
+    ]
     assert [{"ipBlock": {"cidr": "199.36.153.8/30"}}] == spec["egress"][1]["to"]
     assert 1 == len(closed.objects["NetworkPolicy"]["spec"]["egress"])
     labels = found.job["spec"]["template"]["metadata"]["labels"]
