@@ -16,7 +16,6 @@ from job import __version__, errors
 from job.commands import cli
 from job.config import reference
 from job.observability.progress import Progress
-from job.observability.termination import TerminationMessage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -241,24 +240,3 @@ sys.exit(main(["demo", "--folder", "x"]) or main(["summary", "--model.alpha", "0
     ended = python(code)
 
     assert (0, "['--folder', 'x']\nalpha 0.35\n") == (ended.returncode, ended.stdout)
-
-
-def test_termination_message(tmp_path: Path) -> None:
-    """Kubernetes is left the reason, the stage, what to do and where the run lies."""
-    path = tmp_path / "termination-log"
-    path.touch()
-    progress = Progress([TerminationMessage(str(path))])
-
-    progress.event("run.started", run_uri="gs://bkt/runs/a")
-    progress.event("stage.started", stage="fine_tuning", epochs=10, epochs_done=2)
-    assert "" == path.read_text()
-    progress.event("run.failed", severity="error", reason="Data", message="no images", remedy="add some", exit_code=3)
-
-    assert {
-        "reason": "Data",
-        "stage": "fine_tuning",
-        "epoch": 3,
-        "message": "no images",
-        "remedy": "add some",
-        "run_uri": "gs://bkt/runs/a",
-    } == json.loads(path.read_text())
