@@ -72,11 +72,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"finetune {__version__}\n" == output_of(capsys, "--version")
 
 
-def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
-    """The schema is printed as JSON, and nothing beside it."""
-    assert reference.json_schema() == json.loads(output_of(capsys, "schema"))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -93,19 +88,6 @@ def test_unknown_commands(arguments: list[str], message: str) -> None:
 
     assert message == raised.value.message
     assert "finetune help" in raised.value.remedy
-
-
-def test_schema_takes_no_arguments() -> None:
-    """An argument that would have no effect is refused."""
-    with pytest.raises(errors.SettingsError, match="takes no arguments"):
-        cli.parse(["schema", "--run.seed", "3"])
-
-
-def test_only_run_needs_an_output() -> None:
-    """A run without a place to publish to is refused; the summary of the model needs none."""
-    cli.parse(["summary"])
-    with pytest.raises(errors.SettingsError, match=r"output\.uri: must be given"):
-        cli.parse(["run"])
 
 
 def test_a_settings_error_is_one_line_of_json_and_exit_2(tmp_path: Path) -> None:
