@@ -1,4 +1,4 @@
-"""A cache of 40 small images, filled, and left behind by a run that was stopped."""
+"""A cache of 40 small images, filled, as a stopped run leaves it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the demo refuses before anything is started, and its report."""
+"""`finetune demo`: what it rejects before anything is started, and its report."""
 
 from __future__ import annotations
 

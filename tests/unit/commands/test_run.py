@@ -9,7 +9,7 @@ from job.errors import SettingsError
 
 
 def test_run_needs_an_output() -> None:
-    """A run without a place to publish to is refused."""
+    """A run without an output is rejected."""
     with pytest.raises(SettingsError, match=r"output\.uri: must be given"):
         run.parse([])
 

@@ -19,6 +19,6 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_schema_takes_no_arguments() -> None:
-    """An argument that would have no effect is refused."""
+    """An argument that would have no effect is rejected."""
     with pytest.raises(SettingsError, match=r"takes no arguments, got '--run\.seed'"):
         schema.parse(["--run.seed", "3"])

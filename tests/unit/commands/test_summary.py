@@ -14,6 +14,6 @@ def test_summary_needs_no_places() -> None:
 
 
 def test_mistakes() -> None:
-    """Settings that are wrong are told before anything is built."""
+    """Invalid settings are reported before anything is built."""
     with pytest.raises(SettingsError, match=r"did you mean model\.alpha"):
         summary.parse(["--model.alhpa=0.35"])

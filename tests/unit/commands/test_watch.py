@@ -1,4 +1,4 @@
-"""What watch is given on the command line."""
+"""`finetune watch`: its arguments."""
 
 from __future__ import annotations
 

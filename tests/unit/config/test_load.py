@@ -1,4 +1,4 @@
-"""Loading the settings: every source says the same, the nearest one wins, and all mistakes are told at once."""
+"""Loading the settings: every source says the same, precedence, and all mistakes reported at once."""
 
 from __future__ import annotations
 

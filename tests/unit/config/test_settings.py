@@ -1,4 +1,4 @@
-"""The settings: their defaults, what each takes, alone and together, and which of them change the result."""
+"""The settings: their defaults, their valid values and combinations, and which of them change the result."""
 
 from __future__ import annotations
 

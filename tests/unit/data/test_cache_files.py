@@ -1,4 +1,4 @@
-"""The files of a cache: rows come back, damage is noticed, and a disk that fails is told."""
+"""The files of a cache: rows come back, damage is noticed, and a failing disk is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the names of files and folders say."""
+"""Labels and splits from the names of folders, and files that are ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Class names that people, file systems and labels.txt can tell apart."""
+"""Class names must be distinct for people, file systems and labels.txt."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_quarantined_images_are_collected(tmp_path: Path) -> None:
 
 
 def test_too_many_are_unusable(tmp_path: Path) -> None:
-    """Both kinds count against the budget."""
+    """Images found unusable by the listing and by the pass count together."""
     with pytest.raises(DataError, match="2 of 41 images"):
         prepared_from(tmp_path, Recorder(), max_bad_fraction=0.04)
 

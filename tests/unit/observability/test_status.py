@@ -1,4 +1,4 @@
-"""status.json: what it says, and how often it is written."""
+"""status.json: its content, and how often it is written."""
 
 from __future__ import annotations
 

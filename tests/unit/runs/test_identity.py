@@ -43,7 +43,7 @@ def test_settings_that_change_the_result(flag: str) -> None:
     ["--output.uri=/elsewhere", "--cache.dir=/cache", "--log.level=debug", "--run.id=x", "--checkpoint.interval=5"],
 )
 def test_settings_that_do_not(flag: str) -> None:
-    """Where a run works, how it is called and what it logs are not part of its identity."""
+    """Paths, names and log settings are not part of a run's identity."""
     assert identity_of() == identity_of(flag)
 
 

@@ -1,4 +1,4 @@
-"""A run's prefix: what is written is recorded, and another run is never written over."""
+"""A run's prefix: what is written is recorded, and another run is never overwritten."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_same_work_is_the_same_run(tmp_path: Path) -> None:
 
 
 def test_id_that_is_taken(tmp_path: Path) -> None:
-    """A run.id of a run with other settings is refused, naming the difference."""
+    """A run.id of a run with other settings is rejected, naming the difference."""
     opened(tmp_path, "--run.id=mine")
 
     with pytest.raises(errors.SettingsError, match=r"run.id 'mine' is taken .*run.seed is 8, and was"):

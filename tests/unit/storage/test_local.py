@@ -1,4 +1,4 @@
-"""What a disk says, and what a user is told."""
+"""A disk's errors, converted to the job's."""
 
 from __future__ import annotations
 

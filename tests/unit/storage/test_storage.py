@@ -1,4 +1,4 @@
-"""Opening a store: which places there are, and what that imports."""
+"""Opening a store: the URIs that it accepts, and what that imports."""
 
 from __future__ import annotations
 

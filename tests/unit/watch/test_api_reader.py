@@ -1,4 +1,4 @@
-"""The cluster as watch reads it: without a kubeconfig there is none."""
+"""The cluster that `finetune watch` reads: a missing kubeconfig is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`finetune watch`: a Job followed to its end over evictions and cut logs, and a run by its status.json."""
+"""`finetune watch`: a Job is followed to its end despite evictions and cut logs, a run by its status.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a Pod's own words mean: why it waits, how it ended, when the next one comes."""
+"""The state of a Pod in words: why it is pending, how it ended, when the next one starts."""
 
 from __future__ import annotations
 
