@@ -1,16 +1,23 @@
-"""A classifier that is quick to build, to trace and to train."""
+"""A classifier that is quick to build, to trace and to train, and pictures to train it on."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from job.model.classifier import Classifier, Network, create_network
+from job.training.examples import Examples, create_examples
 
 if TYPE_CHECKING:
-    from job.config.settings import ModelSettings
+    from job.config.settings import ModelSettings, StageName
     from job.runtime.device import Precision
+
+LABELS = np.array([0, 1] * 6, np.int32)
+"""Of the pictures of `examples`."""
 
 
 def small_classifier() -> Classifier:
@@ -41,3 +48,13 @@ def refolded(classifier: Classifier, *, training_precision: Precision = "float32
     return Classifier(
         network, classifier.labels, pretrained=classifier.pretrained, training_precision=training_precision, xla=xla
     )
+
+
+def examples(classifier: Classifier, stage: StageName) -> Examples:
+    """Return twelve pictures of noise, dark ones and bright ones: eight to learn from, four to measure with."""
+    random = np.random.default_rng(0)
+    pixels = (random.integers(0, 128, (12, 32, 32, 3)) + 127 * LABELS[:, None, None, None]).astype(np.uint8)
+    images = SimpleNamespace(pixels=lambda rows: pixels[rows], manifest=SimpleNamespace(label=LABELS))
+    features = classifier.features(tf.constant(pixels)).numpy()
+    rows_of = {"train": np.arange(8), "validation": np.arange(8, 12)}
+    return create_examples(classifier, images, features, rows_of, seed=7)[stage]

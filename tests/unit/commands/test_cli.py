@@ -16,7 +16,6 @@ from job import __version__, errors
 from job.commands import cli
 from job.config import reference
 from job.observability.progress import Progress
-from job.observability.termination import TerminationMessage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,11 +72,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"finetune {__version__}\n" == output_of(capsys, "--version")
 
 
-def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
-    """The schema is printed as JSON, and nothing beside it."""
-    assert reference.json_schema() == json.loads(output_of(capsys, "schema"))
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -94,19 +88,6 @@ def test_unknown_commands(arguments: list[str], message: str) -> None:
 
     assert message == raised.value.message
     assert "finetune help" in raised.value.remedy
-
-
-def test_schema_takes_no_arguments() -> None:
-    """An argument that would have no effect is refused."""
-    with pytest.raises(errors.SettingsError, match="takes no arguments"):
-        cli.parse(["schema", "--run.seed", "3"])
-
-
-def test_only_run_needs_an_output() -> None:
-    """A run without a place to publish to is refused; the summary of the model needs none."""
-    cli.parse(["summary"])
-    with pytest.raises(errors.SettingsError, match=r"output\.uri: must be given"):
-        cli.parse(["run"])
 
 
 def test_a_settings_error_is_one_line_of_json_and_exit_2(tmp_path: Path) -> None:
@@ -241,24 +222,3 @@ sys.exit(main(["demo", "--folder", "x"]) or main(["summary", "--model.alpha", "0
     ended = python(code)
 
     assert (0, "['--folder', 'x']\nalpha 0.35\n") == (ended.returncode, ended.stdout)
-
-
-def test_termination_message(tmp_path: Path) -> None:
-    """Kubernetes is left the reason, the stage, what to do and where the run lies."""
-    path = tmp_path / "termination-log"
-    path.touch()
-    progress = Progress([TerminationMessage(str(path))])
-
-    progress.event("run.started", run_uri="gs://bkt/runs/a")
-    progress.event("stage.started", stage="fine_tuning", epochs=10, epochs_done=2)
-    assert "" == path.read_text()
-    progress.event("run.failed", severity="error", reason="Data", message="no images", remedy="add some", exit_code=3)
-
-    assert {
-        "reason": "Data",
-        "stage": "fine_tuning",
-        "epoch": 3,
-        "message": "no images",
-        "remedy": "add some",
-        "run_uri": "gs://bkt/runs/a",
-    } == json.loads(path.read_text())

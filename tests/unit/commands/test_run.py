@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from job.commands import run
+from job.errors import SettingsError
 from job.observability.progress import Listener, Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_stall_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +28,16 @@ def test_stall_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = run.parse(["--output.uri", str(tmp_path), "--device.stall_minutes", "2"]).execute(Progress())
 
     assert (0, [120.0]) == (code, limits)
+
+
+def test_run_needs_an_output() -> None:
+    """A run without an output is rejected."""
+    with pytest.raises(SettingsError, match=r"output\.uri: must be given"):
+        run.parse([])
+
+
+def test_log_settings() -> None:
+    """The log is configured as the run's settings say."""
+    log = run.parse(["--output.uri", "/out", "--log.level=warning", "--log.format=json"]).log
+
+    assert ("warning", "json") == (log.level, log.format)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from job.config import environment
+from job.config.load import load_settings
 
 if TYPE_CHECKING:
     import pytest
@@ -31,3 +33,19 @@ def test_default_leaves_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     environment.set_default("UNSET", "default")
 
     assert ("user", "default") == (environment.get("SET"), environment.get("UNSET"))
+
+
+def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others read and set variables here; what the user has set stays."""
+    monkeypatch.setenv("FINETUNE_RUN__SEED", "3")
+    monkeypatch.setenv("A_VARIABLE", "set")
+    monkeypatch.delenv("ANOTHER_VARIABLE", raising=False)
+
+    environment.set_default("A_VARIABLE", "default")
+    environment.set_default("ANOTHER_VARIABLE", "default")
+
+    assert 3 == load_settings([]).settings.run.seed
+    assert ("set", None) == (environment.get("A_VARIABLE"), environment.get("NO_SUCH_VARIABLE"))
+    assert {"ANOTHER_VARIABLE": "default", "EXTRA": "1"}.items() <= environment.for_child(EXTRA="1").items()
+    assert "EXTRA" not in os.environ
+    monkeypatch.delenv("ANOTHER_VARIABLE")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from job.config.sources import Kind, Sources, did_you_mean, variable
+from job.config.sources import Kind, Origin, Sources, did_you_mean, variable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -189,3 +189,8 @@ def test_did_you_mean() -> None:
     assert ": did you mean device.require_gpu?" == did_you_mean("device.require-gpu", KINDS)
     assert not did_you_mean("zzz", KINDS)
     assert not did_you_mean("seed", [])
+
+
+def test_origins_are_those_of_the_type() -> None:
+    """The words for where a setting came from are the ones that config.json documents."""
+    assert ("default", "file", "environment", "flag") == get_args(Origin)

@@ -7,61 +7,28 @@ import io
 import itertools
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 import odd_images
 import pytest
 import tensorflow as tf
-from hypothesis import given
-from hypothesis import strategies as st
+from drawn_images import EXIF_SAMPLES, MAX_PIXELS, decoded, encode, oriented, picture
 from paths import BAD_IMAGES, PHOTOS
 from PIL import Image, ImageOps
 
-from job.data import decode, decode_exif, image_header
+from job.data import decode, image_header
 from job.data.quarantine import Reason, UnreadableImage
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
-
-MAX_PIXELS = 64_000_000
-
-
-def picture(mode: str = "RGB", width: int = 24, height: int = 24) -> Image.Image:
-    """Draw smooth colours with some noise; alpha takes all values."""
-    across, down = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
-    colours = np.stack([across, down, 255 - across, (across + down) / 2], axis=-1)
-    noisy = np.clip(colours + np.random.default_rng(7).normal(0, 20, colours.shape), 0, 255).astype(np.uint8)
-    return Image.fromarray(noisy, "RGBA").convert(mode)
-
-
-def encode(image: Image.Image, image_format: str, **options: object) -> bytes:
-    """Encode with Pillow."""
-    file = io.BytesIO()
-    image.save(file, image_format, **options)
-    return file.getvalue()
-
-
-def exif(orientation: int, order: str) -> bytes:
-    """Write an EXIF block with one entry before the orientation."""
-    magic = b"MM\0*" if order == ">" else b"II*\0"
-    entries = struct.pack(order + "HHII", 0x0100, 4, 1, 24) + struct.pack(order + "HHIHxx", 0x0112, 3, 1, orientation)
-    return magic + struct.pack(order + "IH", 8, 2) + entries + bytes(4)
-
-
-def decoded(data: bytes, image_size: int = 24) -> NDArray[Any]:
-    """Decode as the pass over the data does."""
-    return decode.decode_image(data, image_header.read_header(data, max_pixels=MAX_PIXELS), image_size)
 
 
 # as the served model does it
 served = tf.function(
     lambda data: decode.decode_batch(data, image_size=24), input_signature=[tf.TensorSpec([None], tf.string)]
 )
-served_orientation = tf.function(decode_exif.orientation, input_signature=[tf.TensorSpec([], tf.string)])
 
 
 # -- ordinary pictures are as Keras sees them ------------------------------------------------------------------------
@@ -180,56 +147,18 @@ def test_sixteen_bits_become_the_upper_eight() -> None:
 # -- orientation -----------------------------------------------------------------------------------------------------
 
 
-def oriented(image_format: str, orientation: int, order: str) -> bytes:
-    """Encode a wide picture that says how it is to be turned."""
-    block = exif(orientation, order)
-    options: dict[str, object] = {"lossless": True} if image_format == "WEBP" else {}
-    if image_format != "JPEG":
-        return encode(picture("RGB", 40, 30), image_format, exif=block, **options)
-    jpeg = encode(picture("RGB", 40, 30), "JPEG", quality=95)
-    xmp, app1 = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta/>", b"Exif\0\0" + block
-    segments = (struct.pack(">HH", 0xFFE1, len(payload) + 2) + payload for payload in (xmp, app1))
-    return jpeg[:20] + b"\xff\xff".join([b"", *segments]) + jpeg[20:]
-
-
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(image_format: str, orientation: int, order: str) -> None:
-    """A picture that says how it is to be turned is decoded as one that stands upright, in training and when served."""
+    """A picture that says how it is to be turned is decoded as one that stands upright."""
     data = oriented(image_format, orientation, order)
     stored = Image.fromarray(tf.io.decode_image(data, channels=3, expand_animations=False).numpy())
     stored.getexif()[0x0112] = orientation
     upright = encode(ImageOps.exif_transpose(stored), "PNG")
 
     assert orientation == image_header.read_header(data, max_pixels=MAX_PIXELS).orientation
-    assert orientation == served_orientation(data).numpy()
     np.testing.assert_array_equal(decoded(upright), decoded(data))
-
-
-SAMPLES = [oriented(*sample) for sample in itertools.product(["JPEG", "PNG", "WEBP"], [6], "<>")]
-
-
-@st.composite
-def damaged(draw: st.DrawFn) -> bytes:
-    """Draw a file with EXIF and change bytes in it, mostly around the EXIF block."""
-    data = bytearray(draw(st.sampled_from(SAMPLES)))
-    around = draw(st.sampled_from([0, data.lower().index(b"exif")]))
-    for _ in range(draw(st.integers(1, 3))):
-        at = min(len(data), max(0, around - 40 + draw(st.integers(0, 120))))
-        data[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3) | st.sampled_from([b"\xff", b"\0", b"\6"]))
-    return bytes(data)
-
-
-@given(damaged())
-def test_orientation_in_the_graph_is_the_headers(data: bytes) -> None:
-    """However a file is damaged, the served model turns it as training does, if the header gate takes it at all."""
-    try:
-        expected = image_header.read_header(data, max_pixels=MAX_PIXELS).orientation
-    except UnreadableImage:
-        return
-
-    assert expected == served_orientation(data).numpy()
 
 
 # -- together --------------------------------------------------------------------------------------------------------
@@ -237,7 +166,12 @@ def test_orientation_in_the_graph_is_the_headers(data: bytes) -> None:
 
 def test_batch_is_decoded_image_by_image() -> None:
     """A batch of mixed formats, sizes and orientations is served as the images are decoded in training."""
-    batch = [*SAMPLES, encode(picture("LA"), "PNG"), encode(picture("P", 9, 7), "BMP"), encode(picture("L"), "GIF")]
+    batch = [
+        *EXIF_SAMPLES,
+        encode(picture("LA"), "PNG"),
+        encode(picture("P", 9, 7), "BMP"),
+        encode(picture("L"), "GIF"),
+    ]
 
     pixels = served(tf.constant(batch)).numpy()
 

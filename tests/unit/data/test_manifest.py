@@ -1,4 +1,4 @@
-"""job/data/manifest.py: what there is to train on, from real folders and files."""
+"""The manifest: its columns, its identity, and when it cannot be trained on."""
 
 from __future__ import annotations
 
@@ -9,80 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from structlog.testing import capture_logs
+from listed_inputs import ANIMALS, put, read_from
 
 from job import storage
-from job.config.settings import InputSettings
-from job.data.labels import TEST, TRAIN, VALIDATION
-from job.data.listing import read_listing
-from job.data.manifest import Manifest, check_usable
+from job.data.manifest import check_usable
 from job.data.quarantine import Quarantined
 from job.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
-
-ANIMALS = [f"{label}/{i}.jpg" for label in ("cats", "dogs") for i in range(20)]
-
-
-def put(folder: Path, names: Iterable[str], data: bytes | None = None) -> Path:
-    """Write files, each with bytes of its own unless given."""
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(name.encode(errors="surrogateescape") if data is None else data)
-    return folder
-
-
-def read_from(place: Path, **settings: Any) -> tuple[Manifest, list[Quarantined]]:
-    """Read an input as a user names it."""
-    return read_listing(InputSettings(uri=str(place), **settings))
-
-
-def images(manifest: Manifest) -> dict[str, tuple[str, int]]:
-    """Return each image's name with its label and the code of its named split."""
-    return {
-        name: (manifest.labels[label], split)
-        for name, label, split in zip(manifest.names, manifest.label.tolist(), manifest.split.tolist(), strict=True)
-    }
-
-
-def events(logs: list[Any]) -> dict[str, Any]:
-    """Return each event of the input that was logged with its count."""
-    ours = [entry for entry in logs if entry["event"].startswith("input.")]
-    return {entry["event"]: entry.get("files") or entry.get("images") or entry.get("rows") for entry in ours}
-
-
-# --- folders ---
-
-
-@pytest.mark.parametrize("form", ["folders", "csv"])
-def test_every_object_is_a_sign_of_life(tmp_path: Path, form: str) -> None:
-    """Whoever watches hears of each object that is found, so that a long listing is not taken for a stall."""
-    place = put(tmp_path / "animals", ANIMALS)
-    if form == "csv":
-        place = tmp_path / "animals.csv"
-        rows = [f"animals/{name},{name.partition('/')[0]}" for name in ANIMALS]
-        place.write_text("\n".join(["image_uri,label", *rows]))
-    found: list[int] = []
-    read_listing(InputSettings(uri=str(place)), lambda: found.append(1))
-
-    assert len(ANIMALS) == len(found)
-
-
-def test_folders(tmp_path: Path) -> None:
-    """A folder is a class; every image is described as its store describes it."""
-    put(tmp_path, [*ANIMALS, "dogs/puppies/1.png"])
-
-    manifest, quarantined = read_from(tmp_path)
-
-    assert ((str(tmp_path),), ("cats", "dogs")) == (manifest.roots, manifest.labels)
-    assert {name: (name.split("/")[0], 0) for name in [*ANIMALS, "dogs/puppies/1.png"]} == images(manifest)
-    assert sorted(manifest.names) == manifest.names
-    assert [] == quarantined
-    store = storage.open_store(str(tmp_path))
-    assert [store.stat(name) for name in manifest.names] == [manifest.object(row) for row in range(len(manifest))]
 
 
 def test_columns_are_small(tmp_path: Path) -> None:
@@ -94,188 +29,6 @@ def test_columns_are_small(tmp_path: Path) -> None:
     expected = [np.uint16, np.int32, np.uint8, np.int64, np.uint32, np.int64, np.bool_]
     assert expected == [column.dtype for column in columns]
     assert 28 == sum(column.nbytes for column in columns) / len(manifest)
-
-
-def test_litter_is_ignored_and_counted_once(tmp_path: Path) -> None:
-    """What desktops and notebooks leave behind is no class, no image and not quarantined; the log has its count."""
-    put(tmp_path, ANIMALS)
-    put(tmp_path, [".ipynb_checkpoints/x.jpg", "__MACOSX/cats/._1.jpg", "cats/._2.jpg", "cats/Thumbs.db"], bytes(4096))
-    put(tmp_path, [".DS_Store", "cats/.DS_Store", "dogs/.DS_Store", "README.txt", "dogs/1.xml"], b"")
-
-    with capture_logs() as logs:
-        manifest, quarantined = read_from(tmp_path)
-
-    assert (("cats", "dogs"), ANIMALS, []) == (manifest.labels, sorted(manifest.names, key=ANIMALS.index), quarantined)
-    assert {"input.litter_ignored": 9} == events(logs)
-    check_usable(manifest, quarantined, 0)
-
-
-def test_images_outside_the_classes_are_reported(tmp_path: Path) -> None:
-    """An image beside the class folders has no label: it is left out, with a warning."""
-    with capture_logs() as logs:
-        manifest, _ = read_from(put(tmp_path, [*ANIMALS, "1.jpg", "2.png"]))
-
-    assert {"input.unlabelled_ignored": 2} == events(logs)
-    assert 40 == len(manifest)
-
-
-def test_only_images_outside_classes(tmp_path: Path) -> None:
-    """Images without class folders are an error that shows the layout."""
-    with pytest.raises(DataError, match=r"images outside class folders: 2 \(1\.jpg, 2\.jpg\); other") as raised:
-        read_from(put(tmp_path, ["1.jpg", "2.jpg"]))
-
-    assert "cats/1.jpg" in raised.value.remedy
-
-
-@pytest.mark.parametrize("name", ["empty", "nowhere"])
-def test_nothing_there(tmp_path: Path, name: str) -> None:
-    """An empty or missing folder is an error that names it."""
-    (tmp_path / "empty").mkdir()
-
-    with pytest.raises(DataError, match=f"no labelled image under {tmp_path / name}"):
-        read_from(tmp_path / name)
-
-
-def test_split_folders(tmp_path: Path) -> None:
-    """With train/, validation/ and test/ on top, labels are the folders below, matched by name, as strings."""
-    names = [f"train/{label}/{i}.jpg" for label in (0, 2, 10, 90) for i in range(3)]
-    names += ["validation/90/x.jpg", "validation/0/x.jpg", "test/10/x.jpg"]
-    (tmp_path / "validation" / "2").mkdir(parents=True)
-
-    manifest, quarantined = read_from(put(tmp_path, names))
-
-    codes = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-    assert ("0", "10", "2", "90") == manifest.labels
-    assert {name: (name.split("/")[1], codes[name.split("/")[0]]) for name in names} == images(manifest)
-    check_usable(manifest, quarantined, 0)
-
-
-def test_a_class_that_is_never_trained(tmp_path: Path) -> None:
-    """A class in validation alone is an error that names it."""
-    names = ["train/a/1.jpg", "train/b/1.jpg", "validation/a/2.jpg", "validation/77/1.jpg"]
-
-    with pytest.raises(DataError, match=r"class '77' .* none to train on"):
-        check_usable(*read_from(put(tmp_path, names)), 0)
-
-
-def test_classes_that_look_alike(tmp_path: Path) -> None:
-    """Class folders that differ only by case are an error that names both."""
-    with pytest.raises(DataError, match="'Cats' and 'cats'"):
-        read_from(put(tmp_path, [*ANIMALS, "Cats/1.jpg"]))
-
-
-def test_empty_files_are_quarantined(tmp_path: Path) -> None:
-    """A file without bytes is quarantined as empty, not listed."""
-    put(tmp_path, ANIMALS)
-    put(tmp_path, ["cats/real.jpg"], b"")
-
-    manifest, quarantined = read_from(tmp_path)
-
-    assert "cats/real.jpg" not in manifest.names
-    uri = f"{tmp_path}/cats/real.jpg"
-    assert [Quarantined(uri, "cats", 0, "empty", "the file has no bytes")] == quarantined
-    check_usable(manifest, quarantined, 0.05)
-
-
-def test_odd_names(tmp_path: Path) -> None:
-    """Any name that a disk can hold is kept as it is; outputs show it as valid UTF-8."""
-    names = ["a/x y%20#?&.jpg", "a/new\nline.jpg", "a/ümlaut猫.jpg", "b/caf\udce9.jpg", f"b/{'n' * 250}", "b/x.."]
-    put(tmp_path, names)
-
-    manifest, _ = read_from(tmp_path)
-
-    assert sorted(names) == manifest.names
-    text = "\n".join(json.dumps(row, allow_nan=False, ensure_ascii=False) for row in manifest.rows())
-    assert r"caf\\udce9.jpg" in text
-    assert len(names) == len([json.loads(line) for line in text.encode().decode().splitlines()])
-    assert 64 == len(manifest.digest())
-
-
-# --- manifests ---
-
-
-def test_spreadsheet(tmp_path: Path) -> None:
-    """Absent files and contradictory rows of a manifest are quarantined, repeated rows count once."""
-    put(tmp_path / "images", ANIMALS)
-    lines = ["image_uri,label,split", ""]
-    lines += [f'images/{name},"tabby, grey",' if "cats" in name else f"images/{name},dog," for name in ANIMALS]
-    lines += ["", "images/cats/1.jpg,dog,", "images/dogs/1.jpg,dog,", "images/x.jpg,dog,", "images/dogs/2.jpg,dog,test"]
-    table = tmp_path / "list.csv"
-    table.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
-
-    with capture_logs() as logs:
-        manifest, quarantined = read_from(table)
-
-    assert (("dog", "tabby, grey"), (f"{tmp_path}/images",), 38) == (manifest.labels, manifest.roots, len(manifest))
-    assert {"input.duplicate_rows_ignored": 1} == events(logs)
-    expected = {
-        "cats/1.jpg": ("tabby, grey", "conflicting_labels", "line 4 calls it 'tabby, grey', line 44 calls it 'dog'"),
-        "dogs/2.jpg": ("dog", "conflicting_splits", "line 25 puts it into no split, line 47 into test"),
-        "x.jpg": ("dog", "missing", "the manifest names it, but there is no such file"),
-    }
-    found = {q.uri.removeprefix(f"{tmp_path}/images/"): (q.label, q.reason, q.detail) for q in quarantined}
-    assert expected == found
-    with pytest.raises(DataError, match=r"3 of 41 images [^\n]*\n[^\n]* line 4 calls it 'tabby, grey', line 44"):
-        check_usable(manifest, quarantined, 0.01)
-    check_usable(manifest, quarantined, 0.2)
-
-
-@pytest.mark.parametrize(
-    ("name", "format_"),
-    [("a.csv", "auto"), ("a.TSV", "auto"), ("a", "auto"), ("a.txt", "csv"), ("b.jsonl", "auto"), ("b", "auto")],
-)
-def test_formats(tmp_path: Path, name: str, format_: str) -> None:
-    """A manifest is known by its ending, else by its being a file, or by the setting."""
-    put(tmp_path, ["cats/1.jpg", "dogs/1.jpg"])
-    csv_text = "cats/1.jpg,cat\ndogs/1.jpg,dog\n"
-    jsonl_text = '{"image": "cats/1.jpg", "label": "cat"}\n{"image": "dogs/1.jpg", "label": "dog"}\n'
-    (tmp_path / name).write_text(jsonl_text if name.startswith("b") else csv_text)
-
-    manifest, quarantined = read_from(tmp_path / name, format=format_)
-
-    assert {"cats/1.jpg": ("cat", 0), "dogs/1.jpg": ("dog", 0)} == images(manifest)
-    assert [] == quarantined
-
-
-def test_a_folder_called_like_a_manifest(tmp_path: Path) -> None:
-    """A folder whose name ends in .csv is read as one when the setting says so, and the error says that it can be."""
-    put(tmp_path / "data.csv", ANIMALS)
-
-    with pytest.raises(DataError, match="there is no manifest") as raised:
-        read_from(tmp_path / "data.csv")
-    assert "input.format=folders" in raised.value.remedy
-    assert 40 == len(read_from(tmp_path / "data.csv", format="folders")[0])
-
-
-@pytest.mark.parametrize(("name", "data"), [("a.csv", b"\n"), ("a.csv", b"image,label\n"), ("a.jsonl", b"")])
-def test_manifest_without_rows(tmp_path: Path, name: str, data: bytes) -> None:
-    """A manifest that names no image is an error."""
-    (tmp_path / name).write_bytes(data)
-
-    with pytest.raises(DataError, match="has no rows"):
-        read_from(tmp_path / name)
-
-
-def test_a_picture_is_no_manifest(tmp_path: Path) -> None:
-    """A file that is no text is refused as a manifest."""
-    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" * 10)
-
-    with pytest.raises(DataError, match="not UTF-8"):
-        read_from(tmp_path / "photo.jpg")
-
-
-def test_rows_of_a_manifest_may_lie_anywhere(tmp_path: Path) -> None:
-    """A local manifest may name files above it and absolute paths; names are relative to what they have in common."""
-    put(tmp_path / "x" / "images", ["a/1.jpg", "b/1.jpg"])
-    (tmp_path / "x" / "lists").mkdir()
-    table = tmp_path / "x" / "lists" / "list.csv"
-    table.write_text(f"../images/a/1.jpg,a\n{tmp_path}/x/images/b/1.jpg,b\n")
-
-    manifest, _ = read_from(table)
-
-    assert (str(tmp_path / "x" / "images"),) == manifest.roots
-    assert ["a/1.jpg", "b/1.jpg"] == manifest.names
-    assert f"{tmp_path}/x/images/a/1.jpg" == manifest.uri(0)
 
 
 # --- identity ---
@@ -380,3 +133,11 @@ def test_one_class(tmp_path: Path) -> None:
     """One class is an error with its name and count."""
     with pytest.raises(DataError, match=r"two classes or more are needed, found 1 \('cats', 2 images\) under"):
         check_usable(*read_from(put(tmp_path, ["cats/1.jpg", "cats/2.jpg"])), 0)
+
+
+def test_a_class_that_is_never_trained(tmp_path: Path) -> None:
+    """A class in validation alone is an error that names it."""
+    names = ["train/a/1.jpg", "train/b/1.jpg", "validation/a/2.jpg", "validation/77/1.jpg"]
+
+    with pytest.raises(DataError, match=r"class '77' .* none to train on"):
+        check_usable(*read_from(put(tmp_path, names)), 0)

@@ -1,19 +1,18 @@
-"""What the kept model is worth is written down row by row, however many images were held out."""
+"""The documents under metrics/: every image, epoch and split has its row."""
 
 from __future__ import annotations
 
 import csv
-from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from job.config.settings import InputSettings
-from job.data import manifest, split
+from job.data import manifest
 from job.data.listing import read_listing
 from job.evaluation.metrics import metrics_document, predictions_csv
-from job.evaluation.scores import Scores, verification_sample
+from job.evaluation.scores import Scores
 from job.training.state import EpochResult, TrainingState
 
 if TYPE_CHECKING:
@@ -62,32 +61,6 @@ def epochs(stage: StageName, first: int, *measured: tuple[float, float]) -> list
         )
         for n, (val_loss, val_accuracy) in enumerate(measured)
     ]
-
-
-def test_held_out_images_are_read_one_by_one(listed: manifest.Manifest, scores: dict[str, Scores]) -> None:
-    """At most so many images of both sides, each read when it is asked for, with its own probabilities."""
-    read: list[int] = []
-    images = SimpleNamespace(manifest=listed, encoded=lambda row: read.append(row) or bytes([row]))
-    encoded, probabilities = verification_sample(scores, images, 5)
-
-    assert [] == read
-    first = next(encoded)
-    assert [first[0]] == read
-    assert 4 == len(list(encoded))
-    assert 5 == len(set(read))
-    everything = np.concatenate([side.probabilities for side in scores.values()])
-    assert np.array_equal(everything[read], probabilities)
-
-
-def test_held_out_images_are_chosen_by_their_hash(listed: manifest.Manifest, scores: dict[str, Scores]) -> None:
-    """Which images are verified depends on their bytes, not on their names: they are a sample of all classes."""
-    images = SimpleNamespace(manifest=listed, encoded=lambda row: row)
-
-    rows = list(verification_sample(scores, images, 5)[0])
-
-    hashes = split.hashes(listed)
-    assert sorted(range(6), key=hashes.__getitem__)[:5] == rows
-    assert sorted(rows) != rows
 
 
 def test_predictions(listed: manifest.Manifest, scores: dict[str, Scores]) -> None:

@@ -1,74 +1,24 @@
-"""Checkpoints are whole or passed over, and belong to one process at a time."""
+"""Checkpoints are whole or passed over."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from stored_states import IDENTITY, load, open_checkpoints, read_index, save, state
 from structlog.testing import capture_logs
 
 from job import errors, storage
 from job.data.manifest import Manifest
 from job.runs.checkpoints import Checkpoints, Data
-from job.training.state import EpochResult, TrainingState
 
-RESULT = EpochResult(
-    stage="fine_tuning",
-    epoch=3,
-    loss=0.1,
-    accuracy=0.9,
-    val_loss=1 / 3,
-    val_accuracy=0.8,
-    seconds=1.5,
-    images_per_second=10.0,
-    input_wait=0.0,
-)
+if TYPE_CHECKING:
+    from pathlib import Path
 
-
-IDENTITY = {"settings": "5e77", "data": "da7a"}
-
-
-def open_checkpoints(
-    folder: Path,
-    owner: str = "job",
-    *,
-    takeover: float = 60.0,
-    interval: float = 1000.0,
-    identity: dict[str, str] = IDENTITY,
-) -> Checkpoints:
-    """Return checkpoints below a folder."""
-    output = storage.open_store(str(folder))
-    return Checkpoints(output, "c", identity=identity, owner=owner, interval=interval, takeover=takeover)
-
-
-def state(step: int) -> TrainingState:
-    """Return a state whose arrays tell its step."""
-    weights = {"fc1/kernel": np.full((2, 3), step, np.float32), "fc1/bias": np.float32([np.nan, -0.0])}
-    optimizer = {"adam/iteration": np.int64(step)}
-    moved = TrainingState(stage="fine_tuning", epoch=2, step=step, loss_sum=0.1 + step, history=[RESULT], best=RESULT)
-    moved.best_weights = moved.start_weights = {"fc1/kernel": np.zeros((2, 3), np.float32)}
-    moved.start_optimizer = {"adam/iteration": np.int64(0)}
-    return moved.captured(weights, optimizer)
-
-
-def save(folder: Path, *steps: int) -> None:
-    """Save a state for each of the steps, one after the other."""
-    with open_checkpoints(folder) as checkpoints:
-        checkpoints.facts = {"threads": 2}
-        for step in steps:
-            checkpoints.save(lambda step=step: state(step), now=True, wait=False)
-            checkpoints.flush()
-
-
-def load(folder: Path) -> tuple[TrainingState | None, dict[str, object]]:
-    """Return what the next start finds."""
-    with open_checkpoints(folder) as checkpoints:
-        return checkpoints.load(), checkpoints.facts
+    from job.training.state import TrainingState
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -189,11 +139,6 @@ def data(*names: str, usable: bool = True) -> Data:
     return Data(listed=listed, usable=np.full(count, usable), quarantined=[])
 
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """Return the index."""
-    return json.loads((folder / "c/index.json").read_text())
-
-
 def load_data(folder: Path) -> Data | None:
     """Return the data that the next start finds."""
     with open_checkpoints(folder) as checkpoints:
@@ -291,73 +236,6 @@ def test_commit(tmp_path: Path) -> None:
     save(tmp_path, 1)  # the index is written again
     with open_checkpoints(tmp_path) as third:
         assert "5ec0" == third.manifest_sha256
-
-
-def test_same_owner_takes_over(tmp_path: Path) -> None:
-    """The Job's next Pod takes the run over at once; the one before finds itself superseded where it saves next."""
-    first = open_checkpoints(tmp_path)
-    with first, open_checkpoints(tmp_path) as second:
-        second.save(lambda: state(1), now=True, wait=False)
-        second.flush()
-        first.save(lambda: state(7), now=True, wait=False)
-        with pytest.raises(errors.StoppedError, match="another process has taken this run over"):
-            first.flush()
-    loaded, _ = load(tmp_path)
-    assert loaded is not None
-    assert 1 == loaded.step
-
-
-def test_other_owner_waits(tmp_path: Path) -> None:
-    """Another owner takes a released claim at once, and gives way to one that is renewed, naming its holder."""
-    renewing = open_checkpoints(tmp_path, "a", takeover=2.0)  # it renews four times as often as it has to
-    with renewing, pytest.raises(errors.SettingsError, match="a works on this run"):
-        open_checkpoints(tmp_path, "b", takeover=2.0).__enter__()
-
-
-@pytest.mark.parametrize(("holder", "other"), [("", "job-uid"), ("job-uid", "")])
-def test_local_process_and_job_wait_for_each_other(tmp_path: Path, holder: str, other: str) -> None:
-    """A process outside Kubernetes waits until a Job's claim expires, and a Job until that of such a process does."""
-    with capture_logs() as lines, open_checkpoints(tmp_path, holder):
-        started = time.monotonic()
-        with open_checkpoints(tmp_path, other, takeover=0.2):
-            assert time.monotonic() - started >= 0.2
-    assert "claim.waiting" in [line["event"] for line in lines]
-
-
-def test_claim_is_renewed_by_the_same_state(tmp_path: Path) -> None:
-    """Where the same state is saved again and again, as in a long validation, the claim is renewed all the same."""
-    renewals = set()
-    with open_checkpoints(tmp_path, takeover=1.0, interval=0.01) as checkpoints:
-        until = time.monotonic() + 1
-        while time.monotonic() < until:
-            checkpoints.save(lambda: state(1), now=False, wait=False)
-            renewals.add(read_index(tmp_path)["claim"]["renewed_at"])
-            time.sleep(0.02)
-    assert len(renewals) > 4, renewals
-
-
-def test_another_pid_namespace(tmp_path: Path) -> None:
-    """A claim from another container is held, although its host has our name and none of our processes has its PID."""
-    with open_checkpoints(tmp_path, ""):
-        index = read_index(tmp_path)
-    process = index["claim"]["process"]
-    assert Path("/proc/self/ns/pid").stat().st_ino == process["pid_namespace"]
-    ended = process | {"started": "long ago"}
-    for namespace, expected in ((process["pid_namespace"], []), (1, ["claim.waiting"])):
-        index["claim"] |= {"process": ended | {"pid_namespace": namespace}, "released": False}
-        (tmp_path / "c/index.json").write_text(json.dumps(index))
-        with capture_logs() as lines, open_checkpoints(tmp_path, "", takeover=0.2):
-            pass
-        assert expected == [line["event"] for line in lines]
-
-
-def test_released_by_a_failure(tmp_path: Path) -> None:
-    """A process that ends before the run does releases its claim."""
-    with pytest.raises(ZeroDivisionError), open_checkpoints(tmp_path, "a"):
-        raise ZeroDivisionError
-    with open_checkpoints(tmp_path, "b"):
-        claim = json.loads((tmp_path / "c/index.json").read_text())["claim"]
-    assert ("b", False) == (claim["owner"], claim["released"])
 
 
 def test_saved_for_a_process_that_hangs(tmp_path: Path) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pytest
+from listed_inputs import ANIMALS, put, read_from
+
+from job.config.load import load_settings
 from job.config.settings import ModelSettings, Settings
-from job.runs.identity import identify
+from job.runs.identity import Identity, default_run_id, identify
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from job.data.manifest import Manifest
 
 
 def digest(weights: Path | str) -> str:
@@ -30,3 +39,98 @@ def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
 def test_weights_that_are_no_file_are_known_by_their_name() -> None:
     """ImageNet weights and random ones are told apart, and no file is looked for."""
     assert digest("imagenet") != digest("none")
+
+
+def identity_of(*flags: str, manifest: Manifest | None = None) -> Identity:
+    """Return the identity of a run with these flags."""
+    return identify(load_settings(flags, {}).settings, manifest)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--run.seed=8", "--keep=last", "--fine_tuning.epochs=3", "--input.test_fraction=0.1", "--model.weights=none"],
+)
+def test_settings_that_change_the_result(flag: str) -> None:
+    """Another value of a setting that changes the result is another run, and the difference names the setting."""
+    name, _, value = flag.removeprefix("--").partition("=")
+    other = identity_of(flag)
+
+    assert identity_of().digest != other.digest
+    [line] = other.differences(identity_of().document())
+    assert re.match(rf"{re.escape(name)} is '?{re.escape(value)}'?, and was ", line)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--output.uri=/elsewhere", "--cache.dir=/cache", "--log.level=debug", "--run.id=x", "--checkpoint.interval=5"],
+)
+def test_settings_that_do_not(flag: str) -> None:
+    """Paths, names and log settings are not part of a run's identity."""
+    assert identity_of() == identity_of(flag)
+
+
+def test_data(tmp_path: Path) -> None:
+    """The data count by their content: not by the place or the time at which they were written."""
+    one, _ = read_from(put(tmp_path / "one", ANIMALS))
+    moved = dataclasses.replace(one, roots=("gs://elsewhere",), generation=one.generation + 1)
+    others = one.take(np.arange(1, len(one)))
+
+    identity = identity_of(manifest=one)
+
+    assert identity == identity_of(manifest=moved)
+    assert identity.digest != identity_of(manifest=others).digest
+    assert [] == identity.differences(identity_of(manifest=moved).document())
+    [line] = identity.differences(identity_of(manifest=others).document())
+    assert line.startswith("the data ")
+
+
+def test_data_that_were_not_listed(tmp_path: Path) -> None:
+    """Where the data were not listed they are not compared; the hashes for checkpoints keep them apart."""
+    listed = identity_of(manifest=read_from(put(tmp_path, ANIMALS))[0])
+
+    assert [] == identity_of().differences(listed.document())
+    assert {"settings": identity_of().hashes()["settings"], "data": listed.data} == listed.hashes()
+
+
+def test_recipe() -> None:
+    """Another version of the recipe is another run."""
+    newer = dataclasses.replace(identity_of(), recipe=identity_of().recipe + 1)
+
+    assert newer.digest != identity_of().digest
+    assert [f"the recipe's version is {newer.recipe}, and was {newer.recipe - 1}"] == newer.differences(
+        identity_of().document()
+    )
+
+
+def test_damaged_document() -> None:
+    """A document without settings differs in all of them."""
+    assert len(identity_of().settings) <= len(identity_of().differences({}))
+
+
+def test_weights_count_by_their_bytes(tmp_path: Path) -> None:
+    """Weights in a file are identified by size and checksum: not by their path."""
+    for name, data in (("a.h5", b"one"), ("b.h5", b"one"), ("c.h5", b"two")):
+        (tmp_path / name).write_bytes(data)
+
+    a, b, c = (identity_of(f"--model.weights={tmp_path}/{name}.h5").digest for name in "abc")
+
+    assert a == b
+    assert a != c
+
+
+@pytest.mark.parametrize(
+    ("uri", "slug"),
+    [
+        ("", "demo"),
+        ("gs://bucket/Flowers 2024", "flowers-2024"),
+        ("gs://bucket", "bucket"),
+        ("/lists/cats_dogs.csv", "cats-dogs"),
+        ("gs://b/猫", "run"),
+        ("gs://b/" + "x" * 90, "x" * 40),
+    ],
+)
+def test_default_run_id(uri: str, slug: str) -> None:
+    """The ID is readable: the input's name as a slug, and ten digits of the identity."""
+    identity = identity_of()
+
+    assert f"{slug}-{identity.digest[:10]}" == default_run_id(identity, uri)

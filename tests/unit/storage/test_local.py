@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
+from job.errors import AccessError, FinetuneError, SettingsError, UnavailableError
 from job.storage import PreconditionFailed
-from job.storage.local import LocalStore
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from job.storage.local import LocalStore, _convert_error
 
 
 @pytest.mark.parametrize("kind", ["bytes", "file"])
@@ -43,3 +42,23 @@ def test_generation_0_means_that_nothing_may_be_there(tmp_path: Path) -> None:
         store.write("name", b"second", if_generation_match=0)
 
     assert b"first" == (tmp_path / "name").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.EACCES, AccessError),
+        (errno.EROFS, AccessError),
+        (errno.ENOSPC, UnavailableError),
+        (errno.EDQUOT, UnavailableError),
+        (errno.EIO, UnavailableError),
+        (errno.ENOTDIR, SettingsError),
+    ],
+)
+def test_what_a_disk_says_is_told_as_what_to_do(number: int, expected: type[FinetuneError]) -> None:
+    """Each kind of trouble has its exit code; the message has the path, and there is a remedy."""
+    told = _convert_error(OSError(number, "trouble"), Path("/data/x"), "write")
+
+    assert expected is type(told)
+    assert "cannot write '/data/x': trouble" in told.message
+    assert told.remedy

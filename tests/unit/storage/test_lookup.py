@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from job.storage import ObjectInfo
-from job.storage.lookup import LIST_THRESHOLD, stat_by_folder
+from job.storage.lookup import LIST_THRESHOLD, stat_by_folder, stat_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,3 +59,63 @@ def test_few_names_are_looked_up_one_by_one() -> None:
 
     assert {0: ObjectInfo("d/a.jpg", 1, 0, 1)} == found
     assert {"stat d/a.jpg", "stat d/c.jpg"} == set(bucket.requests)
+
+
+class CountingStore:
+    """Objects by name, and the requests for them."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._objects = {name: ObjectInfo(name, 1, 0, 1) for name in names}
+        self.listed: list[str] = []
+        self.looked_up: list[str] = []
+
+    def list(self, prefix: str, *, recursive: bool) -> Iterator[ObjectInfo]:
+        """List a folder, without those below it."""
+        assert not recursive
+        self.listed.append(prefix)
+        yield from (info for name, info in self._objects.items() if name.rpartition("/")[0] == prefix)
+
+    def stat(self, name: str) -> ObjectInfo | None:
+        """Look up one name."""
+        self.looked_up.append(name)
+        return self._objects.get(name)
+
+
+MANY = [f"many/{number:02}" for number in range(LIST_THRESHOLD)]
+
+
+def test_folder_with_many_names_is_listed_once() -> None:
+    """Many names of a folder take one listing; few of another one take a request each."""
+    store = CountingStore([*MANY, "few/1", "many/unnamed", "many/below/1"])
+    names = sorted([*MANY, "few/1", "few/2"])
+
+    found = dict(stat_by_folder(store, names))
+
+    assert {names.index(name): name for name in [*MANY, "few/1"]} == {n: info.name for n, info in found.items()}
+    assert (["many"], ["few/1", "few/2"]) == (store.listed, sorted(store.looked_up))
+
+
+def test_few_names_are_looked_up() -> None:
+    """Below the threshold nothing is listed."""
+    store = CountingStore(MANY)
+
+    assert len(MANY) - 1 == len(list(stat_by_folder(store, MANY[1:])))
+    assert ([], MANY[1:]) == (store.listed, sorted(store.looked_up))
+
+
+@pytest.mark.parametrize("prefix", ["", "top/"])
+def test_names_that_a_listing_would_miss(prefix: str) -> None:
+    """Names with an empty part are looked up, however many they are: their folder cannot be listed."""
+    names = [f"{prefix}/{number:02}" for number in range(LIST_THRESHOLD)]
+    store = CountingStore(names)
+
+    assert len(names) == len(list(stat_by_folder(store, names)))
+    assert [] == store.listed
+
+
+def test_names_that_are_missing() -> None:
+    """What does not exist is left out, listed or looked up."""
+    store = CountingStore(MANY[::2])
+
+    assert list(range(0, LIST_THRESHOLD, 2)) == sorted(index for index, _ in stat_by_folder(store, MANY))
+    assert [2, 4] == [index for index, _ in stat_each(store, MANY, [1, 2, 3, 4])]

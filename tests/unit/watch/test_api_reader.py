@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from kubernetes.client import ApiException
 
 from job.errors import AccessError, FinetuneError, UnavailableError
 from job.watch.api_reader import Cluster
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def answer(status: int) -> object:
@@ -40,3 +46,14 @@ def test_refusals(status: int, expected: type[FinetuneError | ApiException]) -> 
     """Missing permission and a busy server each have their error; any other refusal is a bug, and raised as it is."""
     with pytest.raises(expected):
         answer(status)
+
+
+def test_no_cluster(tmp_path: Path) -> None:
+    """Without a kubeconfig it exits with 2, naming the variable."""
+    environment = os.environ | {"KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "job", "watch", "flowers"]
+
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+    assert 2 == done.returncode
+    assert "KUBECONFIG" in done.stderr

@@ -1,4 +1,4 @@
-"""`finetune watch`: what is watched, what the cluster's objects say in words, and a run by its status.json."""
+"""`finetune watch`: a Job is followed to its end despite evictions and cut logs, a run by its status.json."""
 
 from __future__ import annotations
 
@@ -9,145 +9,20 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pods import ended, pod
 
-from job import errors
-from job.commands import watch
 from job.observability.progress import Event, Listener
 from job.watch import follow
 from job.watch.api_reader import Cluster
-from job.watch.follow import Target
-from job.watch.pods import describe_end, next_attempt_time, parse_termination_message, pending_reason
 from job.watch.replay import Replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-def pod(*, state: dict[str, Any] | None = None, phase: str = "Pending", **status: object) -> dict[str, Any]:
-    """Return a Pod whose container is in a state."""
-    containers = [{"name": "istio-proxy", "state": {"running": {}}}]
-    if state:
-        containers.append({"name": "finetune", "state": state})
-    return {"status": {"phase": phase, "containerStatuses": containers, **status}}
-
-
-def ended(code: int, finished: str = "2026-01-01T00:00:00Z", **more: object) -> dict[str, Any]:
-    """Return a Pod that has ended."""
-    return pod(state={"terminated": {"exitCode": code, "finishedAt": finished, **more}}, phase="Failed")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "target"),
-    [
-        (["flowers"], Target("flowers")),
-        (["job/flowers", "-n", "ml"], Target("flowers", "ml")),
-        (["job.batch/flowers", "--namespace=ml", "--context", "gke"], Target("flowers", "ml", "gke")),
-        (["gs://b/models/runs/x"], Target("gs://b/models/runs/x")),
-    ],
-)
-def test_what_is_watched(arguments: list[str], target: Target) -> None:
-    """A Job, as kubectl names it, with its namespace and context; or a run by its URI."""
-    assert target == watch.read_target(arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ([], "required: JOB"),
-        (["a", "b"], "unrecognized arguments: b"),
-        (["a", "--namespce", "x"], "unrecognized arguments: --namespce x"),
-        (["a", "-n"], "expected one argument"),
-    ],
-)
-def test_mistakes(arguments: list[str], said: str) -> None:
-    """What cannot be watched is refused, with the usage."""
-    with pytest.raises(errors.SettingsError) as caught:
-        watch.read_target(arguments)
-
-    assert said in caught.value.message
-    assert "JOB [--namespace NAME]" in caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    ("found", "warnings", "said"),
-    [
-        (
-            pod(
-                conditions=[
-                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
-                ]
-            ),
-            (),
-            "Unschedulable: 0/1 nodes",
-        ),
-        (pod(state={"waiting": {"reason": "ImagePullBackOff", "message": "no"}}), (), "ImagePullBackOff: no"),
-        (
-            pod(initContainerStatuses=[{"name": "i", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]),
-            (),
-            "CrashLoopBackOff: ",
-        ),
-        (pod(state={"waiting": {"reason": "ContainerCreating"}}), ("a", "FailedMount: x"), "FailedMount: x"),
-        (pod(), (), "its container is being made"),
-    ],
-)
-def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], said: str) -> None:
-    """No node, no image, a broken init container, a volume that is not there: each in the cluster's own words."""
-    assert said == pending_reason(found, warnings)
-
-
-@pytest.mark.parametrize(
-    ("found", "code", "said"),
-    [
-        (ended(0), 0, "exit code 0: published, or already published"),
-        (ended(3), 3, "exit code 3: the data are wrong, or not there (the Job has failed)"),
-        (ended(75), 75, "exit code 75: stopped by a signal, or superseded; the state is saved (does not count)"),
-        (ended(137, reason="OOMKilled"), 137, "killed, out of memory: raise resources.limits.memory (counts)"),
-        (ended(137), 137, "killed, signal 9 (counts)"),
-        (ended(42), 42, "exit code 42: unknown (counts)"),
-        (pod(), None, "nobody saw how"),
-        (
-            pod(conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "Evicted", "message": "taint"}]),
-            75,
-            "Evicted: taint (does not count)",
-        ),
-    ],
-)
-def test_how_a_pod_ended(found: dict[str, Any], code: int | None, said: str) -> None:
-    """The exit code's meaning, and what the Job makes of it; an eviction before its exit code."""
-    assert said in describe_end(found, code)
-
-
-def test_next_attempt() -> None:
-    """After n failed Pods the Job waits 10 s times 2 to the n-1, at most ten minutes; not while one is alive."""
-    at = {n: next_attempt_time([ended(1)] * n) for n in (1, 2, 30)}
-    start = time.mktime((2026, 1, 1, 0, 0, 0, 0, 0, 0)) - time.timezone
-
-    expected = {n: time.strftime("%H:%M:%S", time.localtime(start + wait)) for n, wait in ((1, 10), (2, 20), (30, 600))}
-    assert expected == at
-    assert next_attempt_time([ended(1), pod(state={"running": {}})]) is None
-    assert next_attempt_time([ended(0)]) is None
-    assert next_attempt_time([]) is None
-
-
-@pytest.mark.parametrize(
-    ("message", "words"),
-    [
-        ('{"reason": "Data", "message": "m"}', {"reason": "Data", "message": "m"}),
-        ("Killed\nlast line\n", {"message": "last line"}),
-        ("[1]", {}),
-        (None, {}),
-        ("", {}),
-    ],
-)
-def test_last_words(message: str | None, words: dict[str, Any]) -> None:
-    """The termination message is the job's JSON, or the end of the log where it could not write any."""
-    assert words == parse_termination_message(message)
 
 
 class _CutLog(BaseHTTPRequestHandler):
@@ -270,17 +145,6 @@ def test_no_run(tmp_path: Path) -> None:
 
     assert 3 == process.returncode
     assert "/runs/ID" in said
-
-
-def test_no_cluster(tmp_path: Path) -> None:
-    """Without a kubeconfig it exits with 2, naming the variable."""
-    environment = os.environ | {"KUBECONFIG": str(tmp_path / "none"), "HOME": str(tmp_path)}
-    command = [sys.executable, "-m", "job", "watch", "flowers"]
-
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-
-    assert 2 == done.returncode
-    assert "KUBECONFIG" in done.stderr
 
 
 class FakeCluster:

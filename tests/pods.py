@@ -1,0 +1,18 @@
+"""A Pod as the API server describes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def pod(*, state: dict[str, Any] | None = None, phase: str = "Pending", **status: object) -> dict[str, Any]:
+    """Return a Pod whose container is in a state."""
+    containers = [{"name": "istio-proxy", "state": {"running": {}}}]
+    if state:
+        containers.append({"name": "finetune", "state": state})
+    return {"status": {"phase": phase, "containerStatuses": containers, **status}}
+
+
+def ended(code: int, finished: str = "2026-01-01T00:00:00Z", **more: object) -> dict[str, Any]:
+    """Return a Pod that has ended."""
+    return pod(state={"terminated": {"exitCode": code, "finishedAt": finished, **more}}, phase="Failed")

@@ -1,0 +1,73 @@
+"""A strategy for the values of each setting, and the mistakes that loading reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from job.config.load import load_settings
+from job.config.settings import IMAGENET_ALPHAS
+from job.errors import SettingsError
+
+WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Z"], exclude_characters="/"), min_size=1, max_size=8)
+FRACTIONS = st.floats(0.01, 0.49)
+POSITIVE = st.floats(0, exclude_min=True, allow_infinity=False)
+COUNTS = st.integers(1, 2**53)
+IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
+
+# The places are such that none lies inside another.
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "input.uri": st.builds("gs://pictures/{}/{}".format, WORDS, WORDS) | st.just("") | st.just("/in"),
+    "input.format": st.sampled_from(["auto", "folders", "csv", "jsonl"]),
+    "input.validation_fraction": FRACTIONS,
+    "input.test_fraction": FRACTIONS,
+    "input.max_bad_fraction": st.floats(0, 1),
+    "input.max_pixels": COUNTS,
+    "input.user_project": WORDS,
+    "output.uri": st.builds("gs://out/{}".format, WORDS) | st.builds("/out/{}".format, WORDS.filter(str.isalnum)),
+    "run.id": IDS | st.just(""),
+    "run.job_uid": IDS | st.just(""),
+    "run.seed": st.integers(0, 2**32 - 1),
+    "run.reproducible": st.booleans(),
+    "model.backbone": st.just("MobileNetV2"),
+    "model.alpha": st.sampled_from(IMAGENET_ALPHAS),
+    "model.image_size": st.integers(32, 1024),
+    "model.weights": st.sampled_from(["imagenet", "none", "/weights.h5", "gs://weights/w.h5"]),
+    "model.weights_dir": st.just("/somewhere"),
+    "model.head_units": COUNTS,
+    "model.dropout": st.floats(0, 1, exclude_max=True),
+    "feature_extraction.epochs": COUNTS,
+    "feature_extraction.learning_rate": POSITIVE,
+    "feature_extraction.batch_size": COUNTS,
+    "fine_tuning.epochs": st.integers(0, 9),
+    "fine_tuning.learning_rate": POSITIVE,
+    "fine_tuning.batch_size": COUNTS,
+    "keep": st.sampled_from(["best", "last"]),
+    "device.require_gpu": st.booleans(),
+    "device.threads": COUNTS | st.none(),
+    "device.mixed_precision": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
+    "device.xla": st.booleans() | st.none(),
+    "device.memory_growth": st.booleans() | st.none(),
+    "device.stall_minutes": POSITIVE,
+    "cache.dir": st.sampled_from(["", "/cache"]),
+    "cache.max_bytes": st.integers(0, 2**53) | st.none(),
+    "checkpoint.interval": POSITIVE,
+    "checkpoint.takeover": POSITIVE,
+    "gate.min_accuracy": st.floats(0, 1),
+    "export.verify_images": COUNTS,
+    "events.enabled": st.booleans(),
+    "events.pod_name": WORDS,
+    "events.pod_uid": WORDS,
+    "events.job_name": WORDS,
+    "log.format": st.sampled_from(["auto", "console", "json"]),
+    "log.level": st.sampled_from(["debug", "info", "warning", "error"]),
+}
+
+
+def mistakes_of(*flags: str, environment: dict[str, str] | None = None, required: tuple[str, ...] = ()) -> list[str]:
+    """Return the lines of the error that these settings raise."""
+    with pytest.raises(SettingsError) as raised:
+        load_settings(flags, environment or {}, required=required)
+    return [line.strip() for line in raised.value.message.splitlines()[1:]]

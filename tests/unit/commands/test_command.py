@@ -1,0 +1,33 @@
+"""What commands have in common: a text to print, and a help with every setting."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from job.commands.command import printing, settings_help
+from job.config import reference
+from job.observability.progress import Progress
+
+if TYPE_CHECKING:
+    import pytest
+
+
+def test_printing(capsys: pytest.CaptureFixture[str]) -> None:
+    """A text is printed to stdout when the command is executed, and the command succeeds."""
+    command = printing("a text")
+    assert "" == capsys.readouterr().out
+
+    assert 0 == command.execute(Progress())
+    assert ("a text\n", "") == capsys.readouterr()
+
+
+def test_settings_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The help has every setting in order, and fits the terminal; a wide one is not filled."""
+    for columns, limit in ((60, 60), (300, 100)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        text = settings_help("run", "Do it.")
+
+        assert text.startswith("usage: finetune run [--config FILE] [--SETTING VALUE]...\n\nDo it.\n")
+        assert [row.name for row in reference.rows()] == re.findall(r"^  --(\S+) ", text, re.MULTILINE)[1:]
+        assert max(len(line) for line in text.splitlines() if line.startswith(" " * 6)) <= limit

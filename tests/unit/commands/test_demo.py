@@ -1,0 +1,56 @@
+"""`finetune demo`: what it rejects before anything is started, and its report."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from job import storage
+from job.commands import demo
+from job.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize("flag", ["--input.uri=./pictures", "--output.uri=./out"])
+def test_demo_has_its_own_buckets(flag: str) -> None:
+    """`finetune demo` does not take a place, which it would not use."""
+    with pytest.raises(SettingsError, match=r"--(input|output)\.uri"):
+        demo.run([flag])
+
+
+def test_demo_reports_mistakes_first() -> None:
+    """A mistake in the flags is told before anything is started."""
+    with pytest.raises(SettingsError, match="did you mean"):
+        demo.run(["--fine_tuning.epoch", "1"])
+
+
+def test_demo_starts_its_own_emulator(bucket: str) -> None:
+    """Another emulator in the environment is not written to."""
+    with pytest.raises(SettingsError, match="STORAGE_EMULATOR_HOST"):
+        demo.run([])
+    assert [] == list(storage.open_store(f"gs://{bucket}").list())
+
+
+def test_report_of_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report has the accuracy of each stage that was run, and where model and metrics lie."""
+    monkeypatch.chdir(tmp_path)
+    for age, run in enumerate(("newer", "older")):
+        folder = tmp_path / demo.FOLDER / "runs" / run
+        (folder / "metrics").mkdir(parents=True)
+        stage = {"val_accuracy": 0.75 - age / 4, "epochs": 3, "seconds": 4.2}
+        document = {"stages": {"feature_extraction": stage, "fine_tuning": None}}
+        (folder / "metrics" / "metrics.json").write_text(json.dumps(document))
+        (folder / "_SUCCESS").touch()
+        os.utime(folder / "_SUCCESS", (100 - age, 100 - age))
+
+    report = demo._report()
+
+    assert "feature_extraction  0.750" in report
+    assert "fine_tuning" not in report
+    assert f"{demo.FOLDER}/runs/newer/model\n" in report
+    assert f"{demo.FOLDER}/runs/newer/metrics\n" in report

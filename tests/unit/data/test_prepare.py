@@ -1,0 +1,70 @@
+"""The data after the pass: checked, split, and described for the run's documents."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from listed_inputs import ANIMALS, put, read_from
+from runs import Recorder
+
+from job.config.settings import InputSettings
+from job.data.prepare import Prepared, prepare
+from job.data.quarantine import Quarantined
+from job.errors import DataError
+from job.observability.progress import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNREADABLE = 3
+"""The row of the image that the pass could not read."""
+
+
+def prepared_from(folder: Path, recorder: Recorder, *, max_bad_fraction: float = 0.1) -> Prepared:
+    """Prepare 40 images, of which one cannot be read, and one file that the listing has quarantined."""
+    listed, _ = read_from(put(folder, ANIMALS))
+    bad = Quarantined(listed.uri(UNREADABLE), "cats", 1, "corrupt", "cut off")
+    images = SimpleNamespace(usable=np.arange(len(listed)) != UNREADABLE, quarantined=[bad])
+    empty = Quarantined(f"{folder}/cats/empty.jpg", "cats", 0, "empty", "the file has no bytes")
+    settings = InputSettings(
+        uri=str(folder), validation_fraction=0.2, test_fraction=0.2, max_bad_fraction=max_bad_fraction
+    )
+    return prepare(listed, [empty], images, settings, Progress([recorder]))
+
+
+def test_rows_are_those_of_the_listing(tmp_path: Path) -> None:
+    """Every usable image is in one split, by its row among all that were listed."""
+    prepared = prepared_from(tmp_path, Recorder())
+
+    assert {"train", "validation", "test"} == set(prepared.rows_of)
+    assert sorted({*range(40)} - {UNREADABLE}) == sorted(np.concatenate([*prepared.rows_of.values()]).tolist())
+    assert all(len(rows) for rows in prepared.rows_of.values())
+
+
+def test_quarantined_images_are_collected(tmp_path: Path) -> None:
+    """What the listing and the pass found unusable is one list, and one warning."""
+    recorder = Recorder()
+
+    prepared = prepared_from(tmp_path, recorder)
+
+    assert ["empty", "corrupt"] == [image.reason for image in prepared.quarantined]
+    assert ["images.quarantined"] == recorder.names
+
+
+def test_too_many_are_unusable(tmp_path: Path) -> None:
+    """Images found unusable by the listing and by the pass count together."""
+    with pytest.raises(DataError, match="2 of 41 images"):
+        prepared_from(tmp_path, Recorder(), max_bad_fraction=0.04)
+
+
+def test_documents(tmp_path: Path) -> None:
+    """The documents have a row for each usable image, for its split, and for each quarantined one."""
+    documents = {name: list(rows) for name, rows in prepared_from(tmp_path, Recorder()).documents()}
+
+    assert {"data/manifest.jsonl": 39, "data/split.jsonl": 39, "data/quarantine.jsonl": 2} == {
+        name: len(rows) for name, rows in documents.items()
+    }
+    assert {"uri", "label", "size", "reason", "detail"} == set(documents["data/quarantine.jsonl"][0])

@@ -1,0 +1,80 @@
+"""The claim: a run belongs to one process at a time."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from stored_states import load, open_checkpoints, read_index, state
+from structlog.testing import capture_logs
+
+from job import errors
+
+
+def test_same_owner_takes_over(tmp_path: Path) -> None:
+    """The Job's next Pod takes the run over at once; the one before finds itself superseded where it saves next."""
+    first = open_checkpoints(tmp_path)
+    with first, open_checkpoints(tmp_path) as second:
+        second.save(lambda: state(1), now=True, wait=False)
+        second.flush()
+        first.save(lambda: state(7), now=True, wait=False)
+        with pytest.raises(errors.StoppedError, match="another process has taken this run over"):
+            first.flush()
+    loaded, _ = load(tmp_path)
+    assert loaded is not None
+    assert 1 == loaded.step
+
+
+def test_other_owner_waits(tmp_path: Path) -> None:
+    """Another owner takes a released claim at once, and gives way to one that is renewed, naming its holder."""
+    renewing = open_checkpoints(tmp_path, "a", takeover=2.0)  # it renews four times as often as it has to
+    with renewing, pytest.raises(errors.SettingsError, match="a works on this run"):
+        open_checkpoints(tmp_path, "b", takeover=2.0).__enter__()
+
+
+@pytest.mark.parametrize(("holder", "other"), [("", "job-uid"), ("job-uid", "")])
+def test_local_process_and_job_wait_for_each_other(tmp_path: Path, holder: str, other: str) -> None:
+    """A process outside Kubernetes waits until a Job's claim expires, and a Job until that of such a process does."""
+    with capture_logs() as lines, open_checkpoints(tmp_path, holder):
+        started = time.monotonic()
+        with open_checkpoints(tmp_path, other, takeover=0.2):
+            assert time.monotonic() - started >= 0.2
+    assert "claim.waiting" in [line["event"] for line in lines]
+
+
+def test_claim_is_renewed_by_the_same_state(tmp_path: Path) -> None:
+    """Where the same state is saved again and again, as in a long validation, the claim is renewed all the same."""
+    renewals = set()
+    with open_checkpoints(tmp_path, takeover=1.0, interval=0.01) as checkpoints:
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            checkpoints.save(lambda: state(1), now=False, wait=False)
+            renewals.add(read_index(tmp_path)["claim"]["renewed_at"])
+            time.sleep(0.02)
+    assert len(renewals) > 4, renewals
+
+
+def test_another_pid_namespace(tmp_path: Path) -> None:
+    """A claim from another container is held, although its host has our name and none of our processes has its PID."""
+    with open_checkpoints(tmp_path, ""):
+        index = read_index(tmp_path)
+    process = index["claim"]["process"]
+    assert Path("/proc/self/ns/pid").stat().st_ino == process["pid_namespace"]
+    ended = process | {"started": "long ago"}
+    for namespace, expected in ((process["pid_namespace"], []), (1, ["claim.waiting"])):
+        index["claim"] |= {"process": ended | {"pid_namespace": namespace}, "released": False}
+        (tmp_path / "c/index.json").write_text(json.dumps(index))
+        with capture_logs() as lines, open_checkpoints(tmp_path, "", takeover=0.2):
+            pass
+        assert expected == [line["event"] for line in lines]
+
+
+def test_released_by_a_failure(tmp_path: Path) -> None:
+    """A process that ends before the run does releases its claim."""
+    with pytest.raises(ZeroDivisionError), open_checkpoints(tmp_path, "a"):
+        raise ZeroDivisionError
+    with open_checkpoints(tmp_path, "b"):
+        claim = json.loads((tmp_path / "c/index.json").read_text())["claim"]
+    assert ("b", False) == (claim["owner"], claim["released"])

@@ -1,0 +1,104 @@
+"""Reading many objects in parallel: each once, within the memory agreed, and an end that waits for nobody."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from job.errors import UnavailableError
+from job.storage import ObjectInfo
+from job.storage.parallel import HELD_BYTES, HELD_OBJECTS, UNPACKED_BYTES, in_parallel
+
+
+def objects(count: int, size: int = 1, *, gzip: bool = False) -> list[ObjectInfo]:
+    """Return so many listed objects."""
+    return [ObjectInfo(str(number), size, 0, 1, gzip) for number in range(count)]
+
+
+def test_everything_is_read_with_its_position() -> None:
+    """Each object is handed out once, and its result comes with its position."""
+    assert [(number, str(number)) for number in range(500)] == sorted(
+        in_parallel(lambda info, _: info.name, objects(500))
+    )
+
+
+def test_a_slow_consumer_is_not_overrun() -> None:
+    """No more objects are read ahead than agreed, however long the consumer takes."""
+    started: list[str] = []
+    reader = in_parallel(lambda info, _: started.append(info.name), objects(500))
+
+    next(reader)
+    time.sleep(0.2)
+
+    assert len(started) <= HELD_OBJECTS
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("size", "gzip", "most"),
+    [(HELD_BYTES // 4, False, 4), (2 * HELD_BYTES, False, 1), (1, True, HELD_BYTES // UNPACKED_BYTES)],
+)
+def test_large_objects_are_held_within_the_bytes_agreed(size: int, gzip: bool, most: int) -> None:
+    """Objects in flight stay within the byte budget, packed ones by what they may be; a larger one is read alone."""
+    lock = threading.Lock()
+    running = peak = 0
+
+    def read(_: ObjectInfo, __: threading.Event) -> None:
+        nonlocal running, peak
+        with lock:
+            running += 1
+            peak = max(peak, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+
+    assert 12 == len(list(in_parallel(read, objects(12, size, gzip=gzip))))
+    assert 1 <= peak <= most
+
+
+def test_an_error_of_a_reader_is_the_consumers() -> None:
+    """An exception in a thread is raised where the results are taken, and the threads end."""
+
+    def read(info: ObjectInfo, _: threading.Event) -> None:
+        if info.name == "7":
+            raise UnavailableError("no 7", remedy="")
+
+    with pytest.raises(UnavailableError, match="no 7"):
+        list(in_parallel(read, objects(100)))
+
+    assert "storage" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_readers_that_wait_are_told_to_end() -> None:
+    """Closing sets the event that readers wait on, so nobody waits for their retries."""
+    reader = in_parallel(lambda info, closed: info.name == "0" or closed.wait(60), objects(20))
+    assert (0, True) == next(reader)
+
+    started = time.monotonic()
+    reader.close()
+
+    assert time.monotonic() - started < 2
+    assert "storage" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_objects_of_different_sizes_are_held_within_the_bytes_agreed() -> None:
+    """What a finished object took is free again, and not what the next one takes."""
+    small, large = objects(4), objects(4, HELD_BYTES // 2)
+    started, released = [], threading.Event()
+
+    def read(info: ObjectInfo, _: threading.Event) -> int:
+        started.append(info.size)
+        if info.size > 1:
+            released.wait(20)
+        return info.size
+
+    results = in_parallel(read, [*small, *large])
+    first = [next(results)[1] for _ in small]
+    time.sleep(0.05)  # for what was handed out too early to start
+    at_once = started.count(HELD_BYTES // 2)
+    released.set()
+
+    assert ([1] * 4, 1) == (first, at_once)
+    assert [HELD_BYTES // 2] * 4 == [size for _, size in results]

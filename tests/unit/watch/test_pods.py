@@ -1,0 +1,87 @@
+"""The state of a Pod in words: why it is pending, how it ended, when the next one starts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from pods import ended, pod
+
+from job.watch.pods import describe_end, next_attempt_time, parse_termination_message, pending_reason
+
+
+@pytest.mark.parametrize(
+    ("found", "warnings", "said"),
+    [
+        (
+            pod(
+                conditions=[
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+                ]
+            ),
+            (),
+            "Unschedulable: 0/1 nodes",
+        ),
+        (pod(state={"waiting": {"reason": "ImagePullBackOff", "message": "no"}}), (), "ImagePullBackOff: no"),
+        (
+            pod(initContainerStatuses=[{"name": "i", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]),
+            (),
+            "CrashLoopBackOff: ",
+        ),
+        (pod(state={"waiting": {"reason": "ContainerCreating"}}), ("a", "FailedMount: x"), "FailedMount: x"),
+        (pod(), (), "its container is being made"),
+    ],
+)
+def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], said: str) -> None:
+    """No node, no image, a broken init container, a volume that is not there: each in the cluster's own words."""
+    assert said == pending_reason(found, warnings)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        (ended(0), 0, "exit code 0: published, or already published"),
+        (ended(3), 3, "exit code 3: the data are wrong, or not there (the Job has failed)"),
+        (ended(75), 75, "exit code 75: stopped by a signal, or superseded; the state is saved (does not count)"),
+        (ended(137, reason="OOMKilled"), 137, "killed, out of memory: raise resources.limits.memory (counts)"),
+        (ended(137), 137, "killed, signal 9 (counts)"),
+        (ended(42), 42, "exit code 42: unknown (counts)"),
+        (pod(), None, "nobody saw how"),
+        (
+            pod(conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "Evicted", "message": "taint"}]),
+            75,
+            "Evicted: taint (does not count)",
+        ),
+    ],
+)
+def test_how_a_pod_ended(found: dict[str, Any], code: int | None, said: str) -> None:
+    """The exit code's meaning, and what the Job makes of it; an eviction before its exit code."""
+    assert said in describe_end(found, code)
+
+
+def test_next_attempt() -> None:
+    """After n failed Pods the Job waits 10 s times 2 to the n-1, at most ten minutes; not while one is alive."""
+    at = {n: next_attempt_time([ended(1)] * n) for n in (1, 2, 30)}
+    start = time.mktime((2026, 1, 1, 0, 0, 0, 0, 0, 0)) - time.timezone
+
+    expected = {n: time.strftime("%H:%M:%S", time.localtime(start + wait)) for n, wait in ((1, 10), (2, 20), (30, 600))}
+    assert expected == at
+    assert next_attempt_time([ended(1), pod(state={"running": {}})]) is None
+    assert next_attempt_time([ended(0)]) is None
+    assert next_attempt_time([]) is None
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ('{"reason": "Data", "message": "m"}', {"reason": "Data", "message": "m"}),
+        ("Killed\nlast line\n", {"message": "last line"}),
+        ("[1]", {}),
+        (None, {}),
+        ("", {}),
+    ],
+)
+def test_last_words(message: str | None, words: dict[str, Any]) -> None:
+    """The termination message is the job's JSON, or the end of the log where it could not write any."""
+    assert words == parse_termination_message(message)
