@@ -29,14 +29,16 @@ TIERS = ("unit", "integration", "pipeline", "faults", "chart", "image", "cluster
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run tier after tier, in random order within each; deselect what needs ../shared where that is absent.
 
-    A cluster or an engine that is started for one tier must not slow down the tests of another.
+    A cluster or an engine that is started for one tier must not slow down the tests of another. The cluster's tests run
+    as they are written: those of one file share an installation, which each of them leaves as the next one needs it.
     """
 
-    def tier(item: pytest.Item) -> int:
+    def position(item: pytest.Item) -> tuple[int, str, int]:
         folders = item.path.relative_to(config.rootpath).parts
-        return next((number for number, name in enumerate(TIERS) if name in folders), 0)
+        tier = next((number for number, name in enumerate(TIERS) if name in folders), 0)
+        return (tier, str(item.path), item.location[1] or 0) if TIERS[tier] == "cluster" else (tier, "", 0)
 
-    items.sort(key=tier)
+    items.sort(key=position)
     if SHARED.is_dir():
         return
     unavailable = [item for item in items if item.get_closest_marker("needs_shared")]
