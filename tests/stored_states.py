@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RESULT = EpochResult(
     stage="fine_tuning",
     epoch=3,
-    loss=0.1,
+    loss=0.1 + 0.2,
     accuracy=0.9,
     val_loss=1 / 3,
     val_accuracy=0.8,

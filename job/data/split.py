@@ -29,7 +29,7 @@ __all__ = ["NAMES", "TEST", "TRAIN", "VALIDATION", "assign", "hashes", "rows"]
 
 @dataclass(frozen=True)
 class _Pictures:
-    """The distinct pictures among the images: copies are one picture, whatever their names.
+    """The distinct pictures among the images: copies under different names are one picture.
 
     Attributes:
         is_free: bool [images], whether an image takes the split of its picture.

@@ -1,4 +1,4 @@
-"""What TensorFlow is told before it starts, seen in processes of their own; and its compiler, which takes seconds."""
+"""How TensorFlow is configured before it starts, in processes of their own; and its compiler, which takes seconds."""
 
 from __future__ import annotations
 

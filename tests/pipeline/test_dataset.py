@@ -202,7 +202,7 @@ def test_lost_bytes_are_fetched_although_pixels_are_kept(
 def test_quarantine_does_not_depend_on_the_order_of_arrival(
     listed: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Images that cannot be used are sorted by name, whatever the order in which their bytes arrive."""
+    """Images that cannot be used are sorted by name, independent of the order in which their bytes arrive."""
     bad = [listed.names[row] for row in (3, 40, 90)]
     for name in bad:
         (tmp_path / "in" / name).unlink()

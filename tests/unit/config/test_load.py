@@ -136,7 +136,7 @@ def test_a_value_that_is_overruled_is_not_looked_at() -> None:
 
 
 def test_what_is_wrong_alone_is_not_wrong_together() -> None:
-    """A wrong value is told once, not again beside the value that it would have to fit."""
+    """A wrong value is reported once, not again beside the value that it would have to fit."""
     assert 1 == len(mistakes_of("--input.validation_fraction=x", "--input.test_fraction=0.9"))
 
 

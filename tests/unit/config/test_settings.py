@@ -73,7 +73,7 @@ def test_settings_are_frozen_and_closed() -> None:
     ],
 )
 def test_wrong_values(flag: str, mistake: str) -> None:
-    """A wrong value is told with its name, its origin and what was expected."""
+    """A wrong value is reported with its name, its origin and what was expected."""
     (found,) = mistakes_of(f"--{flag}")
 
     name, _, value = flag.partition("=")
@@ -98,7 +98,7 @@ def test_wrong_values(flag: str, mistake: str) -> None:
     ],
 )
 def test_values_that_are_wrong_together(flags: list[str], names: list[str]) -> None:
-    """Values that are right alone and wrong together are told with the names of both."""
+    """Values that are valid alone and conflict together are reported with the names of both."""
     (found,) = mistakes_of(*flags)
 
     assert all(name in found for name in names)
@@ -138,7 +138,7 @@ def test_a_folder_that_looks_like_a_bucket(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_result_settings() -> None:
-    """Those that change the result are part of the run's identity; where it lies, runs and is told are not."""
+    """Those that change the result are part of the run's identity; where it is stored, runs and logs is not."""
     names = set(result_settings(Settings()))
 
     assert {name for name in VALUES if name.startswith(("feature_extraction.", "fine_tuning."))} < names

@@ -1,4 +1,4 @@
-"""job/config/sources.py: what may be written in the file, the environment and the flags, and how mistakes are told."""
+"""What may be written in the settings file, the environment and the flags, and how mistakes are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""job/data/split.py: which side an image lies on."""
+"""job/data/split.py: which split an image is assigned to."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def test_named_splits_stand(images: list[Image], fractions: tuple[float, float])
 
 @pytest.mark.parametrize("order", [(TRAIN, VALIDATION, TEST), (VALIDATION, TRAIN), (TEST, TRAIN), (TEST, VALIDATION)])
 def test_copy_of_a_held_out_picture_is_held_out(order: tuple[int, ...]) -> None:
-    """Where a picture is named in several splits, its unnamed copy is held out, in whatever order they are listed."""
+    """Where a picture is named in several splits, its unnamed copy is held out, in any order of the listing."""
     named = [("a", 7, side) for side in order]
     others = [("a", 50 + side, side) for side in (TRAIN, VALIDATION)]
 

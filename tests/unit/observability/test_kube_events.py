@@ -177,7 +177,7 @@ def test_without_names_nothing_is_sent(api_server: ApiServer) -> None:
 
 
 def test_pods_are_read_oldest_first(api_server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Job's Pods are in the order of their creation, whatever the order of the API server's answer."""
+    """A Job's Pods are in the order of their creation, independent of the order of the API server's response."""
     from kubernetes.config import kube_config
 
     config = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def test_the_termination_message_is_json(tmp_path: Path) -> None:
-    """The file holds the document, whatever it held before; what is None is left out."""
+    """The document replaces the file's content; fields that are None are left out."""
     path = tmp_path / "termination-log"
     path.write_text("x" * 9000)
     write_termination_message({"reason": "Data", "stage": None, "epoch": 3, "message": "no café"}, str(path))

@@ -37,7 +37,7 @@ def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_no_file_are_known_by_their_name() -> None:
-    """ImageNet weights and random ones are told apart, and no file is looked for."""
+    """ImageNet weights and random ones have different identities, and no file is looked up."""
     assert digest("imagenet") != digest("none")
 
 

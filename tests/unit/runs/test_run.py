@@ -34,7 +34,7 @@ def identity(loaded: Loaded, data: str) -> Identity:
 
 
 def test_same_work_is_the_same_run(tmp_path: Path) -> None:
-    """The same settings and data are the same run, whatever else differs; other data are another one."""
+    """The same settings and data are the same run; different data are a different run."""
     run = opened(tmp_path)
 
     assert run.id == opened(tmp_path, "--log.level=debug").id

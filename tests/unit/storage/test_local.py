@@ -55,10 +55,10 @@ def test_generation_0_means_that_nothing_may_be_there(tmp_path: Path) -> None:
         (errno.ENOTDIR, SettingsError),
     ],
 )
-def test_what_a_disk_says_is_told_as_what_to_do(number: int, expected: type[FinetuneError]) -> None:
+def test_errors_of_the_disk_name_the_remedy(number: int, expected: type[FinetuneError]) -> None:
     """Each kind of trouble has its exit code; the message has the path, and there is a remedy."""
-    told = _convert_error(OSError(number, "trouble"), Path("/data/x"), "write")
+    error = _convert_error(OSError(number, "trouble"), Path("/data/x"), "write")
 
-    assert expected is type(told)
-    assert "cannot write '/data/x': trouble" in told.message
-    assert told.remedy
+    assert expected is type(error)
+    assert "cannot write '/data/x': trouble" in error.message
+    assert error.remedy

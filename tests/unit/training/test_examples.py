@@ -55,7 +55,7 @@ def test_stages_share_rows_and_labels() -> None:
 
 
 def test_only_stage_2_trains_in_another_precision() -> None:
-    """The head is trained in float32 whatever the training precision is."""
+    """The head is trained in float32 in every training precision."""
     classifier = refolded(small_classifier(), training_precision="bfloat16")
 
     assert ["float32", "bfloat16"] == [examples(classifier, stage).precision for stage in STAGES]

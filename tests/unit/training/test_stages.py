@@ -210,7 +210,7 @@ def test_last_batch_counts(classifier: Classifier) -> None:
 
 @eagerly
 def test_each_step_is_an_event(classifier: Classifier) -> None:
-    """Each step is told once it counts, by the stage, epoch and step that come next; for debugging alone."""
+    """Each completed step is one debug event, with the stage, epoch and step that come next."""
     data, state, recorder = examples(classifier, "feature_extraction"), TrainingState(), Recorder()
     captured = []
 

@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from stored_states import RESULT
 
-from job.training.state import EpochResult, TrainingState
+from job.training.state import TrainingState
 
 GROUPS = ("weights", "optimizer", "best_weights", "start_weights", "start_optimizer")
 
@@ -23,17 +24,6 @@ def test_start_of_the_epoch_is_saved_within_it(step: int, saved: tuple[str, ...]
     assert {name: arrays[name] for name in saved} == state.arrays()
 
 
-RESULT = EpochResult(
-    stage="fine_tuning",
-    epoch=3,
-    loss=0.1 + 0.2,
-    accuracy=0.9,
-    val_loss=1 / 3,
-    val_accuracy=0.8,
-    seconds=1.5,
-    images_per_second=10.0,
-    input_wait=0.0,
-)
 ARRAYS = {"kernel": np.float32([[np.nan, -0.0], [1e-45, np.inf]]), "count": np.int64(2**62 + 1)}
 
 
