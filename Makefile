@@ -20,10 +20,11 @@ demo: $(INSTALLED)  ## train on pictures drawn here, from and to a bucket on thi
 	$(BIN)/finetune demo
 
 test: lint  ## the whole test suite, as CI runs it
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov --cov-fail-under=0 --numprocesses auto tests/unit
+	$(BIN)/python -m pytest --cov --cov-append --ignore tests/unit
 
 unit: $(INSTALLED)  ## the fast tests alone
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest --numprocesses auto tests/unit
 
 lint: $(INSTALLED)  ## style, types, import contracts, locks
 	$(BIN)/ruff check

@@ -6,41 +6,27 @@ import dataclasses
 import itertools
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from classifiers import LABELS, examples, new_classifier, refolded, small_classifier
+from short_stages import Breaker, Recorder, ignore, resume_everywhere, run, same_arrays, settings
 
 from job import errors
 from job.config.settings import STAGES, ModelSettings, StageName, StageSettings
 from job.observability.progress import Event, Listener, Phase, Progress
 from job.runtime import signals
-from job.runtime.device import Precision
 from job.training import stages
 from job.training.examples import Examples, create_examples
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from job.model.classifier import Classifier
-    from job.training.state import Arrays
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-
-
-class Recorder(Listener):
-    """Remembers the events."""
-
-    def __init__(self) -> None:
-        self.events = []
-
-    def on_event(self, event: Event) -> None:
-        """Remember one."""
-        self.events.append(event)
 
 
 @pytest.fixture
@@ -59,23 +45,6 @@ eagerly = pytest.mark.usefixtures("functions_run_eagerly")
 def classifier() -> Classifier:
     """A classifier as the job builds it, but for its base model: two convolutions with BatchNormalization."""
     return small_classifier()
-
-
-def settings(**values: float) -> StageSettings:
-    """Return the settings of a short stage."""
-    return StageSettings(**{"epochs": 2, "learning_rate": 1e-3, "batch_size": 3, **values})
-
-
-def run(classifier: Classifier, stage: StageName, state: TrainingState | None = None, **values: float) -> TrainingState:
-    """Run one stage."""
-    state = state or TrainingState()
-    data = examples(classifier, stage)
-    stages.run(stage, settings(**values), classifier, data, state, progress=Progress(), save=ignore)
-    return state
-
-
-def ignore(_: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
-    """Save nothing."""
 
 
 def ignore_images(_: int) -> None:
@@ -341,24 +310,6 @@ def test_not_finite(classifier: Classifier) -> None:
     assert 7 == caught.value.exit_code
 
 
-class Breaker:
-    """Saves nothing; makes the weights of the head NaN once, after so many steps and batches of validation."""
-
-    def __init__(self, classifier: Classifier, after: int) -> None:
-        self.captured: list[TrainingState] = []
-        self._classifier = classifier
-        self._left = after
-
-    def __call__(self, capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
-        """Count a step."""
-        self._left -= not now
-        if self._left == 0:
-            self._left = -1
-            self._classifier.output.bias.assign([np.nan])
-        elif self._left > 0:
-            self.captured.append(capture())
-
-
 @eagerly
 @pytest.mark.parametrize(("after", "epoch", "found"), [(6, 1, "the loss"), (3, 0, "the validation loss")])
 def test_not_finite_once(classifier: Classifier, after: int, epoch: int, found: str) -> None:
@@ -453,40 +404,6 @@ def test_going_back_after_a_resume(classifier: Classifier) -> None:
 def test_resume_ends_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
     """From a state captured after any step, in validation or at an epoch's end, training ends in the same bits."""
     resume_everywhere(classifier, stage, range(1, 12, 2))
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_compiled_resume_ends_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
-    """So it does where the step is compiled, from the middle of the second epoch."""
-    resume_everywhere(classifier, stage, [7])
-
-
-def resume_everywhere(classifier: Classifier, stage: StageName, at: Iterable[int]) -> None:
-    """Assert that training ends in the same bits from each of these states."""
-    tf.config.experimental.enable_op_determinism()
-    classifier.dropout = 0.5  # a resumed run must drop the same features
-    before, captured = classifier.state(), []
-
-    def keep_all(capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
-        assert isinstance(now, bool)
-        captured.append(capture())
-
-    state, data = TrainingState(), examples(classifier, stage)
-    stages.run(stage, settings(), classifier, data, state, progress=Progress(), save=keep_all)
-    expected, history = classifier.state(), state.history
-
-    assert 2 * (3 + 2 + 1) == len(captured)  # three steps, two batches of validation and the end of each epoch
-    for stopped in [captured[number] for number in at]:
-        classifier.load_state(before)
-        resumed = TrainingState.from_document(stopped.document(), stopped.arrays())
-        classifier.load_state(resumed.weights)
-        stages.run(stage, settings(), classifier, data, resumed, progress=Progress(), save=ignore)
-
-        assert all(value.tobytes() == expected[path].tobytes() for path, value in classifier.state().items())
-        assert [(r.loss, r.val_loss) for r in history] == [(r.loss, r.val_loss) for r in resumed.history]
-        assert all(
-            state.best_weights[path].tobytes() == value.tobytes() for path, value in resumed.best_weights.items()
-        )
 
 
 def test_figures_of_a_resumed_epoch(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -639,13 +556,6 @@ def test_out_of_memory_in_the_backward_pass(classifier: Classifier, stage: Stage
         assert (expected.loss_sum, expected.correct) == (seen.loss_sum, seen.correct)
 
 
-def same_arrays(expected: Arrays, seen: Arrays) -> bool:
-    """Whether two groups of arrays have the same names and bits."""
-    return {path: value.tobytes() for path, value in expected.items()} == {
-        path: value.tobytes() for path, value in seen.items()
-    }
-
-
 @eagerly
 def test_out_of_memory_in_validation(classifier: Classifier) -> None:
     """Validation that does not fit is done in smaller parts, and the state says so; if one does not fit, exit 8."""
@@ -666,53 +576,6 @@ def test_out_of_memory_in_validation(classifier: Classifier) -> None:
     ) as caught:
         train(predicts=0)
     assert 8 == caught.value.exit_code
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision(classifier: Classifier, precision: Precision) -> None:
-    """Half precision is for the training step alone, and learns about the same; all that is measured is float32."""
-    before = classifier.state()
-    expected = run(classifier, "fine_tuning", epochs=3).history
-    classifier.load_state(before)
-    classifier = refolded(classifier, training_precision=precision)
-    data, state = examples(classifier, "fine_tuning"), run(classifier, "fine_tuning", epochs=3)
-    inputs = data.inputs(np.arange(8))
-
-    assert [result.loss for result in state.history] == pytest.approx([r.loss for r in expected], rel=0.05)
-    assert state.history[-1].loss < state.history[0].loss
-    assert {"float32"} == {str(value.dtype) for value in classifier.state().values()}
-    assert {"float32"} == {layer.compute_dtype for layer in classifier.base_model.layers}
-    # The training step computes something else than what is measured, and that is float32 to the last bits.
-    measured, trained = data.predict(inputs).numpy(), data.training_logits(inputs, tf.zeros(2, tf.int32)).numpy()
-    assert np.abs(measured - trained).max() > 1e-5
-    plain = keras.Model(classifier.model.input, classifier.model.get_layer("fc1").input)(inputs)
-    np.testing.assert_allclose(classifier.features(tf.constant(inputs)), plain, rtol=1e-4, atol=1e-5)
-    loss, accuracy = stages.measure(classifier, data.predict(data.inputs(data.validation)).numpy(), LABELS[8:])
-    assert (state.history[-1].val_loss, state.history[-1].val_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
-
-
-def test_gradients_that_overflow(classifier: Classifier) -> None:
-    """A step in float16 whose gradients overflow is taken again with half of the loss scale: none is lost."""
-    classifier = refolded(classifier, training_precision="float16")
-    recorder, states = Recorder(), []
-    state = TrainingState(stage="fine_tuning")
-
-    def start_high(capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
-        if not now:
-            states.append(capture())
-
-    data = examples(classifier, "fine_tuning")
-    stages.run("fine_tuning", settings(epochs=1), classifier, data, state, progress=Progress(), save=start_high)
-    resumed = dataclasses.replace(states[0], history=[])
-    resumed.optimizer["loss_scale/dynamic_scale"] = np.float32(2.0**30)
-    recorded = Progress([recorder])
-    stages.run("fine_tuning", settings(epochs=1), classifier, data, resumed, progress=recorded, save=start_high)
-
-    halved = [event.facts["loss_scale"] for event in recorder.events if event.name == "training.loss_scale_halved"]
-    assert halved == [2.0 ** (29 - n) for n in range(len(halved))]
-    assert halved
-    taken = [saved.optimizer["adam/iteration"] for saved in states if saved.step]
-    assert taken == [saved.step for saved in states if saved.step]
 
 
 @eagerly
@@ -738,112 +601,6 @@ def test_gradients_that_are_never_finite(classifier: Classifier) -> None:
             progress=Progress(),
             save=ignore,
         )
-
-
-@eagerly
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_stage_1_is_float32(classifier: Classifier, precision: Precision) -> None:
-    """The head is trained in float32 for every training precision: the same bits, and no scaled loss."""
-    tf.config.experimental.enable_op_determinism()
-    before, results = classifier.state(), []
-    for training_precision in ("float32", precision):
-        classifier.load_state(before)
-        classifier = refolded(classifier, training_precision=training_precision)
-        run(classifier, "feature_extraction")
-        results.append(classifier.state())
-
-    assert same_arrays(*results)
-
-
-@eagerly
-@pytest.mark.parametrize(("began", "resumed"), list(itertools.product(PRECISIONS, PRECISIONS)))
-@pytest.mark.parametrize("stage", STAGES)
-def test_resume_in_another_precision(
-    classifier: Classifier, stage: StageName, began: Precision, resumed: Precision
-) -> None:
-    """A run stopped within an epoch resumes in any precision: Adam's moments and count of steps stay as they were."""
-    captured: list[TrainingState] = []
-    classifier = refolded(classifier, training_precision=began)
-    before, data = classifier.state(), examples(classifier, stage)
-    stages.run(
-        stage,
-        settings(),
-        classifier,
-        data,
-        TrainingState(),
-        progress=Progress(),
-        save=lambda capture, **_: captured.append(capture()),
-    )
-    stopped = captured[1]
-    assert (0, 2) == (stopped.epoch, stopped.step)
-
-    classifier.load_state(before)
-    classifier = refolded(classifier, training_precision=resumed)
-    state = TrainingState.from_document(stopped.document(), stopped.arrays())
-    classifier.load_state(state.weights)
-    trainer = stages.StageTrainer(settings(), classifier, examples(classifier, stage), state, Progress(), ignore)
-    restored = trainer.capture().optimizer
-    adam = {path for path in restored if path.startswith("adam/")}
-    assert 1 + 1 + 2 * len(classifier.model.trainable_variables) == len(adam)  # count, rate, two moments
-    assert same_arrays({path: stopped.optimizer[path] for path in adam}, {path: restored[path] for path in adam})
-    if restored.keys() == stopped.optimizer.keys():
-        assert same_arrays(stopped.optimizer, restored)
-    while state.epoch < 2:
-        trainer.train_epoch()
-    assert 2 == len(state.history)
-    assert np.isfinite([result.val_loss for result in state.history]).all()
-
-
-@eagerly
-@pytest.mark.parametrize(("began", "resumed"), [("float32", "float16"), ("float16", "bfloat16")])
-def test_going_back_in_another_precision(classifier: Classifier, began: Precision, resumed: Precision) -> None:
-    """A loss that is not finite, after a resume in another precision, goes back to the epoch's start all the same."""
-    captured: list[TrainingState] = []
-    classifier = refolded(classifier, training_precision=began)
-    data = examples(classifier, "fine_tuning")
-    stages.run(
-        "fine_tuning",
-        settings(),
-        classifier,
-        data,
-        TrainingState(),
-        progress=Progress(),
-        save=lambda capture, **_: captured.append(capture()),
-    )
-    stopped = captured[6]
-    assert (1, 1) == (stopped.epoch, stopped.step)
-
-    classifier = refolded(classifier, training_precision=resumed)
-    state = TrainingState.from_document(stopped.document(), stopped.arrays())
-    classifier.load_state(state.weights)
-    data, broken = examples(classifier, "fine_tuning"), Breaker(classifier, after=1)
-    stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), save=broken)
-
-    assert (2, 0.5) == (len(state.history), state.learning_rate_scale)
-    assert all(np.isfinite(value).all() for value in classifier.state().values())
-
-
-@pytest.mark.parametrize("micro_batch", [None, 3])
-def test_xla(classifier: Classifier, micro_batch: int | None) -> None:
-    """Compiled with XLA a step does the same, whole or in parts; all but the optimizer is compiled."""
-    data, results = examples(classifier, "fine_tuning"), []
-    classifier.set_trainable("fine_tuning")
-    before = classifier.state()
-    for xla in (False, True):
-        classifier.load_state(before)
-        classifier = refolded(classifier, xla=xla)
-        step = stages._compile(classifier, data, keras.optimizers.SGD(1.0), micro_batch)
-        loss, correct = step(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
-        results.append((float(loss), int(correct), classifier.state()))
-        if micro_batch is None:
-            calls = [node for node in step.get_concrete_function().graph.as_graph_def().node if "Call" in node.op]
-            assert xla == any(node.attr["_XlaMustCompile"].b for node in calls)
-
-    (loss, correct, plain), (xla_loss, xla_correct, compiled) = results
-    assert (loss, correct) == (pytest.approx(xla_loss, rel=1e-4), xla_correct)
-    assert any(plain[path].tobytes() != before[path].tobytes() for path in before)
-    for path, value in compiled.items():
-        np.testing.assert_allclose(value, plain[path], rtol=1e-3, atol=1e-5)
 
 
 def test_wrong_trainable_variables_are_noticed(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

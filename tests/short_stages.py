@@ -1,0 +1,102 @@
+"""Stages of a few steps, and what the tests of training do with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+from classifiers import examples
+
+from job.config.settings import StageSettings
+from job.observability.progress import Event, Listener, Progress
+from job.training import stages
+from job.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from job.config.settings import StageName
+    from job.model.classifier import Classifier
+    from job.training.state import Arrays
+
+
+class Recorder(Listener):
+    """Remembers the events."""
+
+    def __init__(self) -> None:
+        self.events = []
+
+    def on_event(self, event: Event) -> None:
+        """Remember one."""
+        self.events.append(event)
+
+
+def settings(**values: float) -> StageSettings:
+    """Return the settings of a short stage."""
+    return StageSettings(**{"epochs": 2, "learning_rate": 1e-3, "batch_size": 3, **values})
+
+
+def run(classifier: Classifier, stage: StageName, state: TrainingState | None = None, **values: float) -> TrainingState:
+    """Run one stage."""
+    state = state or TrainingState()
+    data = examples(classifier, stage)
+    stages.run(stage, settings(**values), classifier, data, state, progress=Progress(), save=ignore)
+    return state
+
+
+def ignore(_: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+    """Save nothing."""
+
+
+class Breaker:
+    """Saves nothing; makes the weights of the head NaN once, after so many steps and batches of validation."""
+
+    def __init__(self, classifier: Classifier, after: int) -> None:
+        self.captured: list[TrainingState] = []
+        self._classifier = classifier
+        self._left = after
+
+    def __call__(self, capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+        """Count a step."""
+        self._left -= not now
+        if self._left == 0:
+            self._left = -1
+            self._classifier.output.bias.assign([np.nan])
+        elif self._left > 0:
+            self.captured.append(capture())
+
+
+def resume_everywhere(classifier: Classifier, stage: StageName, at: Iterable[int]) -> None:
+    """Assert that training ends in the same bits from each of these states."""
+    tf.config.experimental.enable_op_determinism()
+    classifier.dropout = 0.5  # a resumed run must drop the same features
+    before, captured = classifier.state(), []
+
+    def keep_all(capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+        assert isinstance(now, bool)
+        captured.append(capture())
+
+    state, data = TrainingState(), examples(classifier, stage)
+    stages.run(stage, settings(), classifier, data, state, progress=Progress(), save=keep_all)
+    expected, history = classifier.state(), state.history
+
+    assert 2 * (3 + 2 + 1) == len(captured)  # three steps, two batches of validation and the end of each epoch
+    for stopped in [captured[number] for number in at]:
+        classifier.load_state(before)
+        resumed = TrainingState.from_document(stopped.document(), stopped.arrays())
+        classifier.load_state(resumed.weights)
+        stages.run(stage, settings(), classifier, data, resumed, progress=Progress(), save=ignore)
+
+        assert all(value.tobytes() == expected[path].tobytes() for path, value in classifier.state().items())
+        assert [(r.loss, r.val_loss) for r in history] == [(r.loss, r.val_loss) for r in resumed.history]
+        assert all(
+            state.best_weights[path].tobytes() == value.tobytes() for path, value in resumed.best_weights.items()
+        )
+
+
+def same_arrays(expected: Arrays, seen: Arrays) -> bool:
+    """Whether two groups of arrays have the same names and bits."""
+    return {path: value.tobytes() for path, value in expected.items()} == {
+        path: value.tobytes() for path, value in seen.items()
+    }
