@@ -107,6 +107,8 @@ ARG BASE_IMAGE
 ARG SOURCE=
 ARG REVISION=
 ARG VERSION=
+# manifest.json names it in each run's provenance.
+ENV SOURCE_REVISION=${REVISION}
 LABEL org.opencontainers.image.title="finetune" \
     org.opencontainers.image.description="Fine-tunes image classifiers from pictures in a bucket" \
     org.opencontainers.image.licenses="Apache-2.0" \

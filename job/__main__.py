@@ -12,7 +12,7 @@ signals.install()  # before the slow imports
 with imports.without_gc():
     from job.commands import cli
     from job.config.settings import LogSettings
-    from job.errors import REPORT_BUG, FinetuneError, StoppedError
+    from job.errors import FinetuneError, StoppedError, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         progress.event("run.stopped", severity="warning", **_stopped().facts)
         code = StoppedError.exit_code
     except Exception as error:  # noqa: BLE001  # every failure is logged and has an exit code
-        unexpected = FinetuneError(f"{type(error).__name__}: {error}", remedy=REPORT_BUG)
-        progress.event("run.failed", severity="critical", **unexpected.facts, exc_info=error)
-        code = unexpected.exit_code
+        failure = unexpected(error)
+        progress.event("run.failed", severity="critical", **failure.facts, exc_info=error)
+        code = failure.exit_code
     progress.close()
     return signals.exit_now(code)
 

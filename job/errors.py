@@ -141,6 +141,11 @@ class StoppedError(FinetuneError):
     job_action = "Ignore"
 
 
+def unexpected(error: Exception) -> FinetuneError:
+    """Return the error that reports an exception of any other class."""
+    return FinetuneError(f"{type(error).__name__}: {error}", remedy=REPORT_BUG)
+
+
 def all_errors() -> list[type[FinetuneError]]:
     """Return every class of the tree, each before its subclasses."""
     classes: list[type[FinetuneError]] = [FinetuneError]

@@ -14,8 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from job import storage
 from job.config.settings import STAGES
 from job.data import manifest
@@ -23,9 +21,12 @@ from job.data.listing import read_listing
 from job.data.prepare import Prepared, prepare
 from job.evaluation.gates import Gate
 from job.observability.status import StatusFile
-from job.runs import identity, publish
-from job.runs.checkpoints import Data
-from job.runs.run import encode, open_run, pinned_run
+from job.runs import provenance, publish
+from job.runs.data import Data
+from job.runs.documents import encode
+from job.runs.identity import identify
+from job.runs.job_record import JobRecord
+from job.runs.run import open_run, pinned_run
 from job.runtime import device, imports, memory, signals
 from job.runtime.timing import Timing
 from job.training.state import TrainingState
@@ -60,27 +61,30 @@ def run(loaded: Loaded, progress: Progress) -> None:
     settings = loaded.settings
     timing = Timing()
     device.ensure_temp_dir(settings.cache.dir)
-    open_store = storage.opener(settings.input.user_project)
-    output = open_store(settings.output.uri)
+    open_store = storage.opener(settings.storage)
+    output = storage.open_output(settings.output.uri, settings.storage)
 
-    # The run that this Job already works on, or the one identified by the settings and the data.
-    run, listing = pinned_run(output, settings), None
-    if run is None:
-        with timing.part("list"):
-            listing = list_images(settings, progress)
-        run = open_run(output, loaded, identity.identify(settings, listing.listed))
-    outcome = publish.published(run)
-    if outcome is None:
-        with run.checkpoints(settings) as checkpoints, signals.saving(checkpoints.save_if_possible):
-            # Another process may have published it while this one waited for the claim.
-            outcome = publish.published(run) or train(
-                RunContext(loaded, run, checkpoints, open_store, timing, progress), listing
-            )
-    outcome.check_gate()
+    job = JobRecord(output, settings.run)
+    with job.attempt():
+        # The run that this Job has begun, or the one identified by the settings and the data.
+        run, listing = pinned_run(output, settings, job), None
+        if run is None:
+            with timing.part("list"):
+                listing = list_images(settings, open_store, progress)
+        identity = identify(settings, open_store, listing.listed if listing else None)
+        run = run or open_run(output, loaded, identity, job)
+        outcome = publish.published(run, settings.gate)
+        if outcome is None:
+            checkpoints = run.checkpoints(settings, identity, timing)
+            with checkpoints, signals.saving(checkpoints.save_if_possible):
+                context = RunContext(loaded, run, job, checkpoints, open_store, timing, progress)
+                # Another process may have published it while this one waited for the claim.
+                outcome = publish.published(run, settings.gate) or train(context, listing)
+        outcome.check_gate()
     progress.event("run.succeeded", message="published", run_uri=run.uri)
 
 
-def list_images(settings: Settings, progress: Progress) -> Data:
+def list_images(settings: Settings, open_store: OpenStore, progress: Progress) -> Data:
     """List the input images; their content is not read yet.
 
     Raises:
@@ -93,10 +97,10 @@ def list_images(settings: Settings, progress: Progress) -> Data:
         drawn = demo_pictures.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
         source = source.model_copy(update={"uri": str(drawn)})
     with progress.phase("list", None, "objects") as phase:
-        listed, quarantined = read_listing(source, phase.advance)
+        listed, quarantined = read_listing(source, open_store, phase.advance)
     manifest.check_usable(listed, quarantined, settings.input.max_bad_fraction)
     progress.event("input.listed", uri=source.uri, images=len(listed), labels=len(listed.labels))
-    return Data(listed=listed, usable=np.ones(len(listed), bool), quarantined=quarantined)
+    return Data(listed=listed, quarantined=quarantined)
 
 
 class RunContext(NamedTuple):
@@ -105,6 +109,7 @@ class RunContext(NamedTuple):
     Attributes:
         loaded: the settings and their origins.
         run: the run.
+        job: the record of the Kubernetes Job.
         checkpoints: its checkpoints; this process holds the claim.
         open_store: opens every store of the run.
         timing: measures the seconds of each phase.
@@ -113,6 +118,7 @@ class RunContext(NamedTuple):
 
     loaded: Loaded
     run: Run
+    job: JobRecord
     checkpoints: Checkpoints
     open_store: OpenStore
     timing: Timing
@@ -128,10 +134,9 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         listing: the data, if this process has listed them.
     """
     settings, run, checkpoints, progress = context.loaded.settings, context.run, context.checkpoints, context.progress
-    progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri))
-    state, saved_data = checkpoints.load() or TrainingState(), checkpoints.load_data()
+    state, data = checkpoints.load() or TrainingState(), load_data(context, listing)
+    progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri, attempt=checkpoints.starts))
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
-    data = saved_data or listing or relist_images(context)
     with context.timing.part("import"), imports.without_gc():
         machine = configure_device(context)
         from job.data.cache import open_cache
@@ -167,36 +172,49 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             image_size=classifier.image_size,
             max_pixels=settings.input.max_pixels,
             threads=machine.threads,
-            selected=saved_data.usable if saved_data else None,
+            selected=data.usable,
             open_store=context.open_store,
         ) as images,
     ):
         with context.timing.part("ingest"):  # one pass over the data: download, check, decode, compute features
             if needs_features:
-                features.extract(classifier, images, cache, state, progress)
+                features.extract(classifier, images, cache, state, progress, check=checkpoints.check)
             else:
-                collections.deque(images.ingest(progress), maxlen=0)
-        prepared = prepare_data(context, data, images, is_saved=saved_data is not None)
+                collections.deque(images.ingest(progress, check=checkpoints.check), maxlen=0)
+        prepared = prepare_data(context, data, images)
         examples = create_examples(classifier, images, cache.features, prepared.rows_of, seed=settings.run.seed)
         kept_epoch = train_stages(context, classifier, examples, state)
         scores, extra_metrics = export(context, classifier, examples, images, prepared, state, scratch=cache.folder)
-        extra_metrics |= {"timing": context.timing.document(), "memory": device.memory_peaks(machine)}
+        timing = context.timing.document() | {"starts": checkpoints.starts}
+        extra_metrics |= {"timing": timing, "memory": device.memory_peaks(machine)}
         run.write("metrics/metrics.json", encode(metrics_document(state, kept_epoch, scores, **extra_metrics)))
     outcome = publish.finish(
         run,
         Gate.of(scores["validation"].accuracy, settings.gate.min_accuracy),
-        provenance={"device": vars(machine), "weights": vars(weights)},
+        provenance=provenance.document(settings.run) | {"device": vars(machine), "weights": vars(weights)},
     )
     progress.event("run.published", run_uri=run.uri, accuracy=outcome.gate.accuracy)
     return outcome
 
 
-def relist_images(context: RunContext) -> Data:
-    """List the data of a Job whose first Pod ended before it saved them; they must not have changed since."""
-    with context.timing.part("list"):
-        listing = list_images(context.loaded.settings, context.progress)
-    context.run.record_identity(context.loaded, identity.identify(context.loaded.settings, listing.listed), "job")
-    return listing
+def load_data(context: RunContext, listing: Data | None) -> Data:
+    """Return the data of the run as an earlier start saved them; save those of the first start.
+
+    Args:
+        context: of the run.
+        listing: the data, if this process has listed them. They may have been moved since they were saved.
+    """
+    saved = context.checkpoints.load_data()
+    if saved is None and listing is None:  # what was saved is damaged; the data must not have changed since
+        settings, open_store = context.loaded.settings, context.open_store
+        with context.timing.part("list"):
+            listing = list_images(settings, open_store, context.progress)
+        context.run.record_identity(context.loaded, identify(settings, open_store, listing.listed), "job")
+    data = saved.relocated(listing) if saved and listing else saved or listing
+    assert data is not None
+    if data is not saved:
+        context.checkpoints.save_data(data)
+    return data
 
 
 def configure_device(context: RunContext) -> device.Device:
@@ -209,22 +227,22 @@ def configure_device(context: RunContext) -> device.Device:
         note = "the result may differ in its last bits"
         context.progress.event("device.changed", severity="warning", **changes, note=note)
     context.checkpoints.facts = machine.facts()
+    context.job.gpus = len(machine.gpus)
     return machine
 
 
-def prepare_data(context: RunContext, data: Data, images: Dataset, *, is_saved: bool) -> Prepared:
-    """Check and split the data, and publish the reports. Save the data for later starts unless they are saved already.
+def prepare_data(context: RunContext, data: Data, images: Dataset) -> Prepared:
+    """Check and split the data, and publish the reports. Save which images are usable, unless an earlier start has.
 
     Args:
         context: of the run.
         data: as listed, or as an earlier start saved them.
         images: after the pass over the data.
-        is_saved: `data` were saved by an earlier start.
     """
     prepared = prepare(data.listed, data.quarantined, images, context.loaded.settings.input, context.progress)
     for name, documents in prepared.documents():
         context.run.write_documents(name, documents)
-    if not is_saved:
+    if data.usable is None:
         checked = Data(listed=data.listed, usable=images.usable, quarantined=prepared.quarantined)
         context.checkpoints.save_data(checked)
     return prepared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from job import storage
 from job.config.settings import InputSettings
 from job.data.listing import read_listing
 
@@ -29,4 +30,4 @@ def put(folder: Path, names: Iterable[str], data: bytes | None = None) -> Path:
 
 def read_from(place: Path, **settings: Any) -> tuple[Manifest, list[Quarantined]]:
     """Read an input as a user names it."""
-    return read_listing(InputSettings(uri=str(place), **settings))
+    return read_listing(InputSettings(uri=str(place), **settings), storage.open_store)

@@ -9,6 +9,7 @@ import numpy as np
 
 from job import storage
 from job.runs.checkpoints import Checkpoints
+from job.runtime.timing import Timing
 from job.training.state import EpochResult, TrainingState
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def open_checkpoints(
 ) -> Checkpoints:
     """Return checkpoints below a folder."""
     output = storage.open_store(str(folder))
-    return Checkpoints(output, "c", identity=identity, owner=owner, interval=interval, takeover=takeover)
+    return Checkpoints(
+        output, "c", identity=identity, owner=owner, interval=interval, takeover=takeover, timing=Timing()
+    )
 
 
 def state(step: int) -> TrainingState:

@@ -16,11 +16,11 @@ def main() -> int:
     log.configure(console=False)
     try:
         settings = load_settings(sys.argv[1:], required=("output.uri",)).settings
-        open_store = storage.opener(settings.input.user_project)
+        open_store = storage.opener(settings.storage)
         if settings.input.uri:
             first = next(iter(open_store(settings.input.uri).list()), None)
             log.get().info("input.listed", uri=settings.input.uri, first=first and first.name)
-        output = open_store(settings.output.uri)
+        output = storage.open_output(settings.output.uri, settings.storage)
         name = f"helm-test-{uuid.uuid4().hex}"
         output.write(name, b"helm test", if_generation_match=0)
         output.read(name)

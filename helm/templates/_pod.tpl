@@ -68,11 +68,21 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: metadata.labels['batch.kubernetes.io/controller-uid']
-        {{- if include "finetune.events" $ }}
-        - name: FINETUNE_EVENTS__JOB_NAME
+        - name: FINETUNE_RUN__JOB_NAME
           valueFrom:
             fieldRef:
               fieldPath: metadata.labels['batch.kubernetes.io/job-name']
+        - name: FINETUNE_RUN__NAMESPACE
+          valueFrom:
+            fieldRef:
+              fieldPath: metadata.namespace
+        - name: FINETUNE_RUN__NODE
+          valueFrom:
+            fieldRef:
+              fieldPath: spec.nodeName
+        - name: FINETUNE_RUN__IMAGE
+          value: {{ include "finetune.image" $ | quote }}
+        {{- if include "finetune.events" $ }}
         - name: FINETUNE_EVENTS__POD_NAME
           valueFrom:
             fieldRef:

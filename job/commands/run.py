@@ -45,7 +45,7 @@ def _execute(loaded: Loaded, progress: Progress) -> int:
 
         progress.subscribe(Bars(terminal))
     if loaded.settings.events.enabled:
-        progress.subscribe(EventRecorder(loaded.settings.events, loaded.settings.run.job_uid))
+        progress.subscribe(EventRecorder(loaded.settings.events, loaded.settings.run))
     seconds = 60 * loaded.settings.device.stall_minutes
     progress.subscribe(StallWatch(seconds, save=signals.save, last_words=partial(_stalled, progress)))
     pipeline.run(loaded, progress)

@@ -114,9 +114,6 @@ class InputSettings(_Group):
     max_pixels: Integer = Field(64_000_000, ge=1, json_schema_extra=_RESULT)
     """Images of more pixels (width x height) are not decoded: they count as unreadable."""
 
-    user_project: str = ""
-    """Google Cloud project that pays for the requests, where a bucket is requester-pays."""
-
 
 class OutputSettings(_Group):
     """Where everything is published."""
@@ -124,6 +121,17 @@ class OutputSettings(_Group):
     uri: Uri = Field("", examples=["gs://my-bucket/flowers"])
     """Where the run is published: `gs://BUCKET/PREFIX` or a local path, not inside the input. `finetune run` needs
     it."""
+
+
+class StorageSettings(_Group):
+    """How buckets are accessed."""
+
+    user_project: str = ""
+    """Google Cloud project that is billed for all requests: requester-pays buckets need it."""
+
+    anonymous: bool = False
+    """Read the input and the weights without credentials: for public buckets. The output is always written with
+    credentials."""
 
 
 class RunSettings(_Group):
@@ -136,6 +144,18 @@ class RunSettings(_Group):
     job_uid: Name = ""
     """UID of the Kubernetes Job that this is a Pod of; the chart sets it. All Pods of a Job keep to the run of its
     first one."""
+
+    job_name: str = ""
+    """Name of that Job; the chart sets it, and the next three."""
+
+    namespace: str = ""
+    """Namespace of that Job."""
+
+    node: str = ""
+    """Node that this Pod runs on."""
+
+    image: str = ""
+    """Container image that this Pod runs."""
 
     seed: Integer = Field(7, ge=0, lt=2**32, json_schema_extra=_RESULT)
     """Seed of everything random: the head's first weights, the order of the images, dropout."""
@@ -273,9 +293,6 @@ class EventsSettings(_Group):
     pod_uid: str = ""
     """UID of the Pod that this is."""
 
-    job_name: str = ""
-    """Name of the Job that the Pod belongs to; its UID is `run.job_uid`."""
-
 
 class LogSettings(_Group):
     """What is told while running."""
@@ -292,6 +309,7 @@ class Settings(_Group):
 
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()
+    storage: StorageSettings = StorageSettings()
     run: RunSettings = RunSettings()
     model: ModelSettings = ModelSettings()
     feature_extraction: FeatureExtractionSettings = FeatureExtractionSettings()

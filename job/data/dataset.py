@@ -20,7 +20,7 @@ from job.data.quarantine import Quarantined, UnreadableImage
 from job.observability import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -75,10 +75,14 @@ class Dataset:
         self._open_store = open_store
         self._pool = ThreadPoolExecutor(threads, "decode")
 
-    def ingest(self, progress: Progress) -> Iterator[tuple[slice, NDArray[Any]]]:
+    def ingest(self, progress: Progress, *, check: Callable[[], object] = int) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Download, check and decode every image; yield each range of rows as soon as it is complete.
 
         The pass is done when the generator is exhausted. The pixels of an unusable image are zeros.
+
+        Args:
+            progress: receives the events.
+            check: called after each image; what it raises ends the pass.
 
         Yields:
             The rows, and their pixels: uint8 [RANGE, image_size, image_size, 3], the last range padded with zeros.
@@ -106,6 +110,7 @@ class Dataset:
                     self.usable[row] = True
                 remaining[start] -= 1
                 phase.advance()
+                check()
                 if not remaining[start]:
                     del remaining[start]
                     rows = slice(start, min(start + RANGE, count))

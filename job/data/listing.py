@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from job import storage, uri
+from job import uri
 from job.data import import_files
 from job.data.folders import LAYOUT, Layout, is_ignored
 from job.data.labels import SPLIT_NAMES, check_labels
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from job.config.settings import InputSettings
     from job.data.quarantine import Reason
-    from job.storage import Store
+    from job.storage import OpenStore, Store
 
 _KINDS: dict[str, import_files.Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -32,11 +32,14 @@ _MAX_TABLE_BYTES = 2**30
 """A larger file without a suffix of a table is not read: it is probably an archive."""
 
 
-def read_listing(settings: InputSettings, advance: Callable[[], object] = int) -> tuple[Manifest, list[Quarantined]]:
+def read_listing(
+    settings: InputSettings, open_store: OpenStore, advance: Callable[[], object] = int
+) -> tuple[Manifest, list[Quarantined]]:
     """List the images of an input.
 
     Args:
         settings: the input; its URI is not empty.
+        open_store: opens its stores.
         advance: called for every object found.
 
     Returns:
@@ -50,29 +53,25 @@ def read_listing(settings: InputSettings, advance: Callable[[], object] = int) -
     location = uri.parse(settings.uri)
     kind: import_files.Kind | Literal["folders"] | None
     kind = _KINDS.get(PurePosixPath(location.path).suffix.lower()) if settings.format == "auto" else settings.format
-    if kind is None and not _is_file(location, settings):
+    if kind is None and not _is_file(location, open_store):
         kind = "folders"
     builder = ManifestBuilder()
     if kind == "folders":
-        _read_folders(_open(str(location), settings), builder, advance)
+        _read_folders(open_store(str(location)), builder, advance)
     else:
-        _read_table(location, kind, settings, builder, advance)
+        _read_table(location, kind, open_store, builder, advance)
     builder.quarantine_unusable()
     return builder.build(), builder.quarantined
 
 
-def _open(store_uri: str, settings: InputSettings) -> Store:
-    return storage.opener(settings.user_project)(store_uri)
-
-
-def _open_parent(location: uri.Location, settings: InputSettings) -> tuple[Store, str]:
+def _open_parent(location: uri.Location, open_store: OpenStore) -> tuple[Store, str]:
     """Open the store that contains a file; return it and the file's name, empty for a whole bucket or disk."""
     folder, _, name = location.path.rpartition("/")
-    return _open(str(replace(location, path=folder or ("/" if location.scheme == "file" else ""))), settings), name
+    return open_store(str(replace(location, path=folder or ("/" if location.scheme == "file" else "")))), name
 
 
-def _is_file(location: uri.Location, settings: InputSettings) -> bool:
-    store, name = _open_parent(location, settings)
+def _is_file(location: uri.Location, open_store: OpenStore) -> bool:
+    store, name = _open_parent(location, open_store)
     info = store.stat(name) if name else None
     if info and info.size > _MAX_TABLE_BYTES:
         raise DataError(
@@ -134,11 +133,11 @@ def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], 
 def _read_table(
     location: uri.Location,
     kind: import_files.Kind | None,
-    settings: InputSettings,
+    open_store: OpenStore,
     builder: ManifestBuilder,
     advance: Callable[[], object],
 ) -> None:
-    store, name = _open_parent(location, settings)
+    store, name = _open_parent(location, open_store)
     found = store.read(name) if name else None
     if found is None:
         raise DataError(
@@ -164,7 +163,7 @@ def _read_table(
         unique, merged = _merge_duplicates(builder, origin, rows, lines)
         duplicates += merged
         if unique:
-            _look_up(builder, origin, unique, settings, advance)
+            _look_up(builder, origin, unique, open_store, advance)
     if duplicates:
         log.get().warning("input.duplicate_rows_ignored", rows=duplicates)
 
@@ -199,7 +198,7 @@ def _merge_duplicates(
 
 
 def _look_up(
-    builder: ManifestBuilder, origin: str, rows: list[int], settings: InputSettings, advance: Callable[[], object]
+    builder: ManifestBuilder, origin: str, rows: list[int], open_store: OpenStore, advance: Callable[[], object]
 ) -> None:
     """Make the rows of one bucket or the disk relative to their common folder, and record what is stored there.
 
@@ -207,7 +206,7 @@ def _look_up(
         builder: has the rows.
         origin: the bucket, or the disk.
         rows: one per image, sorted by name.
-        settings: the input.
+        open_store: opens the store.
         advance: called for every object found.
     """
     folder = _common_folder(builder.names[rows[0]], builder.names[rows[-1]])
@@ -217,7 +216,7 @@ def _look_up(
         builder.names[row] = builder.names[row][prefix_length:]
         builder.root[row] = len(builder.roots) - 1
     names = [builder.names[row] for row in rows]
-    for index, info in _open(builder.roots[-1], settings).stat_many(names):
+    for index, info in open_store(builder.roots[-1]).stat_many(names):
         builder.set_info(rows[index], info)
         advance()
 

@@ -18,7 +18,7 @@ from job.observability.progress import Event, Listener
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from job.config.settings import EventsSettings
+    from job.config.settings import EventsSettings, RunSettings
 
 
 Object = dict[str, Any]
@@ -51,7 +51,7 @@ class EventRecorder(Listener):
 
     Args:
         settings: identify this Pod.
-        job_uid: UID of its Job.
+        run: identifies its Job.
         connect: returns the client's CoreV1Api and the namespace; by default from the Pod's in-cluster configuration.
         patience: seconds that `close` waits for pending Events.
     """
@@ -59,13 +59,13 @@ class EventRecorder(Listener):
     def __init__(
         self,
         settings: EventsSettings,
-        job_uid: str,
+        run: RunSettings,
         *,
         connect: Callable[[], tuple[Any, str]] | None = None,
         patience: float = 2.0,
     ) -> None:
         pod = {"apiVersion": "v1", "kind": "Pod", "name": settings.pod_name, "uid": settings.pod_uid}
-        job = {"apiVersion": "batch/v1", "kind": "Job", "name": settings.job_name, "uid": job_uid}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "name": run.job_name, "uid": run.job_uid}
         self._objects = [target for target in (job, pod) if target["name"] and target["uid"]]
         self._instance = settings.pod_name
         self._connect = connect or _in_cluster

@@ -7,14 +7,14 @@ states, with size and checksum of every object, and holds the claim.
     checkpoints/<sha256>.npz      arrays; no pickle
     checkpoints/index.json
         claim                     the process that works on the run
-        data                      what was listed and found usable, before the first step
+        data                      what was listed; after the pass over the data, which images are usable
         checkpoints               [newest, previous]
+        starts, timing            number of starts, and the seconds of each phase over all of them
         manifest_sha256           of the manifest.json to publish, once the run is committed
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import io
 import json
@@ -22,25 +22,22 @@ import threading
 import time
 import zipfile
 import zlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from job import errors, storage
-from job.data import manifest
-from job.data.quarantine import Quarantined
 from job.observability import log
+from job.runs import documents
 from job.runs.claim import Claimant
+from job.runs.data import Data
 from job.runtime import signals
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
-    from job.data.manifest import Manifest
+    from job.runtime.timing import Timing
     from job.storage import Store
     from job.training.state import Arrays
 
@@ -53,21 +50,6 @@ FORMAT = 2
 """Version of the stored format. Increment it when older states become unreadable: those are ignored."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """The images that a run trains on.
-
-    Attributes:
-        listed: every listed image. Row numbers are significant: features are computed over fixed ranges of rows.
-        usable: bool [listed].
-        quarantined: the unusable images, and those that were already rejected while listing.
-    """
-
-    listed: Manifest
-    usable: NDArray[Any]
-    quarantined: list[Quarantined]
-
-
 class Checkpoints:
     """The checkpoints of one run, saved by a background thread. Use as a context manager, which holds the claim.
 
@@ -78,20 +60,32 @@ class Checkpoints:
         owner: claims the run: the Job's UID; empty: this process.
         interval: seconds between two states saved within an epoch.
         takeover: seconds after which a claim expires unless it is renewed.
+        timing: of this start.
 
     Attributes:
         facts: about the process that saved a state, stored with it for the process that resumes from it.
         manifest_sha256: see `commit`; None before.
+        starts: number of starts of the run, this one included.
 
     Raises:
-        errors.SettingsError: another owner works on this run.
+        errors.StoppedError: another owner works on this run.
     """
 
     def __init__(
-        self, output: Store, folder: str, *, identity: Document, owner: str, interval: float, takeover: float
+        self,
+        output: Store,
+        folder: str,
+        *,
+        identity: Document,
+        owner: str,
+        interval: float,
+        takeover: float,
+        timing: Timing,
     ) -> None:
         self.facts: Document = {}
         self.manifest_sha256: str | None = None
+        self.starts = 1
+        self._timing = timing
         self._output = output
         self._folder = folder
         self._index_name = f"{folder}/index.json"
@@ -136,12 +130,11 @@ class Checkpoints:
         for number, entry in enumerate(self._entries):
             try:
                 arrays = {group: self._read(reference) for group, reference in entry["objects"].items()}
-            except _DamagedError as error:
-                log.get().warning("checkpoint.damaged", object=str(error), saved_at=entry["saved_at"])
+                state, facts = TrainingState.from_document(entry["state"], arrays), entry["facts"]
+            except (_DamagedError, AttributeError, KeyError, TypeError) as error:
+                log.get().warning("checkpoint.damaged", object=str(error), saved_at=entry.get("saved_at"))
                 continue
-            self._entries = self._entries[number:]
-            self.facts = entry["facts"]
-            state = TrainingState.from_document(entry["state"], arrays)
+            self._entries, self.facts = self._entries[number:], facts
             log.get().info(
                 "checkpoint.loaded", stage=state.stage, epoch=state.epoch, step=state.step, saved_at=entry["saved_at"]
             )
@@ -149,11 +142,12 @@ class Checkpoints:
         return None
 
     def save_data(self, data: Data) -> None:
-        """Save the data, so that a later start need not list them again."""
-        quarantined = json.dumps([dataclasses.asdict(image) for image in data.quarantined]).encode()
-        arrays = {**manifest.pack(data.listed), "usable": data.usable}
-        arrays["quarantined"] = np.frombuffer(quarantined, np.uint8)
-        previous, self._data = self._data, {**self._header(), **self._write(arrays, {})}
+        """Save the data, so that later starts train on the same without listing again.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+        """
+        previous, self._data = self._data, {**self._header(), **self._write(data.pack(), {})}
         self._write_index()
         if previous and previous["name"] != self._data["name"]:
             self._output.delete(previous["name"])
@@ -163,12 +157,7 @@ class Checkpoints:
         if self._data is None:
             return None
         try:
-            arrays = self._read(self._data)
-            return Data(
-                listed=manifest.unpack(arrays),
-                usable=arrays["usable"],
-                quarantined=[Quarantined(**image) for image in json.loads(arrays["quarantined"].tobytes())],
-            )
+            return Data.unpack(self._read(self._data))
         except (_DamagedError, ValueError, KeyError, TypeError):
             log.get().warning("checkpoint.damaged", object=self._data["name"], saved_at=self._data["saved_at"])
             return None
@@ -186,14 +175,23 @@ class Checkpoints:
             errors.StoppedError: another process has taken the run over.
             errors.UnavailableError: saving an earlier state, or with `wait` this one, failed in all attempts.
         """
-        if self._error:
-            raise self._error
+        self.check()
         self._capture = capture
         if now or time.monotonic() - self._saved_at >= self._interval:
             self._saved_at = time.monotonic()
             self._enqueue(capture())
         if wait:
             self._wait()
+
+    def check(self) -> None:
+        """Raise the error of the background thread, if it failed: call it often in work that takes long.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+            errors.AccessError, errors.UnavailableError: the claim could not be renewed, or a state not be saved.
+        """
+        if self._error:
+            raise self._error
 
     def flush(self) -> None:
         """Wait until everything is saved, and check that this process still holds the claim.
@@ -255,10 +253,12 @@ class Checkpoints:
         """Claim the run, and load its index."""
         while True:
             document, self._generation = self._claimant.wait_until_free(self._read_index)
-            data = document.get("data")
-            self._entries = [entry for entry in document.get("checkpoints", []) if self._is_usable(entry)]
+            data = document["data"]
+            self._entries = [entry for entry in document["checkpoints"] if self._is_usable(entry)]
             self._data = data if data and self._is_usable(data) else None
-            self.manifest_sha256 = document.get("manifest_sha256")
+            self.manifest_sha256 = document["manifest_sha256"]
+            self.starts = document["starts"] + 1
+            self._timing.earlier = document["timing"]
             try:
                 self._write_index()
             except errors.StoppedError:  # another process claimed it first
@@ -267,8 +267,8 @@ class Checkpoints:
             return
 
     def _read_index(self) -> tuple[Document, int]:
-        found = self._output.read(self._index_name)
-        return (_parse_index(found[0]), found[1].generation) if found else ({}, 0)
+        index, generation = read_index(self._output, self._folder)
+        return index.document(), generation
 
     def _run_saver(self) -> None:
         """Save pending states, and renew the claim while idle."""
@@ -345,6 +345,8 @@ class Checkpoints:
                 "data": self._data,
                 "checkpoints": self._entries,
                 "manifest_sha256": self.manifest_sha256,
+                "starts": self.starts,
+                "timing": self._timing.document(),
             }
             data = json.dumps(document, allow_nan=False).encode()
             try:
@@ -376,11 +378,16 @@ def _object_names(entries: list[Document]) -> set[str]:
     return {reference["name"] for entry in entries for reference in entry["objects"].values()}
 
 
-def _parse_index(data: bytes) -> Document:
-    """Parse the index; an empty one if it is damaged, since the run can start over."""
+def read_index(output: Store, folder: str) -> tuple[documents.Index, int]:
+    """Return the index of the checkpoints in a folder, and its generation, 0 if there is none.
+
+    An index that is unreadable counts as an empty one, since the run can start over.
+    """
+    found = output.read(f"{folder}/index.json")
+    if found is None:
+        return documents.Index(), 0
     try:
-        document = json.loads(data)
-        return document if isinstance(document, dict) else {}
-    except ValueError:
-        log.get().warning("checkpoint.index_damaged")
-        return {}
+        return documents.parse(found[0], documents.Index), found[1].generation
+    except documents.UnreadableError as error:
+        log.get().warning("checkpoint.index_damaged", uri=output.uri_of(found[1].name), error=str(error))
+        return documents.Index(), found[1].generation

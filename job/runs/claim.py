@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 
+MAX_RENEWALS = 2
+"""Renewals by another owner after which a process stops waiting for it."""
+
 
 def _current_process() -> Document:
     return {
@@ -78,27 +81,28 @@ class Claimant:
             read_index: returns the index and its generation; an empty one and 0 if there is none.
 
         Raises:
-            errors.SettingsError: another owner renewed its claim during the wait.
+            errors.StoppedError: another owner renewed its claim twice during the wait, so it works on the run. Once may
+                have been the last time: a stopped process saves before it ends.
         """
-        started, first_generation = time.monotonic(), None
+        renewals, last_generation, renewed = -1, None, 0.0
         while True:
             document, generation = read_index()
-            claim = document.get("claim", {})
-            expired = generation == first_generation and time.monotonic() - started >= self.takeover_seconds
-            if expired or not self._is_blocked_by(claim):
+            claim = document["claim"]
+            if is_new := generation != last_generation:
+                renewals, last_generation, renewed = renewals + 1, generation, time.monotonic()
+            if time.monotonic() - renewed >= self.takeover_seconds or not self._is_blocked_by(claim):
                 return document, generation
             holder = claim["owner"] or "process {pid} on {host}".format(**claim["process"])
-            if first_generation is None:
-                first_generation = generation
-                log.get().warning("claim.waiting", holder=holder, seconds=self.takeover_seconds)
-            elif generation != first_generation:
-                raise errors.SettingsError(
-                    f"{holder} works on this run, and has renewed its claim just now",
-                    remedy="wait until it has ended, or stop it; or give this run another run.id",
+            if renewals >= MAX_RENEWALS:
+                raise errors.StoppedError(
+                    f"{holder} works on this run: it has renewed its claim {renewals} times during the wait",
+                    remedy="nothing is to be done: that process finishes the run; stop it first to run it here",
                 )
+            if is_new:
+                log.get().warning("claim.waiting", holder=holder, seconds=self.takeover_seconds, renewals=renewals)
             time.sleep(min(5.0, self.takeover_seconds / 10))
 
-    def _is_blocked_by(self, claim: Document) -> bool:
+    def _is_blocked_by(self, claim: Document | None) -> bool:
         """Return whether the claim belongs to another owner that may be alive."""
         if not claim or claim["released"]:
             return False

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from job import storage
 from job.config.settings import result_settings
 
 if TYPE_CHECKING:
     from job.config.settings import Settings
     from job.data.manifest import Manifest
+    from job.storage import OpenStore
 
 RECIPE = 1
 """Version of the recipe. Increment it when a change produces a different model from the same settings and data."""
@@ -69,7 +69,7 @@ class Identity:
         return lines
 
 
-def identify(settings: Settings, manifest: Manifest | None = None) -> Identity:
+def identify(settings: Settings, open_store: OpenStore, manifest: Manifest | None = None) -> Identity:
     """Return the identity of a run; without a manifest, the part that the settings determine.
 
     Weights from a file are identified by size and checksum: the same path with different bytes is a different run.
@@ -78,7 +78,7 @@ def identify(settings: Settings, manifest: Manifest | None = None) -> Identity:
     weights = settings.model.weights
     if weights not in ("imagenet", "none"):
         folder, _, name = weights.rpartition("/")
-        info = storage.opener(settings.input.user_project)(folder or "/").stat(name)
+        info = open_store(folder or "/").stat(name)
         values["model.weights"] = f"{info.size}:{info.crc32c:08x}" if info else weights
     return Identity(recipe=RECIPE, data=manifest.digest() if manifest else None, settings=values)
 

@@ -13,23 +13,25 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from job import errors, storage
 from job.observability import log
-from job.runs.checkpoints import Checkpoints
-from job.runs.identity import default_run_id, identify
+from job.runs import documents
+from job.runs.checkpoints import Checkpoints, read_index
+from job.runs.identity import default_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from job.config.load import Loaded
     from job.config.settings import Settings
+    from job.runs.documents import Document
     from job.runs.identity import Identity
+    from job.runs.job_record import JobRecord
+    from job.runtime.timing import Timing
     from job.storage import Store
 
-
-Document = dict[str, Any]
 Origin = Literal["data and settings", "run.id", "job"]
 """What a run's id was derived from."""
 
@@ -102,13 +104,22 @@ class Run:
         with contextlib.suppress(errors.StoppedError):
             self.overwrite("status.json", data)
 
-    def read(self, name: str) -> Document | None:
-        """Return one of the run's JSON files, or None if it does not exist."""
-        found = self.output.read(f"{self.prefix}/{name}")
-        return json.loads(found[0]) if found else None
+    def is_published(self) -> bool:
+        """Return whether the run is published: readers rely on nothing else."""
+        return self.output.stat(f"{self.prefix}/_SUCCESS") is not None
+
+    def has_begun(self) -> bool:
+        """Return whether a start has saved the run's data: later starts keep to them."""
+        return self.is_published() or self.index().has_begun
+
+    def index(self) -> documents.Index:
+        """Return the index of the run's checkpoints; an empty one if there is none."""
+        return read_index(self.output, f"{self.prefix}/checkpoints")[0]
 
     def record_identity(self, loaded: Loaded, identity: Identity, origin: Origin) -> None:
         """Write config.json. If an earlier start has written it, check that its identity is the same.
+
+        A Job's own run that has not begun takes a new identity: nothing depends on the recorded one yet.
 
         Args:
             loaded: the settings and their origins.
@@ -118,24 +129,36 @@ class Run:
         Raises:
             errors.SettingsError: a run with this id exists, with different data or settings; or the settings have
                 changed since the Job began.
-            errors.DataError: the input has changed since the Job began.
+            errors.DataError: the input has changed since the Job began, or config.json is unreadable.
         """
         document = {"run_id": self.id, "identity": identity.document(), **loaded.document()}
-        try:
-            self.output.write(f"{self.prefix}/config.json", encode(document), if_generation_match=0)
-        except storage.PreconditionFailed:
-            self._check_identity(identity, origin)
+        generation = 0
+        while True:
+            try:
+                self.output.write(self._config_name, documents.encode(document), if_generation_match=generation)
+            except storage.PreconditionFailed:
+                recorded, generation = self._read_config()
+                if origin == "job" and identity.differences(recorded) and not self.has_begun():
+                    continue
+                self._check_identity(identity, origin, recorded)
+            return
 
-    def checkpoints(self, settings: Settings) -> Checkpoints:
+    def checkpoints(self, settings: Settings, identity: Identity, timing: Timing) -> Checkpoints:
         """Return the run's checkpoints, a context manager that holds the claim.
+
+        Args:
+            settings: of this start.
+            identity: of these settings, and of the data if this start has listed them.
+            timing: of this start.
 
         Raises:
             errors.SettingsError: the settings have changed since the Job began.
+            errors.DataError: the data have changed since the Job began, or config.json is unreadable.
         """
-        identity = identify(settings)
-        recorded = self._check_identity(identity, "job")
+        recorded, _ = self._read_config()
+        self._check_identity(identity, "job", recorded)
         start = len(self.prefix) + 1
-        self._generations = {info.name[start:]: info.generation for info in self.output.list(self.prefix)}
+        self._generations = {name[start:]: n for name, n in self.output.generations(self.prefix).items()}
         self.claimed = Checkpoints(
             self.output,
             f"{self.prefix}/checkpoints",
@@ -143,14 +166,28 @@ class Run:
             owner=settings.run.job_uid,
             interval=settings.checkpoint.interval,
             takeover=settings.checkpoint.takeover,
+            timing=timing,
         )
         return self.claimed
 
-    def _check_identity(self, identity: Identity, origin: Origin) -> Document:
-        """Return the identity in config.json; raise the errors of `record_identity` if `identity` differs from it."""
-        recorded: Document = (self.read("config.json") or {}).get("identity", {})
+    @property
+    def _config_name(self) -> str:
+        return f"{self.prefix}/config.json"
+
+    def _read_config(self) -> tuple[Document, int]:
+        """Return the recorded identity and the generation of config.json."""
+        found = documents.read(
+            self.output,
+            self._config_name,
+            documents.Config,
+            remedy=f"restore it from a copy, or delete everything below {self.uri} to start that run again",
+        )
+        return (found[0].identity.document(), found[1]) if found else ({}, 0)
+
+    def _check_identity(self, identity: Identity, origin: Origin, recorded: Document) -> None:
+        """Raise the errors of `record_identity` if an identity differs from the recorded one."""
         if not (differences := "; ".join(identity.differences(recorded))):
-            return recorded
+            return
         if origin == "job":
             since, remedy = f"since this Job began its run {self.uri}", "start a new Job: it will be a run of its own"
             if identity.data in (None, recorded.get("data")):
@@ -181,61 +218,43 @@ class Run:
         self.files[name] = {"size": info.size, "sha256": sha256, "crc32c": f"{info.crc32c:08x}"}
 
 
-def open_run(output: Store, loaded: Loaded, identity: Identity) -> Run:
+def open_run(output: Store, loaded: Loaded, identity: Identity, job: JobRecord) -> Run:
     """Return the run of these settings and data, and record its identity in the output.
 
-    A Job's first Pod pins the run under ``jobs/`` so that later Pods of the Job continue it without listing the data
-    again. It does so only after it has checked the run's settings and data.
+    The run of a Job is recorded, so that later Pods of the Job continue it without listing the data again. That is done
+    only after the run's settings and data have been checked.
 
     Raises:
         errors.SettingsError: an explicit run.id belongs to another run.
-        errors.DataError: the input has changed since this Job began.
+        errors.DataError: config.json is unreadable.
         errors.AccessError: the output cannot be written.
+        errors.StoppedError: another Pod of the Job has just begun another run.
     """
     settings = loaded.settings
-    run_id = settings.run.id or default_run_id(identity, settings.input.uri)
-    run = Run(output, run_id)
-    run.record_identity(loaded, identity, "run.id" if settings.run.id else "data and settings")
-    if not settings.run.job_uid:
-        return run
-    try:
-        output.write(_pin_name(settings), encode({"run_id": run_id}), if_generation_match=0)
-    except storage.PreconditionFailed:  # another Pod of the Job was faster
-        run = _read_pin(output, settings) or run
-        run.record_identity(loaded, identity, "job")
+    run = Run(output, settings.run.id or default_run_id(identity, settings.input.uri))
+    is_pinned = job.run_id() == run.id
+    run.record_identity(loaded, identity, "job" if is_pinned else "run.id" if settings.run.id else "data and settings")
+    job.pin(run.id, has_begun=lambda run_id: Run(output, run_id).has_begun())
     return run
 
 
-def pinned_run(output: Store, settings: Settings) -> Run | None:
-    """Return the run that an earlier Pod of this Job pinned; None if there is none, or it was deleted.
+def pinned_run(output: Store, settings: Settings, job: JobRecord) -> Run | None:
+    """Return the run that an earlier Pod of this Job began; None if there is none, or it was deleted.
 
     Raises:
         errors.SettingsError: run.id names another run.
+        errors.DataError: the record of the Job is unreadable.
     """
-    run = _read_pin(output, settings) if settings.run.job_uid else None
-    return run if run and run.read("config.json") else None
-
-
-def _read_pin(output: Store, settings: Settings) -> Run | None:
-    found = output.read(_pin_name(settings))
-    if found is None:
+    run_id = job.run_id()
+    if run_id is None:
         return None
-    run_id = str(json.loads(found[0])["run_id"])
     if settings.run.id not in ("", run_id):
         raise errors.SettingsError(
             f"run.id is {settings.run.id!r}, and this Job works on {run_id!r} since its first Pod",
             remedy="start a new Job for another run",
         )
-    return Run(output, run_id)
-
-
-def _pin_name(settings: Settings) -> str:
-    return f"jobs/{settings.run.job_uid}.json"
-
-
-def encode(document: Document) -> bytes:
-    """Return a document as strict JSON: NaN and infinities become null."""
-    return (json.dumps(log.plain(document), ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
+    run = Run(output, run_id)
+    return run if run.has_begun() else None
 
 
 def _sha256(path: Path) -> str:

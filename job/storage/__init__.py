@@ -1,8 +1,9 @@
 """Object stores behind one small protocol: ``gs://`` buckets and local folders.
 
-``open_store(uri)`` is the entry point. ``objects.py`` has the protocol, ``gcs.py`` and ``local.py`` implement it, and
-``google_calls.py`` retries requests and converts their errors. Google's libraries, obstore and google-crc32c are
-imported in this package only, and not before a bucket is opened, so that invalid settings are reported at once.
+A run opens its sources by `opener` and its output by `open_output`, both as the settings say. ``objects.py`` has the
+protocol, ``gcs.py`` and ``local.py`` implement it, and ``google_calls.py`` retries requests and converts their errors.
+Google's libraries, obstore and google-crc32c are imported in this package only, and not before a bucket is opened, so
+that invalid settings are reported at once.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, Retr
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from job.config.settings import StorageSettings
+
 __all__ = [
     "LostObject",
     "ObjectInfo",
@@ -26,6 +29,7 @@ __all__ = [
     "RetryPolicy",
     "Store",
     "crc32c",
+    "open_output",
     "open_store",
     "opener",
 ]
@@ -34,25 +38,29 @@ _DEFAULT_RETRY = RetryPolicy()
 
 
 OpenStore: TypeAlias = "Callable[[str], Store]"
-"""Opens the store at a URI, with what the settings say of all stores."""
+"""Opens the store at a URI as the settings say."""
 
 
-def opener(user_project: str) -> OpenStore:
-    """Return the function that opens every store of a run.
-
-    Args:
-        user_project: the Google Cloud project billed for requests to requester-pays buckets; empty: none.
-    """
-    return partial(open_store, user_project=user_project or None)
+def opener(settings: StorageSettings) -> OpenStore:
+    """Return the function that opens every store that a run reads: of the input and of the weights."""
+    return partial(open_store, user_project=settings.user_project or None, anonymous=settings.anonymous)
 
 
-def open_store(uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY, user_project: str | None = None) -> Store:
+def open_output(uri: str, settings: StorageSettings) -> Store:
+    """Open the store that a run writes to: `settings.anonymous` does not apply to it."""
+    return open_store(uri, user_project=settings.user_project or None)
+
+
+def open_store(
+    uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY, user_project: str | None = None, anonymous: bool = False
+) -> Store:
     """Open the store at a URI. Sends no request to a bucket yet and does not create a local folder.
 
     Args:
         uri: ``gs://BUCKET[/PREFIX]`` or a local path. A prefix is a folder: ``gs://b/d`` never means ``gs://b/d_old``.
         retry: how long a failing request is retried.
         user_project: the Google Cloud project billed for requests to a requester-pays bucket.
+        anonymous: send no credentials, and bill no project.
 
     Raises:
         SettingsError: the URI is neither; the message suggests the intended one if possible.
@@ -66,6 +74,8 @@ def open_store(uri: str, *, retry: RetryPolicy = _DEFAULT_RETRY, user_project: s
         case "gs":
             from job.storage.gcs import open_bucket  # a second of imports, which a local run avoids
 
-            return open_bucket(location.bucket, location.path, retry=retry, user_project=user_project or None)
+            return open_bucket(
+                location.bucket, location.path, retry=retry, user_project=user_project, anonymous=anonymous
+            )
         case "file":
             return LocalStore(location.path)

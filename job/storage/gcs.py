@@ -28,8 +28,8 @@ from requests.adapters import HTTPAdapter
 from job.config import environment
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 from job.observability import log
-from job.storage.google_calls import Calls, DamagedError
-from job.storage.lookup import stat_by_folder
+from job.storage.google_calls import Calls, DamagedError, no_checksum
+from job.storage.lookup import stat_by_folder, stat_each
 from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, crc32c
 from job.storage.parallel import THREADS, UNPACKED_BYTES, in_parallel
 
@@ -53,8 +53,10 @@ PAGE_FIELDS = "items(name,size,crc32c,generation,contentEncoding),nextPageToken"
 _SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 
 
-def open_bucket(bucket: str, prefix: str, *, retry: RetryPolicy, user_project: str | None) -> GoogleStore:
-    """Open a folder of a bucket with Application Default Credentials, or of an emulator without credentials.
+def open_bucket(
+    bucket: str, prefix: str, *, retry: RetryPolicy, user_project: str | None = None, anonymous: bool = False
+) -> GoogleStore:
+    """Open a folder of a bucket with Application Default Credentials; a public bucket or an emulator without any.
 
     Raises:
         AccessError: no credentials were found.
@@ -65,10 +67,11 @@ def open_bucket(bucket: str, prefix: str, *, retry: RetryPolicy, user_project: s
         raise SettingsError(
             f"'gs://{bucket}/{prefix}' has two slashes in a row", remedy=f"Did you mean gs://{normalized}?"
         )
-    if host := environment.get("STORAGE_EMULATOR_HOST"):
-        endpoint = host if "://" in host else f"http://{host}"
-        return GoogleStore(bucket, prefix, AnonymousCredentials(), retry, endpoint=endpoint, user_project=user_project)
-    return GoogleStore(bucket, prefix, _find_credentials(retry), retry, user_project=user_project)
+    host = environment.get("STORAGE_EMULATOR_HOST")
+    endpoint = host if not host or "://" in host else f"http://{host}"
+    credentials = AnonymousCredentials() if host or anonymous else _find_credentials(retry)
+    project = None if anonymous else user_project  # a request without credentials cannot bill a project
+    return GoogleStore(bucket, prefix, credentials, retry, endpoint=endpoint, user_project=project)
 
 
 class GoogleStore:
@@ -102,24 +105,34 @@ class GoogleStore:
         self._bucket = self._client.bucket(bucket, user_project=user_project)
         self._bulk = _bulk_client(bucket, credentials, endpoint, user_project)
         self._bulk_failure_logged = False
+        self._missing_checksums_logged = False
 
     def uri_of(self, name: str) -> str:
         """Return the full URI of an object."""
         return f"{self._bucket_uri}/{self._root}{name}"
 
     def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo]:
-        """Yield the objects below a folder, page by page; see Store. Skips folder markers."""
-        folder = f"{self._root}{prefix.strip('/')}/" if prefix.strip("/") else self._root
-        token = None
-        while True:
-            page, token = self._page(folder, token, recursive=recursive)
-            for blob in page:
-                name = blob.name.removeprefix(self._root)
-                # The console creates a folder as an empty object whose name ends in a slash.
-                if name and not (name.endswith("/") and blob.size == 0):
-                    yield _info(name, blob)
-            if not token:
-                return
+        """Yield the objects below a folder, page by page; see Store. Skips folder markers.
+
+        A listing has no checksums of objects under customer-managed keys. The metadata of each of those is requested.
+        """
+        for page in self._pages(prefix, recursive=recursive):
+            incomplete = [name for name, blob in page.items() if blob.crc32c is None]
+            if incomplete and not self._missing_checksums_logged:
+                self._missing_checksums_logged = True
+                note = "the listing has no checksums (customer-managed keys): one more request for each object"
+                log.get().warning("storage.checksums_requested", uri=self.uri, note=note, minutes_per_million=45)
+            looked_up = {info.name: info for _, info in stat_each(self, incomplete, range(len(incomplete)))}
+            for name, blob in page.items():
+                info = _info(name, blob) if blob.crc32c is not None else looked_up.get(name)
+                if info is not None:
+                    yield info
+
+    def generations(self, prefix: str) -> dict[str, int]:
+        """Return the generation of every object below a folder; see Store."""
+        return {
+            name: int(blob.generation) for page in self._pages(prefix, recursive=True) for name, blob in page.items()
+        }
 
     def stat(self, name: str) -> ObjectInfo | None:
         """Return the metadata of an object; see Store."""
@@ -130,6 +143,8 @@ class GoogleStore:
             permission="storage.objects.get",
             uri=self.uri_of(name),
         )
+        if blob is not None and blob.crc32c is None:
+            raise no_checksum(self.uri_of(name))
         return None if blob is None else _info(name, blob)
 
     def stat_many(self, names: Sequence[str]) -> Iterator[tuple[int, ObjectInfo]]:
@@ -142,6 +157,7 @@ class GoogleStore:
         def attempt(_: int) -> tuple[bytes, ObjectInfo]:
             blob = self._bucket.blob(self._root + name)
             data = _download(blob)
+            self._ensure_checksum(blob)
             info = _info(name, blob, size=len(data))  # the response's headers have the rest
             _check(data, info)
             return _content(data, info), info
@@ -181,6 +197,7 @@ class GoogleStore:
                 if lost_sessions >= SESSION_TRIES:
                     raise self._session_lost(name, error) from error
                 raise ConnectionAbortedError(f"the upload has to begin anew: {error.message}") from error
+            self._ensure_checksum(blob)
             info = _info(name, blob)
             if (info.size, info.crc32c) != (size, checksum):
                 condition = None if if_generation_match is None else info.generation
@@ -204,6 +221,18 @@ class GoogleStore:
             )
         except exceptions.NotFound:
             return
+
+    def _pages(self, prefix: str, *, recursive: bool) -> Iterator[dict[str, storage.Blob]]:
+        """Yield name -> object, page by page."""
+        folder = f"{self._root}{prefix.strip('/')}/" if prefix.strip("/") else self._root
+        token = None
+        while True:
+            page, token = self._page(folder, token, recursive=recursive)
+            names = [(blob.name.removeprefix(self._root), blob) for blob in page]
+            # The console creates a folder as an empty object whose name ends in a slash.
+            yield {name: blob for name, blob in names if name and not (name.endswith("/") and blob.size == 0)}
+            if not token:
+                return
 
     def _page(self, folder: str, token: str | None, *, recursive: bool) -> tuple[tuple[Any, ...], str | None]:
         """Return one page of a listing (up to 1,000 objects) and the token of the next."""
@@ -241,16 +270,33 @@ class GoogleStore:
         # A mismatch may be a transmission error; the verified read finds out.
         return data if crc32c(data) == info.crc32c else self._read_verified(info, closed)
 
-    def _read_verified(self, info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
+    def _read_verified(self, listed: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
+        """Read an object at its listed generation, or at a later one with the same bytes."""
+        info = listed
+
         def attempt(_: int) -> bytes:
             data = _download(self._bucket.blob(self._root + info.name, generation=info.generation))
             _check(data, info)
             return _content(data, info)
 
-        try:
-            return self._calls(attempt, permission="storage.objects.get", uri=self.uri_of(info.name), closed=closed)
-        except exceptions.NotFound:
-            return LostObject("missing" if self.stat(info.name) is None else "changed")
+        for _ in range(2):
+            try:
+                return self._calls(attempt, permission="storage.objects.get", uri=self.uri_of(info.name), closed=closed)
+            except exceptions.NotFound:
+                found = self.stat(info.name)
+            if found is None:
+                return LostObject("missing")
+            if (found.size, found.crc32c) != (listed.size, listed.crc32c):
+                break
+            info = found
+        return LostObject("changed")
+
+    def _ensure_checksum(self, blob: storage.Blob) -> None:
+        """Request an object's metadata if a response did not contain its checksum."""
+        if blob.crc32c is None:
+            blob.reload(timeout=TIMEOUT, retry=None)
+        if blob.crc32c is None:
+            raise no_checksum(f"{self._bucket_uri}/{blob.name}")
 
     def _session_lost(self, name: str, error: exceptions.GoogleAPICallError) -> FinetuneError:
         """Return the error for an upload whose sessions were all lost; 404 may also mean that there is no bucket."""
@@ -301,7 +347,7 @@ def _bulk_client(bucket: str, credentials: Credentials, endpoint: str | None, us
     anonymous = isinstance(credentials, AnonymousCredentials)
     return GCSStore(
         bucket,
-        config={"base_url": endpoint, "skip_signature": anonymous} if endpoint else {},
+        config={"skip_signature": anonymous, **({"base_url": endpoint} if endpoint else {})},
         credential_provider=_anonymous if anonymous else GoogleCredentialProvider(credentials),
         client_options={
             "allow_http": endpoint is not None,

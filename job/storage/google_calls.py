@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import random
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ SECONDS_BETWEEN_LOG_LINES = 3.0
 
 CREDENTIALS_REMEDY = (
     "On GKE run the Pod as a Kubernetes service account that is bound to Google Cloud by Workload Identity; elsewhere "
-    "set GOOGLE_APPLICATION_CREDENTIALS to a key file or run `gcloud auth application-default login`."
+    "set GOOGLE_APPLICATION_CREDENTIALS to a key file or run `gcloud auth application-default login`. "
+    "Public input needs none: storage.anonymous=true."
 )
 
 _NETWORK = (
@@ -46,6 +48,13 @@ _NETWORK = (
 """Raised by the layers below google-cloud-storage."""
 
 _NEVER_CLOSED = threading.Event()
+
+_CUSTOMER_KEY_REASON = "resourceIsEncryptedWithCustomerEncryptionKey"
+"""https://cloud.google.com/storage/docs/json_api/v1/status-codes"""
+
+_LOCKED_REASONS = {"retentionPolicyNotMet", "objectUnderActiveHold"}
+_LOCKED_WORDS = re.compile(r"retention policy|\bhold\b", re.IGNORECASE)
+"""For responses without reasons, as those of the XML API and of some proxies."""
 
 
 class DamagedError(Exception):
@@ -138,11 +147,23 @@ class Calls:
             )
 
     def _rejected(self, error: GoogleAPICallError, permission: str, uri: str) -> FinetuneError:
+        message, reasons = _one_line(error), _reasons(error)
+        if _CUSTOMER_KEY_REASON in reasons:
+            return _customer_key(uri)
+        if isinstance(error, Forbidden) and (reasons & _LOCKED_REASONS or _LOCKED_WORDS.search(message)):
+            return AccessError(
+                f"{uri} is locked by a retention policy or a hold: {message}",
+                remedy="A run overwrites and deletes its own objects (status.json, checkpoints/): publish to a bucket "
+                "without a retention policy, and release any hold on objects below output.uri.",
+            )
         if isinstance(error, Forbidden):
-            return self._access_denied(f"lacks {permission} on {uri}: {_one_line(error)}", permission)
+            # Overwriting an object needs the permission to delete it: the response names what is missing.
+            named = re.search(r"storage\.\w+\.\w+", message)
+            permission = named.group() if named else permission
+            return self._access_denied(f"lacks {permission} on {uri}: {message}", permission)
         return SettingsError(
             f"the store does not take the request for {uri}: {_one_line(error)}",
-            remedy="If the bucket is requester-pays, name the project that pays in input.user_project; "
+            remedy="If the bucket is requester-pays, name the project that pays in storage.user_project; "
             "otherwise check the bucket's name and the path.",
         )
 
@@ -172,11 +193,15 @@ class Calls:
         if "@" in principal:
             member = f"{'serviceAccount' if principal.endswith('.gserviceaccount.com') else 'user'}:{principal}"
         role = "objectViewer" if permission.endswith((".list", ".get")) else "objectUser"
-        return AccessError(
-            f"{principal} {problem}",
-            remedy=f"gcloud storage buckets add-iam-policy-binding gs://{self._bucket} "
-            f"--member={member} --role=roles/storage.{role}",
+        remedy = (
+            f"gcloud storage buckets add-iam-policy-binding gs://{self._bucket} "
+            f"--member={member} --role=roles/storage.{role}"
         )
+        if role == "objectViewer" and isinstance(self._credentials, AnonymousCredentials):
+            remedy += "; or, unless everyone may read the bucket, storage.anonymous=false"
+        elif role == "objectViewer":
+            remedy += "; or, if the bucket is public, storage.anonymous=true"
+        return AccessError(f"{principal} {problem}", remedy=remedy)
 
     def _principal(self) -> str:
         """Return the caller's account, by its address if the credentials have it."""
@@ -186,6 +211,29 @@ class Calls:
             return "anonymous"
         addresses = (getattr(self._credentials, name, None) for name in ("service_account_email", "account"))
         return next(filter(None, map(str, filter(None, addresses))), "an unknown principal")
+
+
+_CUSTOMER_KEY_REMEDY = (
+    "Rewrite the object with a key of Cloud KMS or of Google: "
+    "gcloud storage objects update URI --clear-encryption-key --decryption-keys=KEY"
+)
+
+
+def _customer_key(uri: str) -> AccessError:
+    """Return the error for an object that only its owner's key can decrypt."""
+    return AccessError(
+        f"{uri} is encrypted with a key supplied by the customer (CSEK), which this job does not have",
+        remedy=_CUSTOMER_KEY_REMEDY,
+    )
+
+
+def no_checksum(uri: str) -> AccessError:
+    """Return the error for an object whose own metadata has no checksum."""
+    return AccessError(
+        f"the store gives no crc32c of {uri}, so its bytes cannot be verified: it is probably encrypted with a key "
+        "supplied by the customer (CSEK)",
+        remedy=_CUSTOMER_KEY_REMEDY,
+    )
 
 
 def _fault(error: Exception) -> _Fault | None:
@@ -208,6 +256,14 @@ def _retry_after(error: GoogleAPICallError) -> float:
     headers = getattr(error.response, "headers", {})
     value = headers.get("Retry-After", "")
     return float(value) if value.isascii() and value.isdigit() else 0.0
+
+
+def _reasons(error: GoogleAPICallError) -> set[str]:
+    """Return the reasons in an error response of the JSON API."""
+    try:
+        return {item["reason"] for item in error.response.json()["error"]["errors"]}
+    except (AttributeError, KeyError, TypeError, ValueError):  # no response, or not one of the JSON API
+        return set()
 
 
 def _innermost(error: object) -> object:

@@ -72,6 +72,15 @@ class LocalStore:
                 "storage.files_skipped", folder=folder, files=len(skipped), first=skipped[0], reason=reason
             )
 
+    def generations(self, prefix: str) -> dict[str, int]:
+        """Return the generation of every file below a folder; see Store. No file is read."""
+        folder = self._path(prefix)
+        found = {}
+        for name in _walk(str(folder), f"{prefix}/", (os.path.realpath(folder),), recursive=True):
+            with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
+                found[name] = self._path(name).stat().st_mtime_ns
+        return found
+
     def stat(self, name: str) -> ObjectInfo | None:
         """Return the metadata of a file; see Store. It is read, to compute its checksum."""
         path = self._path(name)

@@ -34,7 +34,7 @@ class LostObject:
     """Returned instead of the bytes of an object that no longer matches its listing.
 
     Attributes:
-        reason: ``missing``: it does not exist. ``changed``: its bytes or its generation differ.
+        reason: ``missing``: it does not exist. ``changed``: its bytes differ.
     """
 
     reason: Literal["missing", "changed"]
@@ -80,12 +80,15 @@ class Store(Protocol):
         """Return the full URI of an object."""
 
     def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo]:
-        """Yield the objects below a folder, sorted by name; none if it does not exist.
+        """Yield the objects below a folder, sorted by name, each with its checksum; none if it does not exist.
 
         Args:
             prefix: full name of a folder below the root: ``d`` is ``d/…``, never ``d_old/…``.
             recursive: include the folders below that folder.
         """
+
+    def generations(self, prefix: str) -> dict[str, int]:
+        """Return full name -> generation of every object below a folder. Needs no checksums."""
 
     def stat(self, name: str) -> ObjectInfo | None:
         """Return the metadata of an object; None if it does not exist."""
@@ -101,7 +104,9 @@ class Store(Protocol):
         """Return a small object's bytes and matching metadata; None if it does not exist."""
 
     def read_many(self, objects: Sequence[ObjectInfo]) -> Generator[tuple[int, bytes | LostObject], None, None]:
-        """Read listed objects in parallel, each at its listed generation.
+        """Read listed objects in parallel.
+
+        An object that was written again since it was listed is read if its size and checksum are those listed.
 
         Yields:
             The position in ``objects`` and the bytes, in the order of arrival. Requests wait for the consumer: at most

@@ -32,7 +32,15 @@ def dependencies(weights_digest: str, machine: Device, state: TrainingState) -> 
     return {"weights": weights_digest, "part": state.feature_batch, "device": machine.numerics()}
 
 
-def extract(classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState, progress: Progress) -> None:
+def extract(
+    classifier: Classifier,
+    images: Dataset,
+    cache: Cache,
+    state: TrainingState,
+    progress: Progress,
+    *,
+    check: Callable[[], object] = int,
+) -> None:
     """Make the pass over the data, and write the features of every usable image to the cache.
 
     The last bits of a feature depend on the batch size. If a batch does not fit into the device's memory, all features
@@ -44,6 +52,7 @@ def extract(classifier: Classifier, images: Dataset, cache: Cache, state: Traini
         cache: its `features`, float32 [images, feature_size], are written.
         state: its `feature_batch` is the batch size; lowered if a batch does not fit.
         progress: receives the events.
+        check: called after each image; what it raises ends the pass.
 
     Raises:
         errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
@@ -68,7 +77,7 @@ def extract(classifier: Classifier, images: Dataset, cache: Cache, state: Traini
         )
         cache.features[rows] = features[: rows.stop - rows.start]
 
-    for rows, pixels in images.ingest(progress):
+    for rows, pixels in images.ingest(progress, check=check):
         write(rows, pixels)
     while missing := [rows for rows in images.ranges() if not cache.features.has(rows)]:
         with progress.phase("features again", len(missing), "ranges") as phase:

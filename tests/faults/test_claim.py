@@ -113,17 +113,18 @@ def test_other_owner_gives_way(uploaded: tuple[str, ...], output: Store) -> None
     with Attempt([*run, "--run.job_uid", "uid-1"]) as first:
         assert first.wait_for("stage.started", 2)
         with Attempt([*run, "--run.job_uid", "uid-2"]) as second:
-            assert 2 == second.wait(), second.events[-1]
+            assert 75 == second.wait(), second.events[-1]
     assert "uid-1 works on this run" in second.events[-1]["message"]
 
 
 CLAIM = """
 import sys
 from job import storage; from job.runs import checkpoints as checkpoint; from job.observability import log
+from job.runtime import timing
 
 log.configure(console=False, level="info")
 output = storage.open_store(sys.argv[1])
-with checkpoint.Checkpoints(output, "c", identity={}, owner="", interval=60.0, takeover=2.0):
+with checkpoint.Checkpoints(output, "c", identity={}, owner="", interval=60.0, takeover=2.0, timing=timing.Timing()):
     print("claimed", flush=True)
     sys.stdin.read()
 """

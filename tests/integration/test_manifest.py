@@ -33,7 +33,7 @@ def put(bucket: str, names: Iterable[str], data: bytes | None = None) -> None:
 
 def read_from(uri: str, **settings: Any) -> tuple[Manifest, list[Quarantined]]:
     """Read an input as a user names it."""
-    return read_listing(InputSettings(uri=uri, **settings))
+    return read_listing(InputSettings(uri=uri, **settings), storage.open_store)
 
 
 def test_folders(bucket: str) -> None:

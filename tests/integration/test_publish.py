@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
+from opened_runs import checkpoints_of, open_run, pinned_run
 
 from job import errors, storage
 from job.config.load import Loaded, load_settings
+from job.config.settings import GateSettings
 from job.data import manifest
 from job.evaluation.gates import Gate
 from job.runs import identity, publish
-from job.runs.checkpoints import Data
-from job.runs.run import encode, open_run, pinned_run
+from job.runs.data import Data
+from job.runs.documents import encode
+from job.runs.job_record import JobRecord
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
@@ -95,7 +98,7 @@ def listed(*names: str) -> manifest.Manifest:
 def open_new(output: Store, *arguments: str, names: tuple[str, ...] = ("1.jpg", "2.jpg")) -> Run:
     """Return the run that a Pod opens which lists images of these names."""
     loaded = load(*arguments)
-    return open_run(output, loaded, identity.identify(loaded.settings, listed(*names)))
+    return open_run(output, loaded, identity.identify(loaded.settings, storage.open_store, listed(*names)))
 
 
 def do(run: Run, what: str) -> None:
@@ -107,10 +110,9 @@ def do(run: Run, what: str) -> None:
 
 def whole_run(output: Store, what: str) -> None:
     """Be the Job's next Pod: take the run over and publish it, or find it published."""
-    run = pinned_run(output, load().settings)
-    assert run is not None
-    with run.checkpoints(load().settings):
-        if publish.published(run) is None:
+    run = open_new(output)
+    with checkpoints_of(run, load().settings):
+        if publish.published(run, GateSettings()) is None:
             run.write_status(what.encode())
             do(run, what)
             run.write_status(f"{what} succeeded".encode())
@@ -142,7 +144,7 @@ def test_held_up_while_publishing(output: Store, at: str) -> None:
     run = open_new(Held(output, at, lambda: whole_run(output, "second")))
     with (
         pytest.raises(errors.StoppedError, match="another process has taken this run over"),
-        run.checkpoints(load().settings),
+        checkpoints_of(run, load().settings),
     ):
         do(run, "first")
     run.write_status(b"first stopped")
@@ -159,7 +161,7 @@ def test_held_up_over_another_generation(output: Store, request_: Literal["write
         whole_run(output, "second")
 
     run = open_new(Held(output, FILES[-1], meanwhile, request_))
-    with run.checkpoints(load().settings):
+    with checkpoints_of(run, load().settings):
         output.write(f"runs/{run.id}/{FILES[-1]}", b"of the Pod before, which was late")
         with pytest.raises(errors.StoppedError):
             do(run, "first")
@@ -178,7 +180,7 @@ def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bo
         output.write("latest.json", encode(other))
 
     run = open_new(Held(output, "latest.json", publish_other))
-    with run.checkpoints(load().settings):
+    with checkpoints_of(run, load().settings):
         do(run, "own")
 
     found = output.read("latest.json")
@@ -189,11 +191,11 @@ def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bo
 def test_next_pod_knows_the_files(output: Store) -> None:
     """What the Pod before left behind is written over at the first try, without asking again whose the run is."""
     run = open_new(output)
-    with run.checkpoints(load().settings):
+    with checkpoints_of(run, load().settings):
         run.write(FILES[0], b"first")
     index = f"runs/{run.id}/checkpoints/index.json"
     run = open_new(output)
-    with run.checkpoints(load().settings):
+    with checkpoints_of(run, load().settings):
         before = output.stat(index)
         run.write(FILES[0], b"second")
         assert before == output.stat(index)
@@ -203,13 +205,12 @@ def test_next_pod_knows_the_files(output: Store) -> None:
 def test_files_of_the_pod_before(output: Store) -> None:
     """What a Pod left behind, and what it still writes while its successor begins, the successor writes over."""
     before = open_new(output)
-    before_checkpoints = before.checkpoints(load().settings)
+    before_checkpoints = checkpoints_of(before, load().settings)
     with before_checkpoints:
         before.write(FILES[0], b"first")
         before.write_status(b"first")
-        run = pinned_run(output, load().settings)
-        assert run is not None
-        with run.checkpoints(load().settings):
+        run = open_new(output)
+        with checkpoints_of(run, load().settings):
             before.write(FILES[1], b"first")
             before.write_status(b"first is late")
             run.write_status(b"second")
@@ -230,7 +231,7 @@ def test_between_commit_and_success(output: Store, ending: str) -> None:
             raise KeyboardInterrupt
 
     run = open_new(Held(output, "/_SUCCESS", meanwhile))
-    with run.checkpoints(load().settings):
+    with checkpoints_of(run, load().settings):
         if ending == "held up":
             do(run, "first")
         else:
@@ -247,7 +248,7 @@ def test_committed_manifest_that_is_gone(output: Store) -> None:
     loaded = load()
     for replaced in (None, b"{}"):
         run = open_new(output)
-        with run.checkpoints(loaded.settings) as checkpoints:
+        with checkpoints_of(run, loaded.settings) as checkpoints:
             run.write("manifest.json", b"whole")
             checkpoints.commit(hashlib.sha256(b"whole").hexdigest())
             name = f"runs/{run.id}/manifest.json"
@@ -255,7 +256,7 @@ def test_committed_manifest_that_is_gone(output: Store) -> None:
                 output.delete(name)
             else:
                 output.write(name, replaced)
-            assert publish.published(run) is None
+            assert publish.published(run, GateSettings()) is None
         assert output.stat(f"runs/{run.id}/_SUCCESS") is None
     whole_run(output, "next")
     assert "next" == check(output, run)
@@ -269,7 +270,10 @@ def test_no_room_for_lines(output: Store) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     run = open_new(output)
-    with run.checkpoints(load().settings), pytest.raises(errors.UnavailableError, match=r"predictions\.csv") as caught:
+    with (
+        checkpoints_of(run, load().settings),
+        pytest.raises(errors.UnavailableError, match=r"predictions\.csv") as caught,
+    ):
         run.write_lines("metrics/predictions.csv", lines())
     assert 20 == caught.value.exit_code
     assert output.stat(f"runs/{run.id}/metrics/predictions.csv") is None
@@ -278,7 +282,7 @@ def test_no_room_for_lines(output: Store) -> None:
 def test_checkpoints_are_removed(output: Store) -> None:
     """A published run has no checkpoints any more: neither states nor data."""
     run = open_new(output)
-    with run.checkpoints(load().settings) as checkpoints:
+    with checkpoints_of(run, load().settings) as checkpoints:
         checkpoints.save_data(Data(listed=listed("1.jpg"), usable=np.ones(1, bool), quarantined=[]))
         save(checkpoints)
         saved = len(list(output.list(f"runs/{run.id}/checkpoints")))
@@ -298,19 +302,19 @@ def test_checkpoints_carry_hashes(output: Store) -> None:
     """Each checkpoint has the hashes of the run's settings and data; it is not loaded where config.json has others."""
     run = open_new(output)
     config_name, index_name = (f"runs/{run.id}/{name}" for name in ("config.json", "checkpoints/index.json"))
-    with run.checkpoints(load().settings) as checkpoints:
+    with checkpoints_of(run, load().settings) as checkpoints:
         save(checkpoints)
     [entry] = json.loads(output.read(index_name)[0])["checkpoints"]
-    with run.checkpoints(load().settings) as checkpoints:
+    with checkpoints_of(run, load().settings) as checkpoints:
         assert checkpoints.load() is not None
     recorded = json.loads(output.read(config_name)[0])
     recorded["identity"]["data"] = "other"
     output.write(config_name, json.dumps(recorded).encode())
-    with run.checkpoints(load().settings) as checkpoints:
+    with checkpoints_of(run, load().settings) as checkpoints:
         assert checkpoints.load() is None
 
-    who = identity.identify(load().settings, listed("1.jpg", "2.jpg"))
-    other = identity.identify(load("--run.seed", "8").settings, listed("1.jpg", "2.jpg"))
+    who = identity.identify(load().settings, storage.open_store, listed("1.jpg", "2.jpg"))
+    other = identity.identify(load("--run.seed", "8").settings, storage.open_store, listed("1.jpg", "2.jpg"))
     assert who.hashes() == entry["identity"]
     assert who.hashes()["data"] == listed("1.jpg", "2.jpg").digest() == other.hashes()["data"]
     assert who.hashes()["settings"] != other.hashes()["settings"]
@@ -329,23 +333,53 @@ def test_job_is_pinned_to_what_was_compared(output: Store) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         open_new(Held(output, "jobs/uid-2.json", be_killed), *other_job)
-    assert pinned_run(output, load(*other_job).settings) is None
+    assert recorded_run(output, "uid-2") is None
     open_new(output, *other_job)
-    assert "r" == pinned_run(output, load(*other_job).settings).id
+    assert "r" == recorded_run(output, "uid-2")
 
 
-def test_job_is_pinned_by_one_pod(output: Store) -> None:
-    """Where two Pods of a Job begin at once, and list other data, the slower one ends: its Job works on other data."""
-    with pytest.raises(errors.DataError, match="have changed since this Job began"):
-        open_new(Held(output, "jobs/uid-1.json", lambda: open_new(output)), names=("3.jpg",))
+def recorded_run(output: Store, job_uid: str) -> str | None:
+    """Return the run that a Job works on, by its record."""
+    return JobRecord(output, load("--run.job_uid", job_uid).settings.run).run_id()
+
+
+def begin(run: Run) -> None:
+    """Save the run's data, as a start does before its first download."""
+    with checkpoints_of(run, load().settings) as checkpoints:
+        checkpoints.save_data(Data(listed=listed("1.jpg", "2.jpg"), quarantined=[]))
+
+
+def test_two_pods_of_a_job_begin_at_once(output: Store) -> None:
+    """Where they list different data, the later one leaves the run alone that the other has begun, and stops."""
+    with pytest.raises(errors.StoppedError, match="another Pod of this Job has just begun the run") as caught:
+        open_new(Held(output, "jobs/uid-1.json", lambda: begin(open_new(output))), names=("3.jpg",))
+    assert 75 == caught.value.exit_code
     run = open_new(Held(output, "jobs/uid-1.json", lambda: open_new(output)))
     assert run.id == pinned_run(output, load().settings).id
+
+
+@pytest.mark.parametrize("flags", [(), ("--run.id", "r")])
+def test_data_that_change_before_the_run_has_begun(output: Store, flags: tuple[str, ...]) -> None:
+    """Until its data are saved, a Job has no run to keep to: its next Pod works on what it lists itself."""
+    first = open_new(output, *flags)
+    assert pinned_run(output, load(*flags).settings) is None
+
+    second = open_new(output, *flags, names=("1.jpg", "2.jpg", "3.jpg"))
+
+    assert (first.id == second.id) == bool(flags)
+    assert second.id == recorded_run(output, "uid-1")
+    expected = listed("1.jpg", "2.jpg", "3.jpg").digest()
+    assert expected == json.loads(read(output, second, "config.json"))["identity"]["data"]
+    begin(second)
+    assert second.id == pinned_run(output, load(*flags).settings).id
 
 
 def test_pinned_run_that_was_removed(output: Store) -> None:
     """A Job whose run somebody removed begins it again."""
     run = open_new(output)
-    output.delete(f"runs/{run.id}/config.json")
+    begin(run)
+    for name in output.generations(f"runs/{run.id}"):
+        output.delete(name)
     assert pinned_run(output, load().settings) is None
     assert run.id == open_new(output).id
 
@@ -358,16 +392,16 @@ def test_settings_of_the_job_changed(output: Store, monkeypatch: pytest.MonkeyPa
     run = open_new(output, *begun)
     index = f"runs/{run.id}/checkpoints/index.json"
     with pytest.raises(errors.SettingsError) as caught:
-        run.checkpoints(load(*begun, "--run.seed", "8").settings)
+        checkpoints_of(run, load(*begun, "--run.seed", "8").settings)
     assert "the settings have changed since this Job began its run" in caught.value.message
     assert caught.value.message.endswith("run.seed is 8, and was 7")
     assert caught.value.remedy == "start a new Job: it will be a run of its own"
-    run.checkpoints(load(*begun, "--checkpoint.interval", "8").settings)
+    checkpoints_of(run, load(*begun, "--checkpoint.interval", "8").settings)
     weights.write_bytes(b"2")
     with pytest.raises(errors.SettingsError, match=r"model\.weights is '1:[0-9a-f]{8}', and was '1:"):
-        run.checkpoints(load(*begun).settings)
+        checkpoints_of(run, load(*begun).settings)
     weights.write_bytes(b"1")
     monkeypatch.setattr(identity, "RECIPE", 1000)
     with pytest.raises(errors.SettingsError, match="the recipe's version is 1000"):
-        run.checkpoints(load(*begun).settings)
+        checkpoints_of(run, load(*begun).settings)
     assert output.read(index) is None  # nobody's claim was taken for it

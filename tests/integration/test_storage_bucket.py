@@ -19,6 +19,8 @@ from google.auth.credentials import Credentials
 from google.auth.exceptions import RefreshError
 from structlog.testing import capture_logs
 
+from job import storage
+from job.config.settings import StorageSettings
 from job.errors import AccessError, DataError, SettingsError, UnavailableError
 from job.storage import LostObject, PreconditionFailed, RetryPolicy, Store, open_store
 from job.storage.gcs import GoogleStore
@@ -161,7 +163,7 @@ def test_a_requester_pays_bucket_names_the_setting(proxy: Proxy, bucket: str) ->
     with pytest.raises(SettingsError, match="requester pays") as caught:
         list(open_store(f"gs://{bucket}", retry=QUICK).list())
 
-    assert "input.user_project" in caught.value.remedy
+    assert "storage.user_project" in caught.value.remedy
     assert 1 == len(proxy.seen)
 
 
@@ -186,6 +188,116 @@ def test_a_missing_permission_is_named(
 
     assert f"add-iam-policy-binding gs://{bucket} " in caught.value.remedy
     assert 1 == len(proxy.seen)
+
+
+NO_CHECKSUMS = Fault(replace=('"crc32c"', '"absent"'))
+
+
+def is_listing(request: Seen) -> bool:
+    """Whether a request lists a bucket."""
+    return request.method == "GET" and request.path.partition("?")[0].endswith("/o")
+
+
+def test_listing_under_customer_managed_keys(store: Store, proxy: Proxy, bucket: str) -> None:
+    """Where the listing has no checksums, each object's own metadata is requested; generations need none."""
+    written = [store.write(f"{n:02}", bytes([n])) for n in range(25)]
+    proxy.fault = lambda request: NO_CHECKSUMS if is_listing(request) else None
+    store = open_store(f"gs://{bucket}", retry=QUICK)
+
+    assert written == list(store.list())
+    assert list(enumerate(written)) == sorted(store.stat_many([info.name for info in written]))
+    seen = len(proxy.seen)
+    assert {info.name: info.generation for info in written} == store.generations("")
+    assert 1 == len(proxy.seen) - seen
+
+
+def test_responses_under_customer_managed_keys(store: Store, proxy: Proxy, bucket: str) -> None:
+    """A write whose response has no checksum is compared with the object's metadata."""
+    proxy.fault = lambda request: NO_CHECKSUMS if request.method == "POST" else None
+
+    assert open_store(f"gs://{bucket}", retry=QUICK).write("a", b"1") == store.stat("a")
+
+
+@pytest.mark.parametrize("call", [lambda store: list(store.list()), lambda store: store.stat("a")])
+def test_customer_supplied_key(store: Store, proxy: Proxy, bucket: str, call: Callable[[Store], object]) -> None:
+    """An object without any checksum cannot be verified, and the message says why that is."""
+    store.write("a", b"1")
+    proxy.fault = lambda request: NO_CHECKSUMS if request.method == "GET" else None
+
+    with pytest.raises(AccessError, match=rf"gs://{bucket}/a.*\(CSEK\)") as caught:
+        call(open_store(f"gs://{bucket}", retry=QUICK))
+    assert "--clear-encryption-key" in caught.value.remedy
+
+
+def refusal(code: int, message: str, reason: str = "") -> Fault:
+    """Return an error as the store reports it."""
+    errors = [{"reason": reason, "message": message}] if reason else []
+    body = json.dumps({"error": {"code": code, "message": message, "errors": errors}}).encode()
+    return reply(code, body, **{"Content-Type": "application/json"})
+
+
+def test_read_with_a_customer_supplied_key(proxy: Proxy, bucket: str) -> None:
+    """Reading such an object is an error of access, not of the settings."""
+    fault = refusal(400, "The target object is encrypted.", "resourceIsEncryptedWithCustomerEncryptionKey")
+    proxy.fault = lambda _: fault
+
+    with pytest.raises(AccessError, match=f"gs://{bucket}/a is encrypted with a key supplied by the customer"):
+        open_store(f"gs://{bucket}", retry=QUICK).read("a")
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("Object 'b/a' is subject to bucket's retention policy.", ""),
+        ("Object 'b/a' is under active Temporary hold.", ""),
+        ("It cannot be overwritten.", "retentionPolicyNotMet"),
+        ("It cannot be deleted.", "objectUnderActiveHold"),
+    ],
+)
+def test_locked_object(proxy: Proxy, bucket: str, message: str, reason: str) -> None:
+    """A refusal because of a retention policy or a hold is not reported as a missing permission."""
+    proxy.fault = lambda _: refusal(403, message, reason)
+
+    with pytest.raises(AccessError, match=f"gs://{bucket}/a is locked by a retention policy or a hold") as caught:
+        open_store(f"gs://{bucket}", retry=QUICK).write("a", b"1")
+    assert "add-iam-policy-binding" not in caught.value.remedy
+
+
+def test_permission_that_the_store_names(proxy: Proxy, bucket: str) -> None:
+    """Overwriting an object needs the permission to delete it: the message names the one that is missing."""
+    message = "job@p.iam.gserviceaccount.com does not have storage.objects.delete access to the object."
+    proxy.fault = lambda _: refusal(403, message)
+
+    with pytest.raises(AccessError, match=f"lacks storage.objects.delete on gs://{bucket}/a"):
+        open_store(f"gs://{bucket}", retry=QUICK).write("a", b"1")
+
+
+def test_object_written_again_with_the_same_bytes(store: Store) -> None:
+    """Its listed generation is gone, and the later one is read; other bytes are a change."""
+    objects = [store.write(name, b"1") for name in ("/same", "other", "same")]
+    for name, data in (("/same", b"1"), ("other", b"2"), ("same", b"1")):
+        store.write(name, data)
+
+    assert {0: b"1", 1: LostObject("changed"), 2: b"1"} == dict(store.read_many(objects))
+
+
+def test_anonymous_store_has_no_credentials_and_bills_nobody(
+    proxy: Proxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A public bucket is read without a key file being looked for; the output is opened with credentials."""
+    settings = StorageSettings(user_project="payer-1", anonymous=True)
+    store = storage.opener(settings)(f"gs://{bucket}")
+    list(store.list())
+    assert proxy.seen
+    assert not [request for request in proxy.seen if "payer-1" in f"{request.path} {request.headers}"]
+
+    storage.open_output(f"gs://{bucket}", settings).write("a", b"1")
+    assert "userProject=payer-1" in proxy.seen[-1].path
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nonexistent")
+    assert f"gs://{bucket}" == storage.opener(settings)(f"gs://{bucket}").uri
+    with pytest.raises(AccessError, match="/nonexistent"):
+        storage.open_output(f"gs://{bucket}", settings)
 
 
 def test_a_missing_permission_in_bulk_is_named(store: Store, proxy: Proxy, bucket: str) -> None:

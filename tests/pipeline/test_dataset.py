@@ -35,7 +35,7 @@ def listed(tmp_path: Path) -> manifest.Manifest:
     for n in range(IMAGES):
         for label, shade in (("dark", 90), ("light", 160)):
             draw(tmp_path / "in" / label / f"{n}.png", shade=shade, seed=n, size=(8, 8))
-    return read_listing(InputSettings(uri=str(tmp_path / "in")))[0]
+    return read_listing(InputSettings(uri=str(tmp_path / "in")), storage.open_store)[0]
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import google_crc32c
 import numpy as np
@@ -20,6 +20,7 @@ from runs import SMALL, At, draw, only_run, run, strict_json, tree
 from structlog.testing import capture_logs
 
 from job import errors, storage
+from job.runtime.timing import Part
 from job.storage.local import LocalStore
 
 if TYPE_CHECKING:
@@ -81,7 +82,10 @@ def test_metrics(published: Path) -> None:
     assert metrics["test"] is None
     assert {"accuracy", "loss", "images"} == set(metrics["validation"])
     assert {"feature_extraction", "fine_tuning"} == set(metrics["stages"])
-    assert {"list", "ingest", "feature_extraction", "fine_tuning", "export", "total"} <= set(metrics["timing"])
+    assert {*get_args(Part), "total", "starts"} == set(metrics["timing"])
+    assert (
+        1 == metrics["timing"]["starts"] == strict_json((only_run(published) / "status.json").read_bytes())["attempt"]
+    )
     assert metrics["verification"]["max_difference"] <= 1e-3
     assert metrics["kept"] == min((metrics["best"], metrics["last"]), key=lambda epoch: epoch["val_loss"])
 
@@ -149,26 +153,88 @@ def test_published_run_is_found(published: Path, pictures: Path) -> None:
     assert ["input.listed", "run.succeeded"] == names
 
 
-def test_published_run_is_completed(published: Path, pictures: Path, tmp_path: Path) -> None:
-    """A start that finds _SUCCESS but no latest.json writes it, and removes checkpoints that stayed."""
-    output = shutil.copytree(published, tmp_path / "copy")
-    (output / "latest.json").unlink()
+def unfinished_publication(published: Path, folder: Path) -> Path:
+    """Return a copy of an output whose run was killed between _SUCCESS and the removal of its checkpoints."""
+    output = shutil.copytree(published, folder)
+    success = strict_json((only_run(output) / "_SUCCESS").read_bytes())
     (only_run(output) / "checkpoints").mkdir(exist_ok=True)
+    (only_run(output) / "checkpoints/index.json").write_text(json.dumps(success))
+    return output
+
+
+@pytest.mark.parametrize("latest", [None, b"", b'{"run_id": "x"}'])
+def test_published_run_is_completed(published: Path, pictures: Path, tmp_path: Path, latest: bytes | None) -> None:
+    """A start that finds _SUCCESS and the commit moves latest.json, also an unreadable one, and removes the rest."""
+    output = unfinished_publication(published, tmp_path / "copy")
     (only_run(output) / "checkpoints/old").write_text("weights")
+    (output / "latest.json").unlink()
+    if latest is not None:
+        (output / "latest.json").write_bytes(latest)
     run("--input.uri", pictures, "--output.uri", output)
 
     assert only_run(output).name == strict_json((output / "latest.json").read_bytes())["run_id"]
-    assert not (only_run(output) / "checkpoints/old").exists()
+    assert not list((only_run(output) / "checkpoints").iterdir())
 
 
-def test_latest_stays_with_a_later_run(published: Path, pictures: Path, tmp_path: Path) -> None:
-    """Completing an old run does not take latest.json from a run that was published after it."""
-    output = shutil.copytree(published, tmp_path / "copy")
-    later = json.dumps({"run_id": "later", "published_at": "2999-01-01T00:00:00.000000Z"})
-    (output / "latest.json").write_text(later)
+@pytest.mark.parametrize("pinned", [False, True])
+def test_latest_stays_with_a_later_or_pinned_run(published: Path, pictures: Path, tmp_path: Path, pinned: bool) -> None:
+    """Completing a run does not take latest.json from a run that was published after it, or that is pinned."""
+    output = unfinished_publication(published, tmp_path / "copy")
+    at = "2001-01-01T00:00:00Z" if pinned else "2999-01-01T00:00:00Z"
+    other = json.dumps({"run_id": "other", "published_at": at, "pinned": pinned})
+    (output / "latest.json").write_text(other)
     run("--input.uri", pictures, "--output.uri", output)
 
-    assert later == (output / "latest.json").read_text()
+    assert other == (output / "latest.json").read_text()
+
+
+def test_rollback_stays(published: Path, pictures: Path, tmp_path: Path) -> None:
+    """A later start of a published run never moves latest.json; what a late process left behind is removed."""
+    output = shutil.copytree(published, tmp_path / "copy")
+    rolled_back = json.dumps({"run_id": "earlier", "published_at": "2001-01-01T00:00:00Z"})
+    (output / "latest.json").write_text(rolled_back)
+    (only_run(output) / "checkpoints").mkdir(exist_ok=True)
+    (only_run(output) / "checkpoints/orphan.npz").write_text("of a late process")
+    run("--input.uri", pictures, "--output.uri", output)
+
+    assert rolled_back == (output / "latest.json").read_text()
+    assert not list((only_run(output) / "checkpoints").iterdir())
+
+
+def test_gate_of_each_start(published: Path, pictures: Path, tmp_path: Path) -> None:
+    """A published run is judged by the gate of each start: a raised one fails it, and leaves latest.json alone."""
+    before = tree(published)
+    accuracy = strict_json((only_run(published) / "manifest.json").read_bytes())["gate"]["accuracy"]
+    with pytest.raises(errors.GateError, match=rf"{accuracy:.4f}, below gate.min_accuracy = 1:"):
+        run("--input.uri", pictures, "--output.uri", published, "--gate.min_accuracy", "1")
+
+    assert before == tree(published)
+    output = unfinished_publication(published, tmp_path / "copy")
+    (output / "latest.json").unlink()
+    with pytest.raises(errors.GateError):
+        run("--input.uri", pictures, "--output.uri", output, "--gate.min_accuracy", "1")
+    assert not (output / "latest.json").exists(), "a run below the gate is never the latest"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "remedy"),
+    [
+        ("config.json", b"", "restore it from a copy"),
+        ("manifest.json", b"{}", "restore it from a copy"),
+        ("../../jobs/uid-1.json", b"", "delete it"),
+    ],
+)
+def test_damaged_control_documents(
+    published: Path, pictures: Path, tmp_path: Path, name: str, content: bytes, remedy: str
+) -> None:
+    """Where a start depends on a file that is empty or foreign, it ends with exit code 3 and says what to do."""
+    output = shutil.copytree(published, tmp_path / "copy")
+    (output / "jobs").mkdir(exist_ok=True)
+    (only_run(output) / name).write_bytes(content)
+
+    with pytest.raises(errors.DataError, match=f"{Path(name).name} is unreadable") as caught:
+        run("--input.uri", pictures, "--output.uri", output, "--run.job_uid", "uid-1")
+    assert remedy in caught.value.remedy
 
 
 def test_same_bits(published: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,32 +281,27 @@ def test_job_keeps_to_its_run(published: Path, pictures: Path, tmp_path: Path) -
     more = shutil.copytree(pictures, tmp_path / "more")
     draw(more / "dark/new.png", shade=10, seed=0)
 
-    assert {"run_id": only_run(output).name} == strict_json((output / "jobs/uid-1.json").read_bytes())
+    record = strict_json((output / "jobs/uid-1.json").read_bytes())
+    assert (only_run(output).name, [0]) == (record["run_id"], [attempt["exit_code"] for attempt in record["attempts"]])
     assert ["run.succeeded"] == run("--input.uri", more, "--output.uri", output, "--run.job_uid", "uid-1")
 
 
-def test_input_that_changed_before_the_first_step(published: Path, pictures: Path, tmp_path: Path) -> None:
-    """A Job whose first Pod got no further than its name ends with exit 3 if its input is another one by then."""
-    output = shutil.copytree(published, tmp_path / "copy")
-    run("--input.uri", pictures, "--output.uri", output, "--run.job_uid", "uid-1")
-    (only_run(output) / "_SUCCESS").unlink()
-    more = shutil.copytree(pictures, tmp_path / "more")
-    draw(more / "dark/new.png", shade=10, seed=0)
-
-    with pytest.raises(errors.DataError, match="have changed since this Job began"):
-        run("--input.uri", more, "--output.uri", output, "--run.job_uid", "uid-1")
-
-
 def test_gate(pictures: Path, tmp_path: Path) -> None:
-    """Below gate.min_accuracy a run is published, latest.json is not moved, and the exit code is 6."""
-    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, "--gate.min_accuracy", "1", "--run.seed", "3")
+    """Below gate.min_accuracy a run is published, latest.json is not moved, and the exit code is 6.
+
+    A gate that is lowered afterwards passes it, with a warning: latest.json still names another run, or none.
+    """
+    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, "--run.seed", "3")
     for _ in ("trained", "found published"):
-        with pytest.raises(errors.GateError, match=r"gate.min_accuracy is 1") as caught:
-            run(*arguments)
+        with pytest.raises(errors.GateError, match=r"below gate.min_accuracy = 1:") as caught:
+            run(*arguments, "--gate.min_accuracy", "1")
         assert 6 == caught.value.exit_code
     assert LAYOUT == set(tree(only_run(tmp_path)))
-    assert not (tmp_path / "latest.json").exists()
     assert not strict_json((only_run(tmp_path) / "manifest.json").read_bytes())["gate"]["passed"]
+    with capture_logs() as lines:
+        run(*arguments)
+    assert ["latest.not_moved"] == [line["event"] for line in lines if line["log_level"] == "warning"]
+    assert not (tmp_path / "latest.json").exists()
 
 
 def test_three_classes_with_splits(bucket: str, tmp_path: Path) -> None:

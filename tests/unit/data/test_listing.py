@@ -44,7 +44,7 @@ def test_every_object_is_a_sign_of_life(tmp_path: Path, form: str) -> None:
         rows = [f"animals/{name},{name.partition('/')[0]}" for name in ANIMALS]
         place.write_text("\n".join(["image_uri,label", *rows]))
     found: list[int] = []
-    read_listing(InputSettings(uri=str(place)), lambda: found.append(1))
+    read_listing(InputSettings(uri=str(place)), storage.open_store, lambda: found.append(1))
 
     assert len(ANIMALS) == len(found)
 

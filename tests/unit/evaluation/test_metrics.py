@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from job import storage
 from job.config.settings import InputSettings
 from job.data import manifest
 from job.data.listing import read_listing
@@ -29,7 +30,7 @@ def listed(tmp_path: Path) -> manifest.Manifest:
         path = tmp_path / ('a "b"', "c, d")[number % 2] / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes([number]) * 5)
-    return read_listing(InputSettings(uri=str(tmp_path)))[0]
+    return read_listing(InputSettings(uri=str(tmp_path)), storage.open_store)[0]
 
 
 @pytest.fixture

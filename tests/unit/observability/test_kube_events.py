@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from job.config.settings import EventsSettings
+from job.config.settings import EventsSettings, RunSettings
 from job.observability.kube_events import EventRecorder
 from job.observability.progress import Progress
 from job.watch.api_reader import Cluster
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-POD = EventsSettings(enabled=True, pod_name="flowers-1-abcde", pod_uid="pod-uid", job_name="flowers-1")
+POD = EventsSettings(enabled=True, pod_name="flowers-1-abcde", pod_uid="pod-uid")
+JOB = RunSettings(job_uid="job-uid", job_name="flowers-1")
 
 
 class ApiServer(ThreadingHTTPServer):
@@ -92,7 +93,7 @@ def api_server() -> Iterator[ApiServer]:
 
 def record(server: ApiServer, *events: tuple[str, dict[str, Any]], patience: float = 10.0) -> None:
     """Tell a stream of events whose only listener records them on the server, and end it."""
-    progress = Progress([EventRecorder(POD, "job-uid", connect=server.connect, patience=patience)])
+    progress = Progress([EventRecorder(POD, JOB, connect=server.connect, patience=patience)])
     for name, facts in events:
         progress.event(name, **facts)
     progress.close()
@@ -167,7 +168,7 @@ def test_an_api_server_that_hangs_holds_nothing_up(api_server: ApiServer) -> Non
 
 def test_without_names_nothing_is_sent(api_server: ApiServer) -> None:
     """Where the chart has not said who this Pod is, there is nothing to record on."""
-    recorder = EventRecorder(EventsSettings(enabled=True), "", connect=api_server.connect, patience=10.0)
+    recorder = EventRecorder(EventsSettings(enabled=True), RunSettings(), connect=api_server.connect, patience=10.0)
     progress = Progress([recorder])
 
     progress.event("run.started")

@@ -13,7 +13,9 @@ from structlog.testing import capture_logs
 
 from job import errors, storage
 from job.data.manifest import Manifest
-from job.runs.checkpoints import Checkpoints, Data
+from job.runs.checkpoints import Checkpoints
+from job.runs.data import Data
+from job.runtime.timing import Timing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +89,9 @@ def test_waiting_while_the_store_refuses(tmp_path: Path) -> None:
     output = Refusing(storage.open_store(str(tmp_path)))
     with (
         pytest.raises(errors.UnavailableError, match="no room"),
-        Checkpoints(output, "c", identity=IDENTITY, owner="job", interval=1000.0, takeover=60.0) as opened,
+        Checkpoints(
+            output, "c", identity=IDENTITY, owner="job", interval=1000.0, takeover=60.0, timing=Timing()
+        ) as opened,
     ):
         opened.save(lambda: state(1), now=True, wait=True)
 

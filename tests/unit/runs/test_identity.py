@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from listed_inputs import ANIMALS, put, read_from
 
+from job import storage
 from job.config.load import load_settings
 from job.config.settings import ModelSettings, Settings
 from job.runs.identity import Identity, default_run_id, identify
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def digest(weights: Path | str) -> str:
     """Return the digest of a run that starts from such weights."""
-    return identify(Settings(model=ModelSettings(weights=str(weights)))).digest
+    return identify(Settings(model=ModelSettings(weights=str(weights))), storage.open_store).digest
 
 
 def test_weights_are_known_by_their_content(tmp_path: Path) -> None:
@@ -43,7 +44,7 @@ def test_weights_that_are_no_file_are_known_by_their_name() -> None:
 
 def identity_of(*flags: str, manifest: Manifest | None = None) -> Identity:
     """Return the identity of a run with these flags."""
-    return identify(load_settings(flags, {}).settings, manifest)
+    return identify(load_settings(flags, {}).settings, storage.open_store, manifest)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opened_runs import checkpoints_of, open_run
 
 from job import errors, storage
 from job.config.load import load_settings
+from job.config.settings import result_settings
 from job.evaluation.gates import Gate
 from job.runs import identity, publish
 from job.runs.publish import Outcome
-from job.runs.run import open_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,9 @@ def test_passed_gate() -> None:
 
 def test_failed_gate() -> None:
     """A run that failed the gate ends with exit code 6, naming the setting, its value and where the model is."""
-    with pytest.raises(errors.GateError, match=r"gate.min_accuracy is 0.75.* published under /out/runs/1") as caught:
+    with pytest.raises(
+        errors.GateError, match=r"below gate.min_accuracy = 0.75.* published under /out/runs/1"
+    ) as caught:
         Outcome(run_uri="/out/runs/1", gate=Gate.of(0.7, 0.75)).check_gate()
 
     assert 6 == caught.value.exit_code
@@ -52,8 +55,8 @@ def test_run_is_published_in_an_order_that_a_reader_can_trust(tmp_path: Path) ->
     """The commit follows the files and their manifest, _SUCCESS follows the commit, and latest.json comes last."""
     output = Recorder(storage.open_store(str(tmp_path)))
     loaded = load_settings(["--output.uri", str(tmp_path)], {})
-    run = open_run(output, loaded, identity.identify(loaded.settings))
-    with run.checkpoints(loaded.settings):
+    run = open_run(output, loaded, identity.Identity(recipe=1, data="da7a", settings=result_settings(loaded.settings)))
+    with checkpoints_of(run, loaded.settings):
         output.written.clear()
         run.write("model/labels.txt", b"cats")
         publish.finish(run, Gate.of(0.9, 0.5), provenance={})

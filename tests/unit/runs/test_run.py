@@ -7,14 +7,19 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from opened_runs import checkpoints_of, open_run, pinned_run
 
 from job import errors, storage
 from job.config.load import Loaded, load_settings
+from job.data.manifest import ManifestBuilder
+from job.runs.data import Data
+from job.runs.documents import encode
 from job.runs.identity import Identity, identify
-from job.runs.run import Run, encode, open_run, pinned_run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from job.runs.run import Run
 
 
 def opened(folder: Path, *flags: str, data: str = "da7a") -> Run:
@@ -30,7 +35,7 @@ def load(*flags: str) -> Loaded:
 
 def identity(loaded: Loaded, data: str) -> Identity:
     """Return the identity of these settings and data."""
-    return Identity(recipe=1, data=data, settings=identify(loaded.settings).settings)
+    return Identity(recipe=1, data=data, settings=identify(loaded.settings, storage.open_store).settings)
 
 
 def test_same_work_is_the_same_run(tmp_path: Path) -> None:
@@ -40,7 +45,8 @@ def test_same_work_is_the_same_run(tmp_path: Path) -> None:
     assert run.id == opened(tmp_path, "--log.level=debug").id
     assert run.id != opened(tmp_path, data="0ther").id
     assert f"{tmp_path}/runs/{run.id}" == run.uri
-    assert identity(load(), "da7a").document() == (run.read("config.json") or {})["identity"]
+    config = json.loads((tmp_path / run.prefix / "config.json").read_text())
+    assert identity(load(), "da7a").document() == config["identity"]
 
 
 def test_id_that_is_taken(tmp_path: Path) -> None:
@@ -51,24 +57,22 @@ def test_id_that_is_taken(tmp_path: Path) -> None:
         opened(tmp_path, "--run.id=mine", "--run.seed=8")
 
 
-@pytest.mark.parametrize(
-    ("flag", "data", "expected"),
-    [("--run.seed=8", "da7a", errors.SettingsError), ("--log.level=debug", "0ther", errors.DataError)],
-)
-def test_job_whose_input_changes(tmp_path: Path, flag: str, data: str, expected: type[errors.FinetuneError]) -> None:
-    """A Job keeps to the run of its first Pod: other settings or data later are errors."""
-    first = opened(tmp_path, "--run.job_uid=job")
+def test_settings_of_a_job_that_change(tmp_path: Path) -> None:
+    """A Job keeps to the settings of its first Pod."""
+    run = opened(tmp_path, "--run.job_uid=job")
 
-    assert first.id == opened(tmp_path, "--run.job_uid=job").id
-    with pytest.raises(expected, match="changed since this Job began its run"):
-        opened(tmp_path, "--run.job_uid=job", flag, data=data)
+    with pytest.raises(errors.SettingsError, match=r"changed since this Job began its run .*run.seed is 8, and was 7"):
+        checkpoints_of(run, load("--run.job_uid=job", "--run.seed=8").settings)
 
 
 def test_pinned_run(tmp_path: Path) -> None:
-    """A later Pod finds the Job's run without the data; not under another run.id, nor after it was removed."""
+    """A later Pod finds the Job's run without the data once it has begun; not under another run.id."""
     store, settings = storage.open_store(str(tmp_path)), load("--run.job_uid=job").settings
     assert pinned_run(store, settings) is None
     run = opened(tmp_path, "--run.job_uid=job")
+    assert pinned_run(store, settings) is None
+    with checkpoints_of(run, settings) as checkpoints:
+        checkpoints.save_data(Data(listed=ManifestBuilder().build(), quarantined=[]))
 
     found = pinned_run(store, settings)
 
@@ -76,8 +80,18 @@ def test_pinned_run(tmp_path: Path) -> None:
     assert run.id == found.id
     with pytest.raises(errors.SettingsError, match=r"run.id is 'other', and this Job works on"):
         pinned_run(store, load("--run.job_uid=job", "--run.id=other").settings)
-    (tmp_path / "runs" / run.id / "config.json").unlink()
-    assert pinned_run(store, settings) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"identity": {"recipe": 1}}'])
+def test_unreadable_config(tmp_path: Path, content: bytes) -> None:
+    """A config.json that is empty or foreign ends with exit code 3, naming the file and what to do."""
+    run = opened(tmp_path)
+    (tmp_path / run.prefix / "config.json").write_bytes(content)
+
+    for open_again in (lambda: opened(tmp_path), lambda: checkpoints_of(run, load().settings)):
+        with pytest.raises(errors.DataError, match=rf"{run.uri}/config.json is unreadable: ") as caught:
+            open_again()
+        assert "restore it from a copy" in caught.value.remedy
 
 
 def test_files_are_recorded(tmp_path: Path) -> None:
@@ -85,7 +99,7 @@ def test_files_are_recorded(tmp_path: Path) -> None:
     run = opened(tmp_path / "out")
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_bytes(b"w")
-    with run.checkpoints(load().settings):
+    with checkpoints_of(run, load().settings):
         run.write("a.json", b"{}")
         run.write_lines("lines.csv", ["é\n", "b\n"])
         run.write_documents("rows.jsonl", [{"loss": float("nan"), "name": "caf\udce9"}])
@@ -105,7 +119,7 @@ def test_superseded_process_writes_nothing(tmp_path: Path) -> None:
     """A process that another one of its Job has superseded stops at its next write, and leaves status.json alone."""
     settings = load("--run.job_uid=job").settings
     first, second = opened(tmp_path, "--run.job_uid=job"), opened(tmp_path, "--run.job_uid=job")
-    with first.checkpoints(settings), second.checkpoints(settings):
+    with checkpoints_of(first, settings), checkpoints_of(second, settings):
         second.write("a.json", b"second")
         second.write_status(b"second")
         with pytest.raises(errors.StoppedError):

@@ -1,46 +1,73 @@
-"""The seconds of each part of a run."""
+"""The seconds of each part of a run, over all of its starts."""
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 
 from job.runtime import timing
-from job.runtime.timing import Timing
+from job.runtime.timing import Part, Timing
 
 
-def test_times_of_a_part_add_up() -> None:
-    """A part that is entered twice counts both times; the total counts everything since the run began."""
-    timing = Timing()
-    for seconds in (0.02, 0.001):
-        with timing.part("list"):
-            time.sleep(seconds)
+class Clock:
+    """A clock that a test sets."""
 
-    document = timing.document()
+    def __init__(self) -> None:
+        self.now = 100.0
 
-    assert ["list", "total"] == list(document)
-    assert 0.021 <= document["list"] <= document["total"]
+    def monotonic(self) -> float:
+        """Return the time."""
+        return self.now
 
 
-def test_parts_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A part that is measured twice has the sum; the total runs from the beginning, measured or not."""
-    now = 100.0
-    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: now))
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Return the clock of the module under test."""
+    clock = Clock()
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=clock.monotonic))
+    return clock
+
+
+def test_parts_add_up(clock: Clock) -> None:
+    """A part that is measured twice has the sum; the total runs from the beginning, measured or not. All are there."""
     measured = Timing()
-    for name, seconds in (("list", 1.5), ("ingest", 2.0004), ("list", 0.25)):
+    parts: list[tuple[Part, float]] = [("list", 1.5), ("ingest", 2.0004), ("list", 0.25)]
+    for name, seconds in parts:
         with measured.part(name):
-            now += seconds
-    now += 1.0
+            clock.now += seconds
+    clock.now += 1.0
 
-    assert {"list": 1.75, "ingest": 2.0, "total": 4.75} == measured.document()
+    assert {*get_args(Part), "total"} == set(measured.document())
+    assert {"list": 1.75, "ingest": 2.0, "total": 4.75} == nonzero(measured)
 
 
-def test_part_under_way() -> None:
-    """A part is counted once it has ended; one that fails is not."""
+def nonzero(measured: Timing) -> dict[str, float]:
+    """Return the parts that took time."""
+    return {name: seconds for name, seconds in measured.document().items() if seconds}
+
+
+def test_part_in_progress(clock: Clock) -> None:
+    """A part counts while it runs, so that a start that is killed in it is counted; so does one that fails."""
     measured = Timing()
-    with pytest.raises(ZeroDivisionError), measured.part("export"):
-        raise ZeroDivisionError
 
-    assert ["total"] == list(measured.document())
+    def fail() -> None:
+        with measured.part("export"):
+            clock.now += 2.0
+            assert {"export": 2.0, "total": 2.0} == nonzero(measured)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert {"export": 2.0, "total": 2.0} == nonzero(measured)
+
+
+def test_earlier_starts(clock: Clock) -> None:
+    """The seconds of earlier starts are added; what they do not have counts as zero."""
+    measured = Timing()
+    measured.earlier = {"ingest": 10.0, "total": 12.0}
+    with measured.part("ingest"):
+        clock.now += 1.0
+
+    assert {"ingest": 11.0, "total": 13.0} == nonzero(measured)

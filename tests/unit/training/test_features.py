@@ -48,7 +48,7 @@ def listed(tmp_path: Path) -> manifest.Manifest:
         for label, shade in (("dark", 90), ("light", 160)):
             draw(tmp_path / "in" / label / f"{n}.png", shade=shade, seed=n, size=(8, 8))
     (tmp_path / "in/dark/3.png").write_bytes(b"no image")
-    return read_listing(InputSettings(uri=str(tmp_path / "in")))[0]
+    return read_listing(InputSettings(uri=str(tmp_path / "in")), storage.open_store)[0]
 
 
 @contextlib.contextmanager

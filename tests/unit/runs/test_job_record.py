@@ -1,0 +1,109 @@
+"""The record of a Job: what is left when its Pods are gone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from job import errors, storage
+from job.config.settings import RunSettings
+from job.runs.job_record import MAX_ATTEMPTS, JobRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SETTINGS = RunSettings(job_uid="uid-1", job_name="flowers-1", namespace="ml", node="gpu-7", image="finetune:1")
+
+
+def record(folder: Path, settings: RunSettings = SETTINGS) -> JobRecord:
+    """Return the record, as one Pod sees it."""
+    return JobRecord(storage.open_store(str(folder)), settings)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return what is stored."""
+    document: dict[str, Any] = json.loads((folder / "jobs/uid-1.json").read_text())
+    return document
+
+
+def test_attempts(tmp_path: Path) -> None:
+    """Each start has its node, times, exit code, reason, remedy and GPU seconds; one that was killed has no end."""
+    record(tmp_path).attempt().__enter__()
+    with pytest.raises(errors.DataError), record(tmp_path).attempt():
+        raise errors.DataError("there is no folder /in", remedy="look")
+    with pytest.raises(ZeroDivisionError), record(tmp_path).attempt():
+        raise ZeroDivisionError
+    with pytest.raises(KeyboardInterrupt), record(tmp_path).attempt():
+        raise KeyboardInterrupt
+    last = record(tmp_path)
+    with last.attempt():
+        last.gpus = 1
+
+    document = read(tmp_path)
+    identity = {"name": "flowers-1", "namespace": "ml", "image": "finetune:1", "run_id": None}
+    assert identity == {key: document[key] for key in identity}
+    killed, failed, crashed, stopped, finished = document["attempts"]
+    assert {"node": "gpu-7", "ended_at": None} == {key: killed[key] for key in ("node", "ended_at")}
+    assert "exit_code" not in killed
+    expected = {"exit_code": 3, "reason": "Data", "message": "there is no folder /in", "remedy": "look"}
+    assert expected == {key: failed[key] for key in expected}
+    assert [1, 75, 0] == [attempt["exit_code"] for attempt in (crashed, stopped, finished)]
+    assert (finished["seconds"], 0.0) == (finished["gpu_seconds"], failed["gpu_seconds"])
+    assert finished["started_at"] <= finished["ended_at"]
+
+
+def test_attempts_are_limited(tmp_path: Path) -> None:
+    """Of a Job with many starts the newest are kept."""
+    (tmp_path / "jobs").mkdir()
+    attempts = [{"node": f"n{number}"} for number in range(MAX_ATTEMPTS)]
+    (tmp_path / "jobs/uid-1.json").write_text(json.dumps({"run_id": "r", "attempts": attempts}))
+    with record(tmp_path).attempt():
+        pass
+
+    document = read(tmp_path)
+    assert ("r", MAX_ATTEMPTS) == (document["run_id"], len(document["attempts"]))
+    assert ["n1", "gpu-7"] == [document["attempts"][index]["node"] for index in (0, -1)]
+
+
+def test_without_a_job(tmp_path: Path) -> None:
+    """Outside Kubernetes nothing is recorded."""
+    outside = record(tmp_path, RunSettings())
+    with outside.attempt():
+        outside.pin("a", has_begun=lambda _: True)
+
+    assert outside.run_id() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_pin(tmp_path: Path) -> None:
+    """The run is recorded beside the attempts; a run that has begun is never replaced."""
+    with record(tmp_path).attempt():
+        record(tmp_path).pin("a", has_begun=lambda _: False)
+        record(tmp_path).pin("b", has_begun=lambda _: False)
+        with pytest.raises(errors.StoppedError, match="has just begun the run 'b'"):
+            record(tmp_path).pin("c", has_begun=lambda run_id: run_id == "b")
+
+    assert "b" == record(tmp_path).run_id()
+    assert 1 == len(read(tmp_path)["attempts"])
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"run_id": "a", "attempts": 5}', b'{"run_id": ["a"]}'])
+def test_unreadable(tmp_path: Path, content: bytes) -> None:
+    """A record that is empty or foreign ends with exit code 3, naming the file and the remedy."""
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs/uid-1.json").write_bytes(content)
+
+    with pytest.raises(errors.DataError, match=f"{tmp_path}/jobs/uid-1.json is unreadable") as caught:
+        record(tmp_path).attempt().__enter__()
+    assert "delete it" in caught.value.remedy
+
+
+def test_end_that_cannot_be_recorded(tmp_path: Path) -> None:
+    """It is a warning: how the run ended is what counts."""
+    with capture_logs() as lines, record(tmp_path).attempt():
+        (tmp_path / "jobs/uid-1.json").write_bytes(b"")
+
+    assert ["job.end_not_recorded"] == [line["event"] for line in lines]
