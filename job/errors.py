@@ -134,10 +134,10 @@ class StallError(UnavailableError):
 
 
 class StoppedError(FinetuneError):
-    """Stopped by a signal or superseded by another Pod of the same Job; the state is saved."""
+    """Stopped by a signal, superseded by another Pod of the same Job, or another owner works on the run."""
 
     exit_code = 75
-    meaning = "stopped by a signal, or superseded; the state is saved"
+    meaning = "stopped by a signal, superseded, or another owner works on the run; the state is saved"
     job_action = "Ignore"
 
 

@@ -12,7 +12,7 @@ rules:
       containerName: finetune
       operator: In
       values:
-        - 75 # stopped by a signal, or superseded; the state is saved
+        - 75 # stopped by a signal, superseded, or another owner works on the run; the state is saved
   - action: FailJob
     onExitCodes:
       containerName: finetune
