@@ -92,6 +92,8 @@ def test_picture_that_is_added_before_the_pass_is_over(
     record = json.loads((tmp_path / "out/jobs/uid-1.json").read_text())
     killed, finished = record["attempts"]
     assert (None, 0) == (killed["ended_at"], finished["exit_code"])
+    metrics = json.loads((only_run(tmp_path / "out") / "metrics/metrics.json").read_text())
+    assert 2 == metrics["timing"]["starts"]
 
 
 def test_pass_in_which_access_is_revoked(uploaded: tuple[str, ...], bucket: str, proxy: Proxy) -> None:

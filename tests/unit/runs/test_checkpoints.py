@@ -302,3 +302,17 @@ def test_same_state_again(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "c/index.json").read_text())
 
     assert [2, 1] == [entry["state"]["step"] for entry in index["checkpoints"]]
+
+
+def test_starts_and_timing_add_up(tmp_path: Path) -> None:
+    """Each start counts on, and has the seconds of those before it, also where they were killed."""
+    killed = open_checkpoints(tmp_path)
+    killed.__enter__()
+    index = read_index(tmp_path)
+    index["timing"] |= {"ingest": 10.0, "total": 20.0}
+    (tmp_path / "c/index.json").write_text(json.dumps(index))
+    with open_checkpoints(tmp_path) as checkpoints:
+        timing = read_index(tmp_path)["timing"]
+        assert (2, 2) == (checkpoints.starts, read_index(tmp_path)["starts"])
+    assert 10.0 == timing["ingest"]
+    assert 20.0 <= timing["total"] < 30.0
