@@ -122,10 +122,10 @@ class InvariantError(FinetuneError):
 
 
 class UnavailableError(FinetuneError):
-    """Storage or network was unreachable in all attempts."""
+    """Storage or network was unreachable in all attempts, or the process that verifies the export was killed."""
 
     exit_code = 20
-    meaning = "storage or network, after all retries; or no progress for too long"
+    meaning = "storage or network, after all retries; the verification killed; or no progress for too long"
     job_action = "Count"
 
 
