@@ -16,6 +16,8 @@ from urllib.parse import unquote
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 """https://cloud.google.com/storage/docs/buckets#naming"""
 
+_QUOTES = tuple("\"'`“”‘’")  # noqa: RUF001  # also the typographic ones, which word processors insert
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 # Common mistakes for gs://BUCKET/PATH. Each pattern captures BUCKET/PATH as "target".
@@ -60,6 +62,7 @@ def parse(uri: str) -> Location:
     Raises:
         ValueError: it is neither; the message contains the value and, where it can be guessed, the intended URI.
     """
+    check_unquoted(uri)
     if not uri or uri != uri.strip():
         raise ValueError(f"{uri!r}: expected gs://BUCKET/PATH or a local path, without blanks around it")
     if "\0" in uri:
@@ -78,6 +81,19 @@ def parse(uri: str) -> Location:
             "copy the data to one of these first"
         )
     return _local(uri)
+
+
+def check_unquoted(text: str) -> None:
+    """Reject a value that begins with a quote.
+
+    Shells and YAML remove the quotes around a value, but `docker --env-file` and many other sources of environment
+    variables do not. A local path that does begin with a quote can be written as ``./"name``.
+
+    Raises:
+        ValueError: it begins with a quote.
+    """
+    if text.lstrip().startswith(_QUOTES):
+        raise ValueError(f"{text!r}: the quotes are part of the value: write it without them")
 
 
 def is_inside(child: str, parent: str) -> bool:

@@ -74,6 +74,7 @@ def _check_input(text: str) -> str:
 def _check_weights(text: str) -> str:
     if text in ("imagenet", "none"):
         return text
+    uri.check_unquoted(text)
     if not text or "/" not in text:
         raise ValueError(
             "must be imagenet, none, gs://… or a path with a slash in it (./FILE for a file in this folder)"

@@ -46,6 +46,16 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
     assert "/home/someone/d" == str(parse("~/d"))
 
 
+@pytest.mark.parametrize("text", ['"gs://bkt/d"', "'/data'", '"gs://bkt/d', "“data”"])
+def test_values_with_quotes(text: str) -> None:
+    """A value that begins with a quote is refused, as it is; a quote elsewhere belongs to the name."""
+    with pytest.raises(ValueError, match="the quotes are part of the value") as raised:
+        parse(text)
+
+    assert repr(text) in str(raised.value)
+    assert Location("gs", "bkt", 'a "b"') == parse('gs://bkt/a "b"')
+
+
 @settings(deadline=None)  # the machine may be busy
 @given(GS_PATHS)
 def test_written_and_read_again(path: str) -> None:
