@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from dataclasses import replace
 from itertools import groupby
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from job import storage, uri
-from job.data import import_files
+from job.data import csv_rows, import_files
+from job.data.columns import Chosen
 from job.data.folders import LAYOUT, Layout, is_ignored
 from job.data.labels import SPLIT_NAMES, check_labels
 from job.data.manifest import Manifest, ManifestBuilder, display_uri
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from job.storage import Store
 
 _KINDS: dict[str, import_files.Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{|\[\s*[\[{\"])")
+"""The beginning of JSON; a CSV may begin with the name "[1].jpg"."""
 
 _MAX_TABLE_BYTES = 2**30
 """A larger file without a suffix of a table is not read: it is probably an archive."""
@@ -53,10 +58,13 @@ def read_listing(settings: InputSettings, advance: Callable[[], object] = int) -
     if kind is None and not _is_file(location, settings):
         kind = "folders"
     builder = ManifestBuilder()
+    chosen = Chosen(settings.image_column, settings.label_column, settings.split_column)
     if kind == "folders":
+        if any(chosen):
+            log.get().warning("input.columns_ignored", columns=[*filter(None, chosen)], reason="the input is a folder")
         _read_folders(_open(str(location), settings), builder, advance)
     else:
-        _read_table(location, kind, settings, builder, advance)
+        _read_table(location, kind, chosen, settings, builder, advance)
     builder.quarantine_unusable()
     return builder.build(), builder.quarantined
 
@@ -134,6 +142,7 @@ def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], 
 def _read_table(
     location: uri.Location,
     kind: import_files.Kind | None,
+    chosen: Chosen,
     settings: InputSettings,
     builder: ManifestBuilder,
     advance: Callable[[], object],
@@ -147,16 +156,17 @@ def _read_table(
         )
     data = found[0]
     if kind is None:
-        kind = "jsonl" if data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else "csv"
+        kind = "jsonl" if _JSON.match(data) else "csv"
     lines = array("I")  # the table's line of each row
     origins: dict[str, int] = {}  # bucket or disk -> its number
-    for row in import_files.read(data, location, kind):
+    for row in import_files.read(data, location, kind, chosen):
         root = origins.setdefault(row.origin, len(origins))
         builder.add(row.name, root=root, label=builder.label_number(row.label), split=row.split)
         lines.append(row.line)
     if not origins:
         raise DataError(f"{location} has no rows", remedy="write a row for each image: its URI and its label")
     check_labels(builder.labels)
+    header_error = csv_rows.unknown_header(data, location, chosen) if kind == "csv" else None
     del found, data
     origin_of_row, duplicates = np.array(builder.root), 0
     for origin, number in sorted(origins.items()):
@@ -165,6 +175,8 @@ def _read_table(
         duplicates += merged
         if unique:
             _look_up(builder, origin, unique, settings, advance)
+    if header_error and not builder.generation[0]:  # the first row names no existing file
+        raise header_error
     if duplicates:
         log.get().warning("input.duplicate_rows_ignored", rows=duplicates)
 
