@@ -18,11 +18,11 @@ from job.data.folders import LAYOUT, Layout, is_ignored
 from job.data.labels import SPLIT_NAMES, check_labels
 from job.data.manifest import Manifest, ManifestBuilder, display_uri
 from job.data.quarantine import Quarantined
-from job.errors import DataError
+from job.errors import DataError, SettingsError
 from job.observability import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from job.config.settings import InputSettings
     from job.data.quarantine import Reason
@@ -49,6 +49,7 @@ def read_listing(settings: InputSettings, advance: Callable[[], object] = int) -
 
     Raises:
         DataError: nothing was found, a table has unusable rows, or class names look alike.
+        SettingsError: the locale keeps this process from reading or using a name.
         AccessError: the store denies access.
         UnavailableError: the store does not respond.
     """
@@ -124,6 +125,8 @@ def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], 
             builder.label[row] = builder.label_number(label)
         else:
             unlabelled.add(name)
+    if not store.uri.startswith("gs://"):
+        _check_locale(builder.labels)
     check_labels(builder.labels)
     if not builder.labels:
         raise DataError(
@@ -134,6 +137,13 @@ def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], 
         log.get().info("input.litter_ignored", files=ignored.count, examples=ignored.examples)
     if unlabelled.count:
         log.get().warning("input.unlabelled_ignored", images=unlabelled.count, examples=unlabelled.examples)
+
+
+def _check_locale(labels: Iterable[str]) -> None:
+    """Reject classes whose folders have names that only the locale makes unreadable."""
+    for label in labels:
+        if problem := uri.locale_problem(label):
+            raise SettingsError(problem, remedy=uri.LOCALE_REMEDY)
 
 
 # --- tables ---

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from listed_inputs import ANIMALS, put, read_from
+from posix_locale import output_of
 from structlog.testing import capture_logs
 
 from job import storage
@@ -317,3 +318,32 @@ def test_rows_of_a_manifest_may_lie_anywhere(tmp_path: Path) -> None:
     assert (str(tmp_path / "x" / "images"),) == manifest.roots
     assert ["a/1.jpg", "b/1.jpg"] == manifest.names
     assert f"{tmp_path}/x/images/a/1.jpg" == manifest.uri(0)
+
+
+@pytest.mark.parametrize("layout", ["folders", "csv"])
+def test_names_under_the_posix_locale(tmp_path: Path, layout: str) -> None:
+    """A class or an image whose name is not ASCII is no fault of the name: the error blames the locale."""
+    put(tmp_path, ["café/1.jpg", "dog/1.jpg"])
+    (tmp_path / "list.csv").write_text("café/1.jpg,a\ndog/1.jpg,b\n", encoding="utf-8")
+    place = tmp_path if layout == "folders" else tmp_path / "list.csv"
+
+    output = output_of(
+        "import sys; from listed_inputs import read_from; from pathlib import Path; read_from(Path(sys.argv[1]))",
+        str(place),
+    )
+
+    assert "SettingsError: the locale's encoding of file names is 'ascii', not UTF-8, so 'caf" in output
+    assert "class name" not in output
+
+
+def test_image_names_under_the_posix_locale(tmp_path: Path) -> None:
+    """An image in a class of an ASCII name is read whatever it is called: the data's hash is that of any locale."""
+    put(tmp_path, ["cat/é.jpg", "dog/1.jpg"])
+
+    output = output_of(
+        "import sys; from listed_inputs import read_from; from pathlib import Path;"
+        "print(read_from(Path(sys.argv[1]))[0].digest())",
+        str(tmp_path),
+    )
+
+    assert read_from(tmp_path)[0].digest() == output.strip()
