@@ -1,7 +1,8 @@
 """Locations: parses ``gs://bucket/path`` or a local path into one canonical form.
 
 Pure text processing, except :func:`is_inside`, which follows symlinks on the local disk; which local names there can be
-depends on the locale. Common mistakes (a console link, ``gs:/bucket``) are rejected with the URI that was probably meant.
+depends on the locale. Common mistakes (a console link, ``gs:/bucket``) are rejected with the URI that was probably
+meant.
 """
 
 from __future__ import annotations
