@@ -58,7 +58,7 @@ class FinetuneError(Exception):
 
 
 class SettingsError(FinetuneError):
-    """The settings or the environment are invalid (a value, a locale, a certificate): a retry would fail the same way."""
+    """The settings or the environment are invalid (a value, a locale, a certificate); a retry would fail as well."""
 
     exit_code = 2
     meaning = "the settings are wrong"
