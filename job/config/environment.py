@@ -25,8 +25,9 @@ def set_default(name: str, value: str) -> None:
 
 
 def set_value(name: str, value: str) -> None:
-    """Set a variable of the process environment."""
-    os.environ[name] = value
+    """Set a variable of the process environment, unless it has this value: other threads may be reading it."""
+    if os.environ.get(name) != value:
+        os.environ[name] = value
 
 
 def for_child(**extra: str) -> dict[str, str]:
