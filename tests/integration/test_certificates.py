@@ -95,7 +95,7 @@ def test_two_bundles(authority: Authority, bucket: str, tmp_path: Path, monkeypa
 
 
 def test_storage(wrong: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bucket behind a wrong certificate is a mistake in the settings, which no retry mends."""
+    """A bucket behind a wrong certificate is a mistake in the settings, which a retry does not fix."""
     url, reason, bucket = wrong
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", url)
     store = storage.open_store(f"gs://{bucket}/d")

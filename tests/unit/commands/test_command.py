@@ -25,7 +25,7 @@ def test_printing(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_printing_under_the_posix_locale() -> None:
-    """A character that the locale's encoding lacks is replaced: the help is printed all the same."""
+    """A character that the locale's encoding lacks is replaced, and the help is still printed."""
     program = "from job.commands.command import printing; printing('gs://\\u2026').execute(None)"
 
     assert "gs://?\n" == output_of(program)

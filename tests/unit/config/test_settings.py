@@ -98,8 +98,8 @@ def test_wrong_values(flag: str, mistake: str) -> None:
         '""',
     ],
 )
-def test_values_that_brought_their_quotes(name: str, value: str) -> None:
-    """Quotes that no shell has removed are no part of any place: the value is shown, and they are named."""
+def test_values_in_quotes(name: str, value: str) -> None:
+    """Quotes that no shell has removed are reported with the value: they are not part of any URI or path."""
     (found,) = mistakes_of(environment={variable(name): value})
 
     assert f"{value!r}: the quotes are part of the value" in found
