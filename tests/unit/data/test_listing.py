@@ -216,7 +216,7 @@ def test_manifest_without_rows(tmp_path: Path, name: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("header", ["id,breed", "foto;klasse", ",foto,klasse", "foto,klasse,quelle", "foto,split"])
 def test_unknown_header(tmp_path: Path, header: str) -> None:
-    """A first row that names no file and looks like names of columns is reported as a header, and nothing is trained on."""
+    """A first row that names no file and looks like names is reported as a header, and nothing is trained on."""
     put(tmp_path, ANIMALS)
     delimiter = ";" if ";" in header else ","
     lines = [
