@@ -67,7 +67,7 @@ def test_wrong_headers(text: str, chosen: Chosen, message: str) -> None:
 
 
 def test_unknown_header() -> None:
-    """Unknown names are read as a row; the error for it says that they look like a header, and lists the known names."""
+    """Unknown names are read as a row; the error for it says that they look like a header, and lists known names."""
     text = "id,breed\n1.jpg,cat\n"
 
     assert Fields("id", "breed", "") == fields(text)[0]
