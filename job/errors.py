@@ -1,7 +1,7 @@
 """Every way a run can end, and the exit code of each.
 
     FinetuneError                  also any exception that is not one of these
-    ├── SettingsError              raised before anything is read or written
+    ├── SettingsError              the settings or the environment
     ├── DataError
     ├── DeviceError
     ├── AccessError
@@ -58,7 +58,7 @@ class FinetuneError(Exception):
 
 
 class SettingsError(FinetuneError):
-    """The settings are invalid. Raised before anything is read or written."""
+    """The settings or the environment are invalid (a value, a locale, a certificate); a retry would fail as well."""
 
     exit_code = 2
     meaning = "the settings are wrong"
@@ -122,10 +122,10 @@ class InvariantError(FinetuneError):
 
 
 class UnavailableError(FinetuneError):
-    """Storage or network was unreachable in all attempts."""
+    """Storage or network was unreachable in all attempts, or the process that verifies the export was killed."""
 
     exit_code = 20
-    meaning = "storage or network, after all retries; or no progress for too long"
+    meaning = "storage or network, after all retries; the verification killed; or no progress for too long"
     job_action = "Count"
 
 

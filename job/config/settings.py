@@ -74,6 +74,7 @@ def _check_input(text: str) -> str:
 def _check_weights(text: str) -> str:
     if text in ("imagenet", "none"):
         return text
+    uri.check_unquoted(text)
     if not text or "/" not in text:
         raise ValueError(
             "must be imagenet, none, gs://… or a path with a slash in it (./FILE for a file in this folder)"
@@ -101,6 +102,18 @@ class InputSettings(_Group):
 
     format: Literal["auto", "folders", "csv", "jsonl"] = "auto"
     """How the input names its labels. `auto`: by the name's ending."""
+
+    # The columns are not part of the run's identity either: the hash of the data has what they hold.
+    image_column: str = ""
+    """Column of a CSV, or key of a JSONL manifest, that holds the images. Empty: the one with a known name, such as
+    `image`, `image_uri`, `filename` or `path`."""
+
+    label_column: str = ""
+    """Column or key that holds the labels. Empty: the one with a known name, such as `label`, `class` or `target`."""
+
+    split_column: str = ""
+    """Column or key that holds the splits. Empty: the one with a known name, such as `split` or `ml_use`, if there is
+    one."""
 
     validation_fraction: float = Field(0.2, gt=0, lt=1, json_schema_extra=_RESULT)
     """Share of the images to validate on, where the input itself names no split."""

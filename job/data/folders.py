@@ -40,7 +40,12 @@ def is_ignored(name: str) -> bool:
     """
     if _LEFTOVERS.search(name) or _NOT_AN_IMAGE.search(name):
         return True
-    return "/" not in name and not _IMAGE.search(name)
+    return "/" not in name and not has_image_suffix(name)
+
+
+def has_image_suffix(name: str) -> bool:
+    """Whether a name ends like that of an image."""
+    return _IMAGE.search(name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from dataclasses import replace
 from itertools import groupby
@@ -11,22 +12,26 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from job import uri
-from job.data import import_files
+from job.data import csv_rows, import_files
+from job.data.columns import Chosen
 from job.data.folders import LAYOUT, Layout, is_ignored
 from job.data.labels import SPLIT_NAMES, check_labels
 from job.data.manifest import Manifest, ManifestBuilder, display_uri
 from job.data.quarantine import Quarantined
-from job.errors import DataError
+from job.errors import DataError, SettingsError
 from job.observability import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from job.config.settings import InputSettings
     from job.data.quarantine import Reason
     from job.storage import OpenStore, Store
 
 _KINDS: dict[str, import_files.Kind] = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+_JSON = re.compile(rb"(\xef\xbb\xbf)?\s*(\{|\[\s*[\[{\"])")
+"""The beginning of JSON; a CSV may begin with the name "[1].jpg"."""
 
 _MAX_TABLE_BYTES = 2**30
 """A larger file without a suffix of a table is not read: it is probably an archive."""
@@ -47,6 +52,7 @@ def read_listing(
 
     Raises:
         DataError: nothing was found, a table has unusable rows, or class names look alike.
+        SettingsError: the locale keeps this process from reading or using a name.
         AccessError: the store denies access.
         UnavailableError: the store does not respond.
     """
@@ -56,10 +62,13 @@ def read_listing(
     if kind is None and not _is_file(location, open_store):
         kind = "folders"
     builder = ManifestBuilder()
+    chosen = Chosen(settings.image_column, settings.label_column, settings.split_column)
     if kind == "folders":
+        if any(chosen):
+            log.get().warning("input.columns_ignored", columns=[*filter(None, chosen)], reason="the input is a folder")
         _read_folders(open_store(str(location)), builder, advance)
     else:
-        _read_table(location, kind, open_store, builder, advance)
+        _read_table(location, kind, chosen, open_store, builder, advance)
     builder.quarantine_unusable()
     return builder.build(), builder.quarantined
 
@@ -115,6 +124,8 @@ def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], 
             builder.label[row] = builder.label_number(label)
         else:
             unlabelled.add(name)
+    if not store.uri.startswith("gs://"):
+        _check_locale(builder.labels)
     check_labels(builder.labels)
     if not builder.labels:
         raise DataError(
@@ -127,12 +138,20 @@ def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], 
         log.get().warning("input.unlabelled_ignored", images=unlabelled.count, examples=unlabelled.examples)
 
 
+def _check_locale(labels: Iterable[str]) -> None:
+    """Reject classes whose folders have names that only the locale makes unreadable."""
+    for label in labels:
+        if problem := uri.locale_problem(label):
+            raise SettingsError(problem, remedy=uri.LOCALE_REMEDY)
+
+
 # --- tables ---
 
 
 def _read_table(
     location: uri.Location,
     kind: import_files.Kind | None,
+    chosen: Chosen,
     open_store: OpenStore,
     builder: ManifestBuilder,
     advance: Callable[[], object],
@@ -146,16 +165,17 @@ def _read_table(
         )
     data = found[0]
     if kind is None:
-        kind = "jsonl" if data.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") else "csv"
+        kind = "jsonl" if _JSON.match(data) else "csv"
     lines = array("I")  # the table's line of each row
     origins: dict[str, int] = {}  # bucket or disk -> its number
-    for row in import_files.read(data, location, kind):
+    for row in import_files.read(data, location, kind, chosen):
         root = origins.setdefault(row.origin, len(origins))
         builder.add(row.name, root=root, label=builder.label_number(row.label), split=row.split)
         lines.append(row.line)
     if not origins:
         raise DataError(f"{location} has no rows", remedy="write a row for each image: its URI and its label")
     check_labels(builder.labels)
+    header_error = csv_rows.unknown_header(data, location, chosen) if kind == "csv" else None
     del found, data
     origin_of_row, duplicates = np.array(builder.root), 0
     for origin, number in sorted(origins.items()):
@@ -164,6 +184,8 @@ def _read_table(
         duplicates += merged
         if unique:
             _look_up(builder, origin, unique, open_store, advance)
+    if header_error and not builder.generation[0]:  # the first row names no existing file
+        raise header_error
     if duplicates:
         log.get().warning("input.duplicate_rows_ignored", rows=duplicates)
 

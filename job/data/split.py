@@ -1,8 +1,9 @@
 """Assigns every image to train, validation or test.
 
 The input's own splits are kept. Where it names none, an image's split depends on its bytes alone: a hash of crc32c and
-size is compared with a threshold. So adding images never moves existing ones, and copies of a picture share a split.
-The exception is a class that would be absent from a split: one of its pictures is moved there.
+size is compared with a threshold. So copies of a picture share a split, and adding images does not move existing ones.
+The exception is a class that would be absent from a split: one of its pictures is moved there, and returns once an
+added picture of the class belongs there by its hash, or is nearer to it.
 """
 
 from __future__ import annotations
@@ -81,6 +82,8 @@ def assign(manifest: Manifest, *, validation_fraction: float, test_fraction: flo
     _fill_splits(manifest, splits, assigned, pictures)
     splits[pictures.is_free] = pictures.split[picture[pictures.is_free]]
     _report_absent(manifest, splits)
+    if needs_validation:
+        _report_shares(manifest, pictures.is_free, splits, validation_fraction)
     return splits
 
 
@@ -170,3 +173,21 @@ def _report_absent(manifest: Manifest, splits: NDArray[np.uint8]) -> None:
         absent = [label for label, count in zip(manifest.labels, counts, strict=True) if not count]
         if counts.any() and absent:
             log.get().warning("split.class_absent", split=NAMES[code], classes=absent)
+
+
+def _report_shares(manifest: Manifest, is_free: NDArray[np.bool_], splits: NDArray[np.uint8], requested: float) -> None:
+    """Warn of classes whose share of validation images is under half or over twice the requested one.
+
+    Args:
+        manifest: the images.
+        is_free: bool [images], whether an image was assigned by its hash.
+        splits: uint8 [images].
+        requested: the share.
+    """
+    totals = np.bincount(manifest.label[is_free], minlength=len(manifest.labels))
+    held_out = np.bincount(manifest.label[is_free & (splits == VALIDATION)], minlength=len(manifest.labels))
+    shares = held_out / np.maximum(totals, 1)
+    off = np.flatnonzero((totals > 0) & ((shares < requested / 2) | (shares > requested * 2)))
+    if len(off):
+        examples = {manifest.labels[label]: f"{held_out[label]} of {totals[label]}" for label in off[:10].tolist()}
+        log.get().warning("split.share_off", requested=requested, classes=len(off), validation=examples)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 from tempfile import TemporaryFile
@@ -26,17 +28,24 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3
 """Maximum difference between a probability of the exported model on the CPU and the run's own; both are float32."""
 
+TIME_LIMIT = 600
+"""Seconds for loading the exported model, and for scoring each batch. A hang ends before `device.stall_minutes`."""
+
 
 class Scorer:
     """A child process that scores images with an exported model on the CPU. Use as a context manager.
 
     It takes seconds to import TensorFlow: start it before the model is saved.
+
+    Args:
+        time_limit: seconds for loading the model, and for each batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, time_limit: int = TIME_LIMIT) -> None:
         # note: no GPU for the child, since this process holds its memory
         variables = environment.for_child(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
-        command = [sys.executable, "-m", "job.export.scorer", str(RANGE)]
+        command = [sys.executable, "-m", "job.export.scorer", str(RANGE), str(time_limit)]
+        self._time_limit = time_limit
         self._errors = TemporaryFile()  # noqa: SIM115 (closed with the context)
         self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
@@ -61,6 +70,7 @@ class Scorer:
 
         Raises:
             errors.InvariantError: the model cannot be loaded and run.
+            errors.UnavailableError: the process was killed, ran out of memory, or exceeded the time limit.
         """
         assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the child died; its exit code is checked below
@@ -69,13 +79,29 @@ class Scorer:
                 self._child.stdin.write(len(data).to_bytes(4, "little") + data)
         output, _ = self._child.communicate()
         if self._child.returncode:
-            self._errors.seek(0)
-            raise errors.InvariantError(
-                f"the exported model cannot be loaded and run in a fresh process (exit {self._child.returncode}): "
-                f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
-                remedy=errors.REPORT_BUG,
-            )
+            raise self._failure(self._child.returncode)
         return np.asarray(np.load(io.BytesIO(output), allow_pickle=False))
+
+    def _failure(self, code: int) -> errors.FinetuneError:
+        """Return the error for an exit code; a negative one is the signal that killed the process."""
+        if code == -signal.SIGALRM:  # from its own time limit
+            return errors.UnavailableError(
+                f"the process that verifies the exported model made no progress for {self._time_limit} seconds",
+                remedy="Start the job again: it resumes before the export. If this recurs, give it more CPUs.",
+            )
+        if code < 0 or code == os.EX_OSERR:
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "ran out of memory"
+            return errors.UnavailableError(
+                f"the process that verifies the exported model {how}",
+                remedy="Give the job more memory (resources.limits.memory): during the export it needs that of a "
+                "second TensorFlow process. Then start it again: it resumes before the export.",
+            )
+        self._errors.seek(0)
+        return errors.InvariantError(
+            f"the exported model cannot be loaded and run in a fresh process (exit {code}): "
+            f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
+            remedy=errors.REPORT_BUG,
+        )
 
 
 def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: NDArray[Any]) -> dict[str, Any]:
@@ -92,6 +118,7 @@ def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities
 
     Raises:
         errors.InvariantError: the exported model cannot be loaded, or its probabilities differ.
+        errors.UnavailableError: the scorer was killed, ran out of memory, or exceeded its time limit.
     """
     served = scorer.probabilities(folder / "saved_model", encoded)
     difference = float(np.abs(served - probabilities).max())

@@ -23,7 +23,7 @@ import numpy as np
 import urllib3
 
 from job import storage
-from job.config import environment
+from job.config import certificates, environment
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
@@ -143,7 +143,9 @@ def download(url: str, *, timeout: float = 30, tries: int = 3) -> bytes:
 
     Raises:
         UnavailableError: all attempts failed, or the server returned an error that a retry cannot fix.
+        SettingsError: the server's certificate cannot be verified.
     """
+    certificates.use_one_bundle()
     retries = urllib3.Retry(tries - 1, backoff_factor=0.5, status_forcelist=(408, 429, 500, 502, 503, 504))
     host, proxies = urllib.parse.urlsplit(url).netloc, urllib.request.getproxies()
     proxy = None if urllib.request.proxy_bypass(host) else proxies.get("https")  # urllib3 ignores the environment
@@ -154,6 +156,8 @@ def download(url: str, *, timeout: float = 30, tries: int = 3) -> bytes:
             return response.data
         failure = f"HTTP status {response.status}"
     except urllib3.exceptions.HTTPError as error:
+        if untrusted := certificates.verification_error(error, url):
+            raise untrusted from error
         failure = f"in {tries} {'attempt' if tries == 1 else 'attempts'}: {error}"
     raise UnavailableError(
         f"{url} cannot be downloaded ({failure})",

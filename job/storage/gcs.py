@@ -25,7 +25,7 @@ from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 from requests.adapters import HTTPAdapter
 
-from job.config import environment
+from job.config import certificates, environment
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 from job.observability import log
 from job.storage.google_calls import Calls, DamagedError, no_checksum
@@ -60,13 +60,14 @@ def open_bucket(
 
     Raises:
         AccessError: no credentials were found.
-        SettingsError: the prefix has an empty part.
+        SettingsError: the prefix has an empty part, or the bundle of certificates cannot be read.
     """
     if "" in prefix.split("/")[:-1]:
         normalized = "/".join(filter(None, (bucket, *prefix.split("/"))))
         raise SettingsError(
             f"'gs://{bucket}/{prefix}' has two slashes in a row", remedy=f"Did you mean gs://{normalized}?"
         )
+    certificates.use_one_bundle()
     host = environment.get("STORAGE_EMULATOR_HOST")
     endpoint = host if not host or "://" in host else f"http://{host}"
     credentials = AnonymousCredentials() if host or anonymous else _find_credentials(retry)

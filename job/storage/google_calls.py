@@ -20,6 +20,7 @@ from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.storage.exceptions import DataCorruption
 
+from job.config import certificates
 from job.errors import AccessError, FinetuneError, SettingsError, UnavailableError
 from job.observability import log
 
@@ -114,6 +115,8 @@ class Calls:
             except (Forbidden, BadRequest) as error:
                 raise self._rejected(error, permission, uri) from error
             except Exception as error:
+                if untrusted := certificates.verification_error(error, uri):
+                    raise untrusted from error
                 fault = _fault(error)
                 if fault is None:
                     raise

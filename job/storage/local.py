@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from job import uri
 from job.errors import AccessError, DataError, FinetuneError, SettingsError, UnavailableError
 from job.observability import log
 from job.storage.lookup import stat_each
@@ -151,6 +152,11 @@ class LocalStore:
                 f"{name!r} cannot be the name of a file in {self.uri}",
                 remedy="Give a path below that folder, without '..', '.' and empty parts.",
             )
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError as error:
+            problem = uri.locale_problem(name) or f"{name!r} is not Unicode text"
+            raise SettingsError(problem, remedy=uri.LOCALE_REMEDY) from error
         return Path(self.uri_of(name))
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from job.config import certificates
 from job.errors import AccessError, SettingsError, UnavailableError
 from job.observability.kube_events import CONTAINER, TIMEOUT, Object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+_REMEDY = "look at kubectl cluster-info"
 
 
 class Cluster:
@@ -19,12 +22,13 @@ class Cluster:
         context: of the kubeconfig; None: the current one.
 
     Raises:
-        SettingsError: the kubeconfig or context does not exist.
+        SettingsError: the kubeconfig or context does not exist, or the bundle of certificates cannot be read.
     """
 
     def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
         from kubernetes import client, config
 
+        certificates.use_one_bundle()  # for a kubeconfig without certificate-authority
         try:
             contexts, current = config.list_kube_config_contexts()
             selected = next((item for item in contexts if item["name"] == context), current)
@@ -81,11 +85,10 @@ class Cluster:
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
-        remedy = "look at kubectl cluster-info"
         try:
             found = method(*args, _request_timeout=TIMEOUT, **kwargs)
         except HTTPError as error:
-            raise UnavailableError(f"the API server does not answer: {error}", remedy=remedy) from error
+            raise self._unreachable(error) from error
         except ApiException as error:
             if error.status == 404:
                 return None
@@ -96,10 +99,19 @@ class Cluster:
                 ) from error
             if error.status in (429, 500, 502, 503, 504):
                 raise UnavailableError(
-                    f"the API server answers {error.status} {error.reason}", remedy=remedy
+                    f"the API server answers {error.status} {error.reason}", remedy=_REMEDY
                 ) from error
+            if not error.status:  # the client's form of an error of TLS
+                raise self._unreachable(error) from error
             raise
         return dict(self._api.sanitize_for_serialization(found))
+
+    @staticmethod
+    def _unreachable(error: Exception) -> SettingsError | UnavailableError:
+        remedy = f"set the cluster's certificate-authority in the kubeconfig. {certificates.REMEDY}"
+        return certificates.verification_error(error, "the API server", remedy=remedy) or UnavailableError(
+            f"the API server does not answer: {error}", remedy=_REMEDY
+        )
 
 
 def _is_from_cluster(event: Object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +73,26 @@ def test_a_model_that_cannot_be_loaded_is_noticed(
     (tmp_path / "model/saved_model").mkdir(parents=True)
     with Scorer() as scorer, pytest.raises(errors.InvariantError, match="cannot be loaded and run"):
         verify(scorer, tmp_path / "model", encoded, probabilities)
+
+
+class _Claimed(bytes):
+    """Bytes that claim to be 4 GiB long."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 2**32 - 1
+
+
+def test_scorer_without_memory(exported: tuple[Path, list[bytes], np.ndarray]) -> None:
+    """A scorer that gets no memory breaks no invariant: exit 20, and the remedy is more of it."""
+    folder, _, _ = exported
+    with Scorer() as scorer:
+        resource.prlimit(scorer._child.pid, resource.RLIMIT_AS, (7 * 2**29, 7 * 2**29))
+        with pytest.raises(errors.UnavailableError, match="ran out of memory") as caught:
+            scorer.probabilities(folder / "saved_model", [_Claimed(b"image")])
+
+    assert "more memory" in caught.value.remedy
 
 
 def test_scorer_leaves_no_process_behind(tmp_path: Path) -> None:

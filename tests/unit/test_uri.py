@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from posix_locale import output_of
 
-from job.uri import Location, is_bucket_name, is_inside, parse
+from job.uri import Location, is_bucket_name, is_inside, locale_problem, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +45,16 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert f"{tmp_path}/bkt/d" == str(parse("bkt/d"))
     assert "/home/someone/d" == str(parse("~/d"))
+
+
+@pytest.mark.parametrize("text", ['"gs://bkt/d"', "'/data'", '"gs://bkt/d', "“data”"])
+def test_values_with_quotes(text: str) -> None:
+    """A value that begins with a quote is refused, as it is; a quote elsewhere belongs to the name."""
+    with pytest.raises(ValueError, match="the quotes are part of the value") as raised:
+        parse(text)
+
+    assert repr(text) in str(raised.value)
+    assert Location("gs", "bkt", 'a "b"') == parse('gs://bkt/a "b"')
 
 
 @settings(deadline=None)  # the machine may be busy
@@ -141,3 +152,35 @@ def test_is_bucket_name() -> None:
     assert ["bkt", "a.b-c_1"] == [
         name for name in ("bkt", "a.b-c_1", "B", "ab", "-ab", "abc\n") if is_bucket_name(name)
     ]
+
+
+@pytest.mark.parametrize("name", ["café", "caf\udcc3\udca9", "/data/猫", "\ud800"])
+def test_no_locale_problem(name: str) -> None:
+    """Where names of files are UTF-8, no name is the locale's fault."""
+    assert locale_problem(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "is_at_fault"), [("caf\\udcc3\\udca9", True), ("caf\\xe9", True), ("cafe", False), ("caf\\udce9", False)]
+)
+def test_posix_locale(name: str, is_at_fault: bool) -> None:
+    """Names that UTF-8 could read are the POSIX locale's fault; bytes that are not UTF-8 are the name's own."""
+    problem = output_of(f"from job import uri; print(ascii(uri.locale_problem('{name}')))")
+
+    assert is_at_fault == ("the locale's encoding of file names is 'ascii'" in problem.replace("\\'", "'"))
+    assert is_at_fault != ("None" in problem)
+
+
+def test_paths_under_the_posix_locale() -> None:
+    """A path that cannot be used blames the locale, with the remedy; one that the disk named is used as it is."""
+    assert "the locale's" in output_of("from job import uri; uri.parse('/caf\\xe9')")
+    assert "PYTHONUTF8=1" in output_of("from job import uri; uri.parse('/caf\\xe9')")
+    assert "/caf?\n" == output_of(
+        "from job import uri; print(str(uri.parse('/caf\\udce9')).encode('ascii', 'replace').decode())"
+    )
+
+
+def test_path_that_is_no_text() -> None:
+    """A lone surrogate that stands for no byte is no name in any locale."""
+    with pytest.raises(ValueError, match="is not Unicode text"):
+        parse("/data/\ud800")

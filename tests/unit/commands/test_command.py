@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from posix_locale import output_of
+
 from job.commands.command import printing, settings_help
 from job.config import reference
 from job.observability.progress import Progress
@@ -20,6 +22,13 @@ def test_printing(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert 0 == command.execute(Progress())
     assert ("a text\n", "") == capsys.readouterr()
+
+
+def test_printing_under_the_posix_locale() -> None:
+    """A character that the locale's encoding lacks is replaced, and the help is still printed."""
+    program = "from job.commands.command import printing; printing('gs://\\u2026').execute(None)"
+
+    assert "gs://?\n" == output_of(program)
 
 
 def test_settings_help(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,18 @@ def test_default_leaves_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("user", "default") == (environment.get("SET"), environment.get("UNSET"))
 
 
+def test_value_replaces_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable gets the value, whether or not it was set before."""
+    for name in ("SET", "UNSET"):
+        monkeypatch.setenv(name, "before")
+    monkeypatch.delenv("UNSET")
+
+    environment.set_value("SET", "after")
+    environment.set_value("UNSET", "after")
+
+    assert ("after", "after") == (environment.get("SET"), environment.get("UNSET"))
+
+
 def test_the_environment_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The others read and set variables here; what the user has set stays."""
     monkeypatch.setenv("FINETUNE_RUN__SEED", "3")

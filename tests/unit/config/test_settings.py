@@ -11,6 +11,7 @@ from setting_values import VALUES, mistakes_of
 
 from job.config.load import load_settings
 from job.config.settings import RunSettings, Settings, result_settings
+from job.config.sources import variable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +80,36 @@ def test_wrong_values(flag: str, mistake: str) -> None:
     name, _, value = flag.partition("=")
     assert found.startswith(f"{name} = {value!r} (flag --{name}): ")
     assert mistake in found
+
+
+@pytest.mark.parametrize("name", ["input.uri", "output.uri", "model.weights", "model.weights_dir", "cache.dir"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"gs://b/o"',
+        "'gs://b/o'",
+        '"/data/o"',
+        "'data'",
+        '"imagenet"',
+        '"gs://b/o',
+        "“gs://b/o”",
+        "`/o`",
+        ' "/o" ',
+        '""',
+    ],
+)
+def test_values_in_quotes(name: str, value: str) -> None:
+    """Quotes that no shell has removed are reported with the value: they are not part of any URI or path."""
+    (found,) = mistakes_of(environment={variable(name): value})
+
+    assert f"{value!r}: the quotes are part of the value" in found
+
+
+def test_name_that_begins_with_a_quote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder whose name begins with a quote is read where the path says that it is one."""
+    monkeypatch.chdir(tmp_path)
+
+    assert f"{tmp_path}/'90s" == load_settings(["--input.uri", "./'90s"], {}).settings.input.uri
 
 
 @pytest.mark.parametrize(

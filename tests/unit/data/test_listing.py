@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from listed_inputs import ANIMALS, put, read_from
+from posix_locale import output_of
 from structlog.testing import capture_logs
 
 from job import storage
@@ -212,6 +214,90 @@ def test_manifest_without_rows(tmp_path: Path, name: str, data: bytes) -> None:
         read_from(tmp_path / name)
 
 
+@pytest.mark.parametrize("header", ["id,breed", "foto;klasse", ",foto,klasse", "foto,klasse,quelle", "foto,split"])
+def test_unknown_header(tmp_path: Path, header: str) -> None:
+    """A first row that names no file and looks like names is reported as a header, and nothing is trained on."""
+    put(tmp_path, ANIMALS)
+    delimiter = ";" if ";" in header else ","
+    lines = [
+        delimiter.join([f"{name}", name.partition("/")[0], "x", "y"][: header.count(delimiter) + 1]) for name in ANIMALS
+    ]
+    if header.startswith(","):
+        lines = [f"0,{name},{name.partition('/')[0]}" for name in ANIMALS]
+    (tmp_path / "list.csv").write_text("\n".join([header, *lines]))
+
+    with pytest.raises(DataError, match="line 1 looks like a header") as raised:
+        read_from(tmp_path / "list.csv", max_bad_fraction=0.9)
+
+    assert 3 == raised.value.exit_code
+    assert "input.image_column" in raised.value.remedy
+    assert "imageid" in raised.value.remedy
+
+
+def test_unknown_header_of_names_without_suffix(tmp_path: Path) -> None:
+    """Where the names of all files lack their suffix, the header is still what the error is about."""
+    put(tmp_path, ["a0.jpg", "b1.jpg"])
+    (tmp_path / "list.csv").write_text("id,breed\na0,collie\nb1,poodle\n")
+
+    with pytest.raises(DataError, match="line 1 looks like a header"):
+        read_from(tmp_path / "list.csv", max_bad_fraction=1)
+
+
+def test_columns_of_the_settings(tmp_path: Path) -> None:
+    """Columns may have any name, if the settings name them."""
+    put(tmp_path, ANIMALS)
+    lines = [f"{i % 2},{name},{name.partition('/')[0]},{('train', 'val')[i % 2]}" for i, name in enumerate(ANIMALS)]
+    (tmp_path / "list.csv").write_text("\n".join(["label,id,breed,fold", *lines]))
+
+    manifest, quarantined = read_from(
+        tmp_path / "list.csv", image_column="id", label_column="breed", split_column="fold"
+    )
+
+    assert [] == quarantined
+    assert ("cats", "dogs") == manifest.labels
+    assert [0, 20, 20] == np.bincount(manifest.split).tolist()
+
+
+def test_columns_of_folders(tmp_path: Path) -> None:
+    """A column that is named for an input of folders has no effect, and a warning says so."""
+    with capture_logs() as logs:
+        read_from(put(tmp_path, ANIMALS), label_column="breed")
+
+    [warning] = [entry for entry in logs if entry["event"] == "input.columns_ignored"]
+    assert ("warning", ["breed"]) == (warning["log_level"], warning["columns"])
+
+
+def test_first_row_without_suffix(tmp_path: Path) -> None:
+    """A first row that looks like names is an image where there is such a file."""
+    put(tmp_path, ["foto", "klasse"])
+    (tmp_path / "list.csv").write_text("foto,cat\nklasse,dog\n")
+
+    manifest, quarantined = read_from(tmp_path / "list.csv")
+
+    assert ({"foto": ("cat", 0), "klasse": ("dog", 0)}, []) == (images(manifest), quarantined)
+
+
+def test_absolute_paths_under_common_names(tmp_path: Path) -> None:
+    """`image_id,target` with absolute paths is read as it is."""
+    put(tmp_path, ANIMALS)
+    rows = [f"{tmp_path}/{name},{name.partition('/')[0]}" for name in ANIMALS]
+    (tmp_path / "list.csv").write_text("\n".join(["image_id,target", *rows]))
+
+    manifest, quarantined = read_from(tmp_path / "list.csv")
+
+    assert ((40, ("cats", "dogs")), []) == ((len(manifest), manifest.labels), quarantined)
+
+
+@pytest.mark.parametrize("name", ["list.json", "list.jsonl", "list"])
+def test_json_array(tmp_path: Path, name: str) -> None:
+    """A JSON array is named as such, whatever the file is called."""
+    rows = [{"image": image, "label": image.partition("/")[0]} for image in ANIMALS]
+    (put(tmp_path, ANIMALS) / name).write_text(json.dumps(rows, indent=1))
+
+    with pytest.raises(DataError, match=f"{name} is a JSON array, not JSON Lines"):
+        read_from(tmp_path / name)
+
+
 def test_a_picture_is_no_manifest(tmp_path: Path) -> None:
     """A file that is no text is refused as a manifest."""
     (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" * 10)
@@ -232,3 +318,32 @@ def test_rows_of_a_manifest_may_lie_anywhere(tmp_path: Path) -> None:
     assert (str(tmp_path / "x" / "images"),) == manifest.roots
     assert ["a/1.jpg", "b/1.jpg"] == manifest.names
     assert f"{tmp_path}/x/images/a/1.jpg" == manifest.uri(0)
+
+
+@pytest.mark.parametrize("layout", ["folders", "csv"])
+def test_names_under_the_posix_locale(tmp_path: Path, layout: str) -> None:
+    """A class or an image whose name is not ASCII is no fault of the name: the error blames the locale."""
+    put(tmp_path, ["café/1.jpg", "dog/1.jpg"])
+    (tmp_path / "list.csv").write_text("café/1.jpg,a\ndog/1.jpg,b\n", encoding="utf-8")
+    place = tmp_path if layout == "folders" else tmp_path / "list.csv"
+
+    output = output_of(
+        "import sys; from listed_inputs import read_from; from pathlib import Path; read_from(Path(sys.argv[1]))",
+        str(place),
+    )
+
+    assert "SettingsError: the locale's encoding of file names is 'ascii', not UTF-8, so 'caf" in output
+    assert "class name" not in output
+
+
+def test_image_names_under_the_posix_locale(tmp_path: Path) -> None:
+    """An image in a class of an ASCII name is read whatever it is called: the data's hash is that of any locale."""
+    put(tmp_path, ["cat/é.jpg", "dog/1.jpg"])
+
+    output = output_of(
+        "import sys; from listed_inputs import read_from; from pathlib import Path;"
+        "print(read_from(Path(sys.argv[1]))[0].digest())",
+        str(tmp_path),
+    )
+
+    assert read_from(tmp_path)[0].digest() == output.strip()

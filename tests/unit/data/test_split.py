@@ -147,13 +147,26 @@ def test_every_class_is_on_every_side(images: list[Image], fractions: tuple[floa
 @settings(deadline=None)
 @given(IMAGES, IMAGES, FRACTIONS)
 def test_new_images_never_move_old_ones(old: list[Image], new: list[Image], fractions: tuple[float, float]) -> None:
-    """Adding images leaves every old one where it was, but for those that were moved to fill a side."""
+    """Adding images leaves every old one where it was, except those that were or are moved to fill a side."""
     old = [*SOME, *old]
     before, moved_before = assign_logged(old, *fractions)
     after, moved_after = assign_logged([*old, *new], *fractions)
 
     for (_, picture, _), one, other in zip(old, before.tolist(), after.tolist(), strict=False):
         assert one == other or picture in moved_before | moved_after
+
+
+def test_moved_image_returns() -> None:
+    """An image that was moved to fill a side returns when an added image belongs there by its hash."""
+    old = many("a", hashed(TRAIN, 5)) + many("b", range(2000, 2040))
+    new = many("a", hashed(VALIDATION, 1))
+
+    before, moved = assign_logged(old)
+    after = assign([*old, *new])
+
+    [returned] = np.flatnonzero(before != after[:-1]).tolist()
+    assert {old[returned][1]} == moved
+    assert (VALIDATION, TRAIN, VALIDATION) == (before[returned], after[returned], after[-1])
 
 
 @settings(deadline=None)
@@ -250,6 +263,53 @@ def test_class_absent_from_a_named_side() -> None:
 
     assert [image[2] for image in images] == sides.tolist()
     assert [("split.class_absent", "validation", ["b"])] == [(e["event"], e["split"], e["classes"]) for e in logs]
+
+
+def shares(images: Iterable[Image], validation: float = 0.2, test: float = 0.0) -> list[dict[str, object]]:
+    """Return the facts of the warnings of classes whose share of validation images is off."""
+    with capture_logs() as logs:
+        assign(images, validation, test)
+    return [entry for entry in logs if entry["event"] == "split.share_off"]
+
+
+def hashed(side: int, count: int, fraction: float = 0.2) -> list[int]:
+    """Return the first pictures that their hash puts on a side."""
+    below = (split.hashes(make(many("a", range(1000)))) / 2.0**64) < fraction
+    return np.flatnonzero(below == (side == VALIDATION))[:count].tolist()
+
+
+@pytest.mark.parametrize(
+    ("held_out", "trained", "is_off"),
+    [(1, 1, True), (2, 2, True), (2, 3, False), (1, 9, False), (1, 10, True), (20, 80, False), (41, 59, True)],
+)
+def test_share_of_a_class_is_off(held_out: int, trained: int, is_off: bool) -> None:
+    """A class with under half or over twice the requested share on validation is warned of, with its numbers."""
+    images = many("a", hashed(VALIDATION, held_out)) + many("a", hashed(TRAIN, trained))
+    others = many("b", hashed(VALIDATION, 120)[100:]) + many("b", hashed(TRAIN, 180)[100:])
+
+    found = shares(images + others)
+
+    assert is_off == bool(found)
+    for warning in found:
+        assert ("warning", 0.2, 1) == (warning["log_level"], warning["requested"], warning["classes"])
+        assert {"a": f"{held_out} of {held_out + trained}"} == warning["validation"]
+
+
+def test_shares_of_named_splits() -> None:
+    """A split that the input names has the share that its author chose: no warning. Named test images do not count."""
+    validation, train = hashed(VALIDATION, 20), hashed(TRAIN, 80)
+    assert [] == shares(many("a", train, TRAIN) + many("a", validation[:1], VALIDATION))
+    test = many("a", range(2000, 2300), TEST)
+    assert [] == shares(many("a", validation, TRAIN) + many("a", train, TRAIN) + test)
+
+
+def test_many_classes_whose_share_is_off() -> None:
+    """At most ten classes are listed; the others are counted."""
+    images = [image for i in range(30) for image in many(f"{i:02}", range(100 * i, 100 * i + 2))]
+
+    [warning] = shares(images)
+
+    assert (30, [f"{i:02}" for i in range(10)]) == (warning["classes"], list(warning["validation"]))
 
 
 def test_unassigned_beside_named_splits() -> None:

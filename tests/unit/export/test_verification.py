@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -40,11 +41,22 @@ def test_other_answers(tmp_path: Path, moved: list[float]) -> None:
 
 
 def test_killed_scorer(tmp_path: Path) -> None:
-    """A scorer that is killed, as for want of memory, has an exit code below 0, and ends the run with exit 9 too."""
+    """A scorer that a signal kills, as the kernel does for memory, breaks no invariant: exit 20 names the signal."""
     with Scorer() as scorer:
         scorer._child.kill()
-        with pytest.raises(errors.InvariantError, match=r"fresh process \(exit -9\)"):
+        with pytest.raises(errors.UnavailableError, match=r"was killed by SIGKILL$") as caught:
             scorer.probabilities(tmp_path, [b"image"])
+
+    assert 20 == caught.value.exit_code
+    assert "more memory" in caught.value.remedy
+
+
+def test_hanging_scorer(tmp_path: Path) -> None:
+    """A model whose file never arrives ends the scorer after its own time limit, with exit 20."""
+    os.mkfifo(tmp_path / "saved_model.pb")  # opening it blocks until another process writes to it
+
+    with Scorer(time_limit=1) as scorer, pytest.raises(errors.UnavailableError, match="no progress for 1 seconds"):
+        scorer.probabilities(tmp_path, [b"image"])
 
 
 def test_answers_that_are_all_nan(tmp_path: Path) -> None:

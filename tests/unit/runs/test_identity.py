@@ -63,11 +63,28 @@ def test_settings_that_change_the_result(flag: str) -> None:
 
 @pytest.mark.parametrize(
     "flag",
-    ["--output.uri=/elsewhere", "--cache.dir=/cache", "--log.level=debug", "--run.id=x", "--checkpoint.interval=5"],
+    [
+        "--output.uri=/elsewhere",
+        "--cache.dir=/cache",
+        "--log.level=debug",
+        "--run.id=x",
+        "--checkpoint.interval=5",
+        "--input.image_column=id",
+    ],
 )
 def test_settings_that_do_not(flag: str) -> None:
     """Paths, names and log settings are not part of a run's identity."""
     assert identity_of() == identity_of(flag)
+
+
+def test_new_version_does_not_rename_runs(tmp_path: Path) -> None:
+    """The ID of one data set is that of version 0.1.0: a newer one finds the runs that an older one has published.
+
+    A result setting that was added since then enters the identity only where it differs from its default.
+    """
+    manifest, _ = read_from(put(tmp_path, ANIMALS))
+
+    assert "animals-d9f6be4084" == default_run_id(identity_of(manifest=manifest), "gs://bucket/animals")
 
 
 def test_data(tmp_path: Path) -> None:

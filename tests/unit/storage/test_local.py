@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from posix_locale import output_of
 
 from job.errors import AccessError, FinetuneError, SettingsError, UnavailableError
 from job.storage import PreconditionFailed
@@ -62,3 +63,12 @@ def test_errors_of_the_disk_name_the_remedy(number: int, expected: type[Finetune
     assert expected is type(error)
     assert "cannot write '/data/x': trouble" in error.message
     assert error.remedy
+
+
+def test_name_that_the_locale_cannot_spell(tmp_path: Path) -> None:
+    """Under the POSIX locale a name from elsewhere may be unusable: the error blames the locale, not the name."""
+    program = "import sys; from job.storage.local import LocalStore; print(LocalStore(sys.argv[1]).stat('caf\\xe9'))"
+
+    output = output_of(program, str(tmp_path))
+
+    assert "SettingsError: the locale's encoding of file names is 'ascii'" in output

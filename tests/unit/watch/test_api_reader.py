@@ -39,6 +39,7 @@ def test_absent_object_is_none() -> None:
         (429, UnavailableError),
         (500, UnavailableError),
         (503, UnavailableError),
+        (0, UnavailableError),
         (400, ApiException),
     ],
 )

@@ -43,7 +43,11 @@ def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], 
     [
         (ended(0), 0, "exit code 0: published, or already published"),
         (ended(3), 3, "exit code 3: the data are wrong, or not there (the Job has failed)"),
-        (ended(75), 75, "exit code 75: stopped by a signal, or superseded; the state is saved (does not count)"),
+        (
+            ended(75),
+            75,
+            "exit code 75: stopped by a signal, superseded, or another owner works on the run; the state is saved (does not count)",
+        ),
         (ended(137, reason="OOMKilled"), 137, "killed, out of memory: raise resources.limits.memory (counts)"),
         (ended(137), 137, "killed, signal 9 (counts)"),
         (ended(42), 42, "exit code 42: unknown (counts)"),
