@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pods import ended, pod
 
+from job import errors
 from job.watch.pods import describe_end, next_attempt_time, parse_termination_message, pending_reason
 
 
@@ -46,7 +47,7 @@ def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], 
         (
             ended(75),
             75,
-            "exit code 75: stopped by a signal, superseded, or another owner works on the run; the state is saved (does not count)",
+            f"exit code 75: {errors.StoppedError.meaning} (does not count)",
         ),
         (ended(137, reason="OOMKilled"), 137, "killed, out of memory: raise resources.limits.memory (counts)"),
         (ended(137), 137, "killed, signal 9 (counts)"),
