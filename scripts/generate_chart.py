@@ -34,7 +34,7 @@ K8S = ROOT / "k8s"
 
 Document = dict[str, Any]
 
-MANAGED = {*(f"run.{name}" for name in ("job_uid", "job_name", "namespace", "node", "image")), "events"}
+MANAGED = {*reference.SET_BY_CHART, "events"}
 """What the chart itself fills in: no value of it."""
 
 SHOWN = {"input.uri", "output.uri"}

@@ -6,12 +6,13 @@ Heavy imports are deferred until a command is executed, so that help and usage e
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import __version__
 from job.commands import demo, run, schema, summary, watch
 from job.commands.command import Command, CommandModule, printing
-from job.config.sources import did_you_mean
+from job.config.hints import did_you_mean
 from job.errors import SettingsError, exit_codes
 from job.observability import log
 from job.observability.progress import Event, LogListener, Progress
@@ -32,18 +33,30 @@ def parse(arguments: Sequence[str]) -> Command:
         SettingsError: unknown command or invalid arguments.
     """
     name, rest = (arguments[0], arguments[1:]) if arguments else ("help", ())
-    if name == "--version":
+    if name in ("--version", "-V"):
         return printing(f"finetune {__version__}")
     if name in ("help", "-h", "--help"):
         if not rest:
             return printing(_help())
-        name, rest = rest[0], ("--help",)
+        name, rest = rest[0], ("--help", *rest[1:])
     if name not in COMMANDS:
-        is_flag = name.startswith("--")
-        hint = f": did you mean finetune run {name} …?" if is_flag else did_you_mean(name, COMMANDS)
-        raise SettingsError(f"there is no command {name!r}{hint}", remedy="finetune help lists the commands")
+        raise SettingsError(f"there is no command {name!r}{_hint(name)}", remedy="finetune help lists the commands")
     command = COMMANDS[name]
-    return printing(command.help_text()) if "-h" in rest or "--help" in rest else command.parse(rest)
+    for position, argument in enumerate(rest):
+        if argument in ("-h", "--help"):
+            return printing(command.help_text(*rest[position + 1 : position + 2]))
+    return command.parse(rest)
+
+
+def _hint(name: str) -> str:
+    """Return a suggestion for a word that is not a command."""
+    if name.startswith("-"):
+        return f": did you mean finetune run {name} …?"
+    if name in ("train", "fit", "start", "job", "finetune"):
+        return ": did you mean finetune run?"
+    if name.startswith("gs://") or Path(name).exists():
+        return f": did you mean finetune run --input.uri {name} …?"
+    return did_you_mean(name, COMMANDS)
 
 
 def listen(settings: LogSettings) -> Progress:

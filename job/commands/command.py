@@ -9,7 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from job.config import reference
+from job.config.hints import did_you_mean
 from job.config.settings import LogSettings
+from job.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,8 +37,15 @@ class CommandModule(Protocol):
     SUMMARY: str
     """One line for ``finetune help``."""
 
-    def help_text(self) -> str:
-        """Return what ``finetune COMMAND --help`` prints."""
+    def help_text(self, topic: str = "") -> str:
+        """Return what ``finetune COMMAND --help`` prints.
+
+        Args:
+            topic: the word that follows ``--help``: a group of settings.
+
+        Raises:
+            SettingsError: there is no such topic.
+        """
 
     def parse(self, arguments: Sequence[str]) -> Command:
         """Parse the arguments that follow the command's name.
@@ -57,21 +66,44 @@ def _print(text: str, _: Progress) -> int:
     return 0
 
 
-def settings_help(name: str, summary: str) -> str:
-    """Return the help of a command that accepts the job's settings."""
-    width = min(100, shutil.get_terminal_size().columns)
-    wrap = partial(textwrap.fill, width=width, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    settings = "\n".join(f"  --{row.name} {row.default}\n{wrap(row.meaning)}" for row in reference.rows())
+def settings_help(name: str, summary: str, topic: str = "") -> str:
+    """Return the help of a command that accepts the job's settings.
+
+    Args:
+        name: of the command.
+        summary: of the command.
+        topic: a group of settings, whose part of the help is returned; empty: all of it.
+
+    Raises:
+        SettingsError: there is no such group.
+    """
+    groups = reference.groups()
+    if topic:
+        group = topic.lstrip("-").partition(".")[0]
+        if group not in groups:
+            raise SettingsError(
+                f"there is no group of settings {topic!r}{did_you_mean(group, groups)}",
+                remedy=f"finetune {name} --help GROUP explains one of: {', '.join(groups)}",
+            )
+        return _group_help(group, groups[group])
+    settings = "\n".join(_group_help(group, documented) for group, documented in groups.items())
     return f"""\
-usage: finetune {name} [--config FILE] [--SETTING VALUE]...
+usage: finetune {name} [--config FILE]... [--SETTING VALUE]...
+       finetune {name} --help GROUP       the settings of one group: {next(iter(groups))}, …
 
 {summary}
 
-Settings come from a YAML file (--config), over it from environment variables, over these from flags:
+Settings come from YAML files (--config, later ones override earlier ones), over them from environment variables, over
+these from flags:
   run: {{seed: 7}}        in the file
   FINETUNE_RUN__SEED=7  in the environment
   --run.seed 7          as a flag, or --run.seed=7
 
-settings, with their defaults:
-{settings}
-"""
+{settings}"""
+
+
+def _group_help(name: str, group: reference.Group) -> str:
+    width = min(100, shutil.get_terminal_size().columns)
+    wrap = partial(textwrap.fill, width=width, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    settings = "\n".join(f"  --{row.name} {row.default}\n{wrap(row.meaning)}" for row in group.rows)
+    return f"{name}: {group.meaning}\n{settings}\n"

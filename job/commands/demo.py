@@ -34,7 +34,7 @@ FOLDER = Path("finetune-demo")
 _INPUT, _OUTPUT = "gs://demo-pictures", "gs://demo-trained"
 
 
-def help_text() -> str:
+def help_text(_: str = "") -> str:
     """Return what ``finetune demo --help`` prints."""
     return f"usage: finetune demo\n\n{SUMMARY}\n"
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 SUMMARY = "Train, evaluate, export and publish: the job itself."
 
 
-def help_text() -> str:
+def help_text(topic: str = "") -> str:
     """Return what ``finetune run --help`` prints."""
-    return settings_help("run", SUMMARY)
+    return settings_help("run", SUMMARY, topic)
 
 
 def parse(arguments: Sequence[str]) -> Command:

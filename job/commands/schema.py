@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SUMMARY = "Print the JSON Schema of the settings file."
 
 
-def help_text() -> str:
+def help_text(_: str = "") -> str:
     """Return what ``finetune schema --help`` prints."""
     return f"usage: finetune schema\n\n{SUMMARY}\n"
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 SUMMARY = "Print the model's layers and which of them each stage trains. Needs no data."
 
 
-def help_text() -> str:
+def help_text(topic: str = "") -> str:
     """Return what ``finetune summary --help`` prints."""
-    return settings_help("summary", SUMMARY)
+    return settings_help("summary", SUMMARY, topic)
 
 
 def parse(arguments: Sequence[str]) -> Command:

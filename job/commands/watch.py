@@ -26,7 +26,7 @@ Ctrl-C, which ends the watching alone.
 """
 
 
-def help_text() -> str:
+def help_text(_: str = "") -> str:
     """Return what ``finetune watch --help`` prints."""
     return _HELP
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
+from pydantic import BaseModel
+
 from job.config import sources
 from job.config.settings import Settings, setting_fields
+
+CHART_GROUP = "kubernetes"
+"""Name of the group, in the help, of the settings that the chart fills in."""
+
+SET_BY_CHART = frozenset(f"run.{name}" for name in ("job_uid", "job_name", "namespace", "node", "image"))
 
 
 def json_schema() -> dict[str, Any]:
@@ -42,6 +50,43 @@ def rows() -> list[Row]:
             meaning += f" One of: {', '.join(f'`{choice}`' for choice in get_args(field.annotation))}."
         documented.append(Row(name, json.dumps(field.default), sources.variable(name), meaning))
     return documented
+
+
+class Group(NamedTuple):
+    """A group of settings.
+
+    Attributes:
+        meaning: one sentence.
+        rows: its settings.
+    """
+
+    meaning: str
+    rows: list[Row]
+
+
+def groups() -> dict[str, Group]:
+    """Return the settings by group, those that the chart fills in last."""
+    found: dict[str, Group] = {}
+    for row in rows():
+        name = CHART_GROUP if is_set_by_chart(row.name) else row.name.partition(".")[0]
+        if name not in found:
+            found[name] = Group(_group_meaning(name), [])
+        found[name].rows.append(row)
+    return dict(sorted(found.items(), key=lambda item: item[0] == CHART_GROUP))
+
+
+def is_set_by_chart(name: str) -> bool:
+    """Return whether the Helm chart fills a setting in, so that people need not."""
+    return name.startswith("events.") or name in SET_BY_CHART
+
+
+def _group_meaning(name: str) -> str:
+    if name == CHART_GROUP:
+        return "Filled in by the Helm chart."
+    field = Settings.model_fields[name]
+    is_group = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    text = inspect.getdoc(field.annotation) if is_group else field.description
+    return " ".join((text or "").split())
 
 
 def settings_table() -> str:

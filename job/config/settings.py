@@ -131,7 +131,7 @@ class InputSettings(_Group):
 class OutputSettings(_Group):
     """Where everything is published."""
 
-    uri: Uri = Field("", examples=["gs://my-bucket/flowers"])
+    uri: Uri = Field("", examples=["gs://my-bucket/trained"])
     """Where the run is published: `gs://BUCKET/PREFIX` or a local path, not inside the input. `finetune run` needs
     it."""
 

@@ -8,11 +8,12 @@ raised, so that users see all of them at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import yaml
+
+from job.config.hints import ELSEWHERE, hint, similar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -58,10 +59,11 @@ class Sources:
     mistakes: list[str] = field(default_factory=list)
 
     def read(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Read the file named by ``--config``, then the environment, then the other flags."""
+        """Read the files named by ``--config``, in their order, then the environment, then the other flags."""
         flags = list(self._split(arguments))
-        if files := [text for name, text in flags if name == "config"]:
-            self._read_file(Path(files[-1]))
+        for name, text in flags:
+            if name == "config":
+                self._read_file(Path(text))
         self._read_environment(environment)
         for name, text in flags:
             if name != "config":
@@ -72,8 +74,9 @@ class Sources:
 
     def _unknown(self, name: str, names: Iterable[str]) -> str:
         if below := [known for known in self.kinds if known.startswith(f"{name}.")]:
-            return f"{name!r} is a group of settings: {', '.join(below)}"
-        return f"unknown setting {name!r}{did_you_mean(name, names)}"
+            meant = ELSEWHERE.get(name)
+            return f"{name!r} is a group of settings: {f'use {meant}' if meant else ', '.join(below)}"
+        return f"unknown setting {name!r}{hint(name, names)}"
 
     # Flags
 
@@ -84,8 +87,11 @@ class Sources:
             argument = remaining.pop(0)
             name, equals, value = argument.removeprefix("--").partition("=")
             if not argument.startswith("--") or not name:
-                suggestion = f": did you mean --{argument.lstrip('-')}?" if name.lstrip("-") in self.kinds else ""
-                self._mistake(f"argument {argument!r}", f"every setting is a flag, such as --run.seed 7{suggestion}")
+                self._mistake(
+                    f"argument {argument!r}", f"every setting is a flag, such as --run.seed 7{self._flag(argument)}"
+                )
+                if argument.startswith("-") and not equals and remaining and not remaining[0].startswith("-"):
+                    remaining.pop(0)  # its value: one mistake is enough
                 continue
             text: str | None = value if equals else None
             # A value may begin with one dash (-1); two dashes begin the next flag.
@@ -101,6 +107,17 @@ class Sources:
             else:
                 self._mistake(f"flag --{name}", f"needs a value, as in --{name}=VALUE")
 
+    def _flag(self, argument: str) -> str:
+        """Return a suggestion for an argument that is not a flag."""
+        name = argument.lstrip("-").partition("=")[0]
+        if name in self.kinds:
+            return f": did you mean --{argument.lstrip('-')}?"
+        if argument.startswith("-"):
+            return hint(name, ())
+        if argument.startswith("gs://") or Path(argument).exists():
+            return f": did you mean --input.uri {argument}?"
+        return ""
+
     # Environment
 
     def _read_environment(self, environment: Mapping[str, str]) -> None:
@@ -114,7 +131,10 @@ class Sources:
             elif name in single_underscore:
                 self._mistake(f"variable {name}", f"unknown setting: did you mean {single_underscore[name]}?")
             elif name.upper().startswith(PREFIX) and "__" in name:
-                self._mistake(f"variable {name}", f"unknown setting{did_you_mean(name, known)}")
+                # Compared without what all variables have in common.
+                nearest = similar(name.upper().removeprefix(PREFIX).lower().replace("__", "."), self.kinds)
+                meant = " or ".join(map(variable, nearest))
+                self._mistake(f"variable {name}", f"unknown setting{f': did you mean {meant}?' if meant else ''}")
 
     # File
 
@@ -163,18 +183,3 @@ def variable(name: str) -> str:
     ``finetune`` (``FINETUNE_PORT=…``).
     """
     return PREFIX + (name.replace(".", "__") if "." in name else f"_{name}").upper()
-
-
-def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return ": did you mean …?" with the most similar names; empty if none is similar.
-
-    The last part of a dotted name is enough: ``--epochs`` matches that of either stage.
-    """
-    query = name.lower().replace("-", "_")
-    scores = {
-        known: max(SequenceMatcher(None, query, part.lower()).ratio() for part in (known, known.rpartition(".")[2]))
-        for known in names
-    }
-    best = max(scores.values(), default=0.0)
-    nearest = [known for known, score in scores.items() if score == best]
-    return f": did you mean {' or '.join(nearest[:3])}?" if best > 0.5 else ""

@@ -61,6 +61,23 @@ def test_help_of_run(capsys: pytest.CaptureFixture[str], arguments: list[str]) -
         assert row.meaning in " ".join(text.split())
 
 
+@pytest.mark.parametrize("arguments", [["run", "--help", "gate"], ["help", "run", "gate"], ["run", "-h", "--gate.min"]])
+def test_help_of_a_group(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """The help of one group has its settings alone; an unknown one is an error that names the groups."""
+    assert ["gate.min_accuracy"] == re.findall(r"--([a-z_.]+)", output_of(capsys, *arguments))
+    with pytest.raises(errors.SettingsError, match=r"no group of settings 'gat': did you mean gate\?") as caught:
+        cli.parse(["run", "--help", "gat"])
+    assert "kubernetes" in caught.value.remedy
+
+
+def test_settings_of_the_chart_are_last(capsys: pytest.CaptureFixture[str]) -> None:
+    """What people need not set stands at the end of the help, under a heading of its own."""
+    by_hand, by_chart = output_of(capsys, "run", "--help").split("\nkubernetes: Filled in by the Helm chart.\n")
+
+    assert "--run.seed" in by_hand
+    assert {"run", "events"} == set(re.findall(r"^  --(\w+)", by_chart, re.MULTILINE))
+
+
 @pytest.mark.parametrize("command", ["demo", "schema"])
 def test_help_of_the_others(capsys: pytest.CaptureFixture[str], command: str) -> None:
     """The help of a command without settings tells what it does, and does not do it."""
@@ -69,7 +86,7 @@ def test_help_of_the_others(capsys: pytest.CaptureFixture[str], command: str) ->
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     """The version is the package's."""
-    assert f"finetune {__version__}\n" == output_of(capsys, "--version")
+    assert f"finetune {__version__}\n" == output_of(capsys, "--version") == output_of(capsys, "-V")
 
 
 @pytest.mark.parametrize(
@@ -78,6 +95,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["rum"], "there is no command 'rum': did you mean run?"),
         (["help", "rum"], "there is no command 'rum': did you mean run?"),
         (["xyz"], "there is no command 'xyz'"),
+        (["train"], "there is no command 'train': did you mean finetune run?"),
+        (["/"], "there is no command '/': did you mean finetune run --input.uri / …?"),
         (["--input.uri", "x"], "there is no command '--input.uri': did you mean finetune run --input.uri …?"),
     ],
 )
@@ -127,7 +146,7 @@ def test_a_settings_error_can_be_read_on_a_terminal() -> None:
     lines = shown.decode().splitlines()
     assert "2 mistakes in the settings:" in lines
     assert "  flag --run.sede: unknown setting 'run.sede': did you mean run.seed?" in lines
-    assert "  output.uri: must be given, as in --output.uri gs://my-bucket/flowers" in lines
+    assert "  output.uri: must be given, as in --output.uri gs://my-bucket/trained" in lines
 
 
 def _read(terminal: int) -> bytes:

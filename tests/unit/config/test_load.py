@@ -126,7 +126,7 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
             f"model.alpha = '0.4' ({file}, line 4), model.weights = 'imagenet' (the default): "
             "ImageNet weights exist for alpha 0.35, 0.5, 0.75, 1.0, 1.3, 1.4: other widths need other weights"
         ),
-        "output.uri: must be given, as in --output.uri gs://my-bucket/flowers",
+        "output.uri: must be given, as in --output.uri gs://my-bucket/trained",
     ]
 
 

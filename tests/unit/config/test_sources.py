@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, get_args
 
 import pytest
 
-from job.config.sources import Kind, Origin, Sources, did_you_mean, variable
+from job.config.hints import ELSEWHERE
+from job.config.sources import Kind, Origin, Sources, variable
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,9 +66,15 @@ def test_flags(flags: list[str], expected: dict[str, str]) -> None:
     ("flags", "mistakes"),
     [
         (["--run.sede", "3"], ["flag --run.sede: unknown setting 'run.sede': did you mean run.seed?"]),
-        (["--epochs", "3"], ["flag --epochs: unknown setting 'epochs': did you mean one.epochs or two.epochs?"]),
+        (["--epoch_", "3"], ["flag --epoch_: unknown setting 'epoch_': did you mean one.epochs or two.epochs?"]),
+        (["--num-gpus", "3"], [f"flag --num-gpus: unknown setting 'num-gpus': use {ELSEWHERE['num_gpus']}"]),
+        (["-o", "x"], ["argument '-o': every setting is a flag, such as --run.seed 7: use --output.uri"]),
+        (
+            ["gs://b/d"],
+            ["argument 'gs://b/d': every setting is a flag, such as --run.seed 7: did you mean --input.uri gs://b/d?"],
+        ),
         (["--confg", "x"], ["flag --confg: unknown setting 'confg': did you mean config?"]),
-        (["--input", "x"], ["flag --input: 'input' is a group of settings: input.uri"]),
+        (["--input", "x"], ["flag --input: 'input' is a group of settings: use --input.uri"]),
         (["--zzz", "3"], ["flag --zzz: unknown setting 'zzz'"]),
         (["--input.uri"], ["flag --input.uri: needs a value, as in --input.uri=VALUE"]),
         (["--run.seed="], ["flag --run.seed: needs a value, as in --run.seed=VALUE"]),
@@ -183,14 +190,16 @@ def test_variable() -> None:
     assert ["FINETUNE_INPUT__MAX_PIXELS", "FINETUNE__KEEP"] == [variable("input.max_pixels"), variable("keep")]
 
 
-def test_did_you_mean() -> None:
-    """The nearest name is offered, dashes and capitals aside; nothing where nothing is near."""
-    assert ": did you mean input.uri?" == did_you_mean("Input.URL", KINDS)
-    assert ": did you mean device.require_gpu?" == did_you_mean("device.require-gpu", KINDS)
-    assert not did_you_mean("zzz", KINDS)
-    assert not did_you_mean("seed", [])
-
-
 def test_origins_are_those_of_the_type() -> None:
     """The words for where a setting came from are the ones that config.json documents."""
     assert ("default", "file", "environment", "flag") == get_args(Origin)
+
+
+def test_files_are_merged_in_their_order(tmp_path: Path) -> None:
+    """Of several --config files each adds to those before it, and overrides what they say."""
+    for name, text in (("a", "run: {seed: 1}\ninput: {uri: /a}"), ("b", "run: {seed: 2}")):
+        (tmp_path / name).write_text(text)
+
+    raw, mistakes = read("--config", str(tmp_path / "a"), "--config", str(tmp_path / "b"))
+
+    assert ({"run.seed": "2", "input.uri": "/a"}, []) == (raw, mistakes)
