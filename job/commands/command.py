@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import sys
 import textwrap
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from job.config import reference
 from job.config.hints import did_you_mean
-from job.config.settings import LogSettings
+from job.config.settings import LogSettings, Settings
 from job.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -64,6 +66,22 @@ def _print(text: str, _: Progress) -> int:
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")  # the locale may be ASCII
     return 0
+
+
+def check_machine(settings: Settings) -> None:
+    """Check what a command needs of this machine, before it writes anything.
+
+    Raises:
+        SettingsError: TensorFlow or the weights file is missing.
+    """
+    if importlib.util.find_spec("tensorflow") is None:
+        raise SettingsError(
+            "TensorFlow is not installed",
+            remedy="in a checkout: pip install '.[cpu]' (or '.[gpu]'); or use the container image, which contains it",
+        )
+    weights = settings.model.weights
+    if weights.startswith("/") and not Path(weights).is_file():
+        raise SettingsError(f"model.weights = {weights!r}: there is no such file", remedy="check the path")
 
 
 def settings_help(name: str, summary: str, topic: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from job.commands.command import Command, settings_help
+from job.commands.command import Command, check_machine, settings_help
 from job.config.load import load_settings
 from job.observability import log
 from job.runtime import signals
@@ -33,6 +33,7 @@ def parse(arguments: Sequence[str]) -> Command:
         SettingsError: they are invalid.
     """
     loaded = load_settings(arguments, required=("output.uri",))
+    check_machine(loaded.settings)
     return Command(partial(_execute, loaded), loaded.settings.log)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from job.commands.command import Command, printing, settings_help
+from job.commands.command import Command, check_machine, printing, settings_help
 from job.config.load import load_settings
 from job.runtime import device
 
@@ -30,6 +30,7 @@ def parse(arguments: Sequence[str]) -> Command:
         SettingsError: they are invalid.
     """
     settings = load_settings(arguments).settings
+    check_machine(settings)
     return Command(partial(_execute, settings.model), settings.log)
 
 

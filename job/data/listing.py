@@ -6,7 +6,7 @@ import re
 from array import array
 from dataclasses import replace
 from itertools import groupby
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from job import uri
 from job.data import csv_rows, import_files
 from job.data.columns import Chosen
-from job.data.folders import LAYOUT, Layout, is_ignored
+from job.data.folders import LAYOUT, Layout, has_image_suffix, is_ignored
 from job.data.labels import SPLIT_NAMES, check_labels
 from job.data.manifest import Manifest, ManifestBuilder, display_uri
 from job.data.quarantine import Quarantined
@@ -86,6 +86,9 @@ def _is_file(location: uri.Location, open_store: OpenStore) -> bool:
         raise DataError(
             f"{location} is one file of {info.size:,} bytes: no folder, and too large for a manifest", remedy=LAYOUT
         )
+    if info and has_image_suffix(name):
+        above = str(location).rpartition("/")[0].rpartition("/")[0]
+        raise DataError(f"{location} is an image", remedy=f"give the folder above its class folder: {above or '/'}")
     return info is not None and info.size > 0
 
 
@@ -128,14 +131,26 @@ def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], 
         _check_locale(builder.labels)
     check_labels(builder.labels)
     if not builder.labels:
-        raise DataError(
-            f"no labelled image under {store.uri} (images outside class folders: {unlabelled}; other files: {ignored})",
-            remedy=LAYOUT,
-        )
+        raise _no_label_error(store.uri, unlabelled, ignored)
     if ignored.count:
         log.get().info("input.litter_ignored", files=ignored.count, examples=ignored.examples)
     if unlabelled.count:
         log.get().warning("input.unlabelled_ignored", images=unlabelled.count, examples=unlabelled.examples)
+
+
+def _no_label_error(store_uri: str, unlabelled: _Examples, ignored: _Examples) -> DataError:
+    """Return the error for an input without class folders, with the URI that was probably meant."""
+    location = uri.parse(store_uri)
+    if not unlabelled.count and not ignored.count:
+        if location.scheme == "file" and not Path(location.path).exists():
+            return DataError(f"there is no folder {store_uri}", remedy="check input.uri")
+        return DataError(f"there is no file under {store_uri}", remedy=f"check input.uri; {LAYOUT}")
+    counts = f"images outside class folders: {unlabelled}; other files: {ignored}"
+    above = store_uri.rpartition("/")[0] or "/"
+    meant = (
+        f"did you mean the folder above, {above}? Otherwise " if unlabelled.count and location.path.strip("/") else ""
+    )
+    return DataError(f"no labelled image under {store_uri} ({counts})", remedy=meant + LAYOUT)
 
 
 def _check_locale(labels: Iterable[str]) -> None:

@@ -109,7 +109,7 @@ def test_lost_index(uploaded: tuple[str, ...], bucket: str, undisturbed: str, pr
     count = itertools.count()
     run = [*uploaded, "--output.uri", f"gs://{bucket}/out"]
     proxy.fault = lambda request: (
-        reply(412) if request.method == "POST" and request.object.endswith("/index.json") and next(count) == 3 else None
+        reply(412) if request.method == "POST" and request.object.endswith("/index.json") and next(count) == 4 else None
     )
     with Attempt(run) as attempt:
         assert 75 == attempt.wait(), attempt.events[-1]

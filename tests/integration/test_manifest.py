@@ -130,7 +130,7 @@ def test_rows_of_several_places(bucket: str, tmp_path: Path) -> None:
 
 def test_nothing_there(bucket: str) -> None:
     """A prefix with nothing under it, and a manifest that is not there, are errors that name them."""
-    with pytest.raises(DataError, match=f"no labelled image under gs://{bucket}/nowhere"):
+    with pytest.raises(DataError, match=f"there is no file under gs://{bucket}/nowhere"):
         read_from(f"gs://{bucket}/nowhere")
     with pytest.raises(DataError, match=f"there is no manifest gs://{bucket}/list.csv"):
         read_from(f"gs://{bucket}/list.csv")

@@ -94,15 +94,25 @@ def test_only_images_outside_classes(tmp_path: Path) -> None:
         read_from(put(tmp_path, ["1.jpg", "2.jpg"]))
 
     assert "cats/1.jpg" in raised.value.remedy
+    assert f"did you mean the folder above, {tmp_path.parent}?" in raised.value.remedy
 
 
-@pytest.mark.parametrize("name", ["empty", "nowhere"])
-def test_nothing_there(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "problem"), [("empty", "no file under"), ("nowhere", "no folder")])
+def test_nothing_there(tmp_path: Path, name: str, problem: str) -> None:
     """An empty or missing folder is an error that names it."""
     (tmp_path / "empty").mkdir()
 
-    with pytest.raises(DataError, match=f"no labelled image under {tmp_path / name}"):
+    with pytest.raises(DataError, match=f"there is {problem} {tmp_path / name}"):
         read_from(tmp_path / name)
+
+
+def test_an_image_as_input(tmp_path: Path) -> None:
+    """An image is no data set: the folder above its class folder is named."""
+    put(tmp_path, ["cats/1.jpg"])
+
+    with pytest.raises(DataError, match=r"cats/1\.jpg is an image") as raised:
+        read_from(tmp_path / "cats/1.jpg")
+    assert raised.value.remedy.endswith(f": {tmp_path}")
 
 
 def test_split_folders(tmp_path: Path) -> None:
@@ -300,10 +310,10 @@ def test_json_array(tmp_path: Path, name: str) -> None:
 
 def test_a_picture_is_no_manifest(tmp_path: Path) -> None:
     """A file that is no text is refused as a manifest."""
-    (tmp_path / "photo.jpg").write_bytes(b"\xff\xd8\xff\xe0" * 10)
+    (tmp_path / "photo").write_bytes(b"\xff\xd8\xff\xe0" * 10)
 
     with pytest.raises(DataError, match="not UTF-8"):
-        read_from(tmp_path / "photo.jpg")
+        read_from(tmp_path / "photo")
 
 
 def test_rows_of_a_manifest_may_lie_anywhere(tmp_path: Path) -> None:
