@@ -57,6 +57,5 @@ def test_input_that_hangs(
         return
     assert (20, "run.failed") == (attempt.process.returncode, last["event"])
     assert "no progress for 0.4 minutes (device.stall_minutes); the state is saved" in last["message"]
-    [stalled] = [event for event in attempt.events if event["message"] == "run.stalled"]
-    assert "MainThread:" in stalled["stacks"]
-    assert "in prefetch" in stalled["stacks"]
+    stacks = {name: event["stack"] for event in attempt.named("run.stalled") for name in event["threads"]}
+    assert "in prefetch" in stacks["MainThread"]
