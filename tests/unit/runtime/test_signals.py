@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do, at each time of a process."""
+"""What SIGTERM, SIGINT and SIGHUP do, at each time of a process."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def say(*words):
     print(*words, flush=True)
 def hang(*_):
     time.sleep(30)
+def ready_again():
+    def watch():
+        while not signals.received():
+            time.sleep(0.01)
+        say("ready")
+    threading.Thread(target=watch, daemon=True).start()
 def cut_off_here():
     try:
         say("ready")  # inside: the signal may come before this returns
@@ -32,21 +38,34 @@ def cut_off_here():
 """
 
 
-def stop(code: str, *numbers: signal.Signals) -> tuple[int, str, float]:
-    """Run code until it says "ready", send signals; return exit code, what it said then, and the seconds it took."""
-    command = [sys.executable, "-c", PRELUDE + code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def stop(code: str, *numbers: signal.Signals, within: tuple[str, ...] = ()) -> tuple[int, str, float]:
+    """Run code, and send it a signal whenever it says "ready"; stdin ends when all are sent.
+
+    Args:
+        code: follows PRELUDE.
+        numbers: the signals.
+        within: a command that starts the process.
+
+    Returns:
+        The exit code, what it said after the last "ready", and the seconds from the first signal to the end.
+    """
+    command = [*within, sys.executable, "-c", PRELUDE + code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         assert "ready\n" == process.stdout.readline()
         started = time.monotonic()
-        for number in numbers:
+        process.send_signal(numbers[0])
+        for number in numbers[1:]:
+            assert "ready\n" in iter(process.stdout.readline, ""), process.wait(20)
             process.send_signal(number)
-            time.sleep(0.05)  # or else the system hands over only one of two that are the same
+        process.stdin.close()
         said = process.stdout.read()
         return process.wait(20), said, time.monotonic() - started
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_at_the_start(number: signal.Signals) -> None:
     """Before anything has begun, either signal ends the process at once with 75."""
     code, said, seconds = stop("say('ready'); hang(); say('not reached')", number)
@@ -71,6 +90,41 @@ sys.exit(signals.exit_now(3))
     )
 
     assert (3, "left by SIGTERM\n") == (code, said)
+
+
+def test_hangup_comes_more_than_once() -> None:
+    """The kernel and the shell both send SIGHUP when a terminal is closed: only the first one counts."""
+    code, said, _ = stop(
+        """
+with signals.interrupting(int), signals.deferred():
+    ready_again()
+    say("ready")
+    sys.stdin.read()
+    say("finished the step after", signals.received())
+sys.exit(signals.exit_now(75))
+""",
+        signal.SIGHUP,
+        signal.SIGHUP,
+    )
+
+    assert (75, "finished the step after SIGHUP\n") == (code, said)
+
+
+def test_ignored_hangup() -> None:
+    """Under nohup SIGHUP is ignored from the start, and stays so."""
+    code, said, _ = stop(
+        """
+with signals.interrupting(int):
+    say("ready")
+    sys.stdin.read()
+    say("received", signals.received())
+sys.exit(signals.exit_now(3))
+""",
+        signal.SIGHUP,
+        within=("nohup",),
+    )
+
+    assert (3, "received None\n") == (code, said)
 
 
 def test_deferred() -> None:
@@ -129,6 +183,7 @@ def test_second_signal(mode: str) -> None:
     code, said, seconds = stop(
         f"""
 signals.GRACE_SECONDS = 60
+ready_again()
 with signals.{mode}:
     cut_off_here()
     say("not reached")
@@ -148,7 +203,7 @@ def test_after_the_end() -> None:
         """
 code = signals.exit_now(6)
 say("ready")
-time.sleep(0.3)
+sys.stdin.read()
 sys.exit(code)
 """,
         signal.SIGTERM,
