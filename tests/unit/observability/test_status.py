@@ -59,16 +59,16 @@ def test_the_document_says_where_the_run_is() -> None:
     documents: queue.Queue[bytes] = queue.Queue()
     status = status_file(documents.put, clock)
     progress = Progress([status], clock=clock)
-    documents.get(timeout=5)
+    documents.get(timeout=60)
     progress.event("stage.started", stage="fine_tuning", epochs=4)
     clock.now += 10.0
     progress.event("epoch.finished", stage="fine_tuning", epoch=11, loss=float("nan"), val_accuracy=0.9)
-    documents.get(timeout=5)
+    documents.get(timeout=60)
     with progress.phase("fine_tuning 2/4", 100, "images") as phase:
         with status._condition:  # nothing is written between the two
             clock.now += 5.0
             phase.advance(50, step=2, steps=4)
-        document = strict(documents.get(timeout=5))
+        document = strict(documents.get(timeout=60))
     progress.close()
     expected = {
         "state": "running",
@@ -118,7 +118,7 @@ def test_writes_are_at_least_five_seconds_apart() -> None:
     documents: queue.Queue[bytes] = queue.Queue()
     status = status_file(documents.put, clock)
     progress = Progress([status], clock=clock)
-    documents.get(timeout=5)
+    documents.get(timeout=60)
     progress.event("stage.started", stage="fine_tuning", epochs=1000)
     for _ in range(3):
         clock.now += 1.0
@@ -131,7 +131,7 @@ def test_writes_are_at_least_five_seconds_apart() -> None:
     with status._condition:  # nothing is written between the two
         clock.now += 0.02
         progress.event("epoch.finished")
-    assert 204 == strict(documents.get(timeout=5))["epoch"]
+    assert 204 == strict(documents.get(timeout=60))["epoch"]
     progress.close()
     assert 1 == documents.qsize()
 
@@ -171,7 +171,7 @@ def test_failed_writes_are_logged_once() -> None:
     with capture_logs() as lines:
         progress = Progress([status_file(refuse, clock)], clock=clock)
         for _ in range(3):
-            tried.get(timeout=5)
+            tried.get(timeout=60)
             clock.now += 6.0
             progress.event("epoch.finished")
         progress.close()

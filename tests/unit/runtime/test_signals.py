@@ -13,15 +13,19 @@ import pytest
 
 from job.runtime import signals
 
-PRELUDE = """
+HANG = 60
+"""Seconds after which what hangs in a test goes on: a process that has ended before was not waiting for it."""
+
+PRELUDE = f"""
 import os, signal, sys, threading, time
 from job.runtime import signals
-signals.GRACE_SECONDS, signals.SAVE_SECONDS, signals.REPORT_SECONDS = 0.2, 0.3, 0.3
+HANG = {HANG}
+signals.GRACE_SECONDS, signals.SAVE_SECONDS, signals.REPORT_SECONDS = HANG, 0.3, 0.3
 signals.install()
 def say(*words):
     print(*words, flush=True)
 def hang(*_):
-    time.sleep(30)
+    time.sleep(HANG)
 def ready_again():
     def watch():
         while not signals.received():
@@ -58,11 +62,11 @@ def stop(code: str, *numbers: signal.Signals, within: tuple[str, ...] = ()) -> t
         started = time.monotonic()
         process.send_signal(numbers[0])
         for number in numbers[1:]:
-            assert "ready\n" in iter(process.stdout.readline, ""), process.wait(20)
+            assert "ready\n" in iter(process.stdout.readline, ""), process.wait(HANG)
             process.send_signal(number)
         process.stdin.close()
         said = process.stdout.read()
-        return process.wait(20), said, time.monotonic() - started
+        return process.wait(HANG), said, time.monotonic() - started
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -71,7 +75,7 @@ def test_at_the_start(number: signal.Signals) -> None:
     code, said, seconds = stop("say('ready'); hang(); say('not reached')", number)
 
     assert (75, "") == (code, said)
-    assert seconds < 5
+    assert seconds < HANG
 
 
 def test_interrupting() -> None:
@@ -149,6 +153,7 @@ def test_cut_off(mode: str) -> None:
     """What hangs is cut off: what can be saved is saved first, and the last words are said."""
     code, said, seconds = stop(
         f"""
+signals.GRACE_SECONDS = 0.2
 with signals.interrupting(lambda: say('last words')), signals.saving(lambda seconds: say('save in', seconds)):
     with signals.{mode}:
         cut_off_here()
@@ -159,13 +164,14 @@ with signals.interrupting(lambda: say('last words')), signals.saving(lambda seco
     assert 75 == code
     assert ["save in 0.3", "last words"] == said.splitlines()[-2:]
     assert ("interrupted by SIGTERM" in said) == mode.startswith("interrupting")
-    assert seconds < 8
+    assert seconds < HANG
 
 
 def test_cut_off_from_what_hangs_too() -> None:
     """Saving and last words that hang do not keep the process."""
     code, _, seconds = stop(
         """
+signals.GRACE_SECONDS = 0.2
 with signals.interrupting(hang), signals.saving(lambda seconds: signals.attempt(hang, seconds)), signals.deferred():
     say("ready")
     hang()
@@ -174,7 +180,7 @@ with signals.interrupting(hang), signals.saving(lambda seconds: signals.attempt(
     )
 
     assert 75 == code
-    assert seconds < 8
+    assert seconds < HANG
 
 
 @pytest.mark.parametrize("mode", ["interrupting(int)", "deferred()"])
@@ -182,7 +188,6 @@ def test_second_signal(mode: str) -> None:
     """A second signal ends the process at once, also with 75."""
     code, said, seconds = stop(
         f"""
-signals.GRACE_SECONDS = 60
 ready_again()
 with signals.{mode}:
     cut_off_here()
@@ -194,7 +199,7 @@ with signals.{mode}:
 
     assert 75 == code
     assert "not reached" not in said
-    assert seconds < 8
+    assert seconds < HANG
 
 
 def test_after_the_end() -> None:
@@ -223,14 +228,16 @@ def test_modes_end() -> None:
 def test_attempt() -> None:
     """An attempt is given up after its time; one that fails did not come to its end."""
     caught: list[object] = []
+    hangs = threading.Event()
     hook, threading.excepthook = threading.excepthook, caught.append
     try:
         results = [
-            signals.attempt(lambda: None, 5),
-            signals.attempt(lambda: time.sleep(1), 0.1),
-            signals.attempt(lambda: 1 / 0, 5),
+            signals.attempt(lambda: None, HANG),
+            signals.attempt(hangs.wait, 0.1),
+            signals.attempt(lambda: 1 / 0, HANG),
         ]
     finally:
+        hangs.set()
         threading.excepthook = hook
 
     assert [True, False, False] == results

@@ -21,7 +21,7 @@ import threading, time
 from job.observability import log; from job.runtime import watchdog as stall
 from job.observability.progress import Listener, Progress
 log.configure(console=False)
-stall.SAVE_SECONDS = stall.REPORT_SECONDS = 0.5
+stall.SAVE_SECONDS = stall.REPORT_SECONDS = {seconds}
 def hang(*_):
     time.sleep(60)
 def say(error):
@@ -33,10 +33,10 @@ hang()
 """
 
 
-def hang(save: str, last_words: str, *, others: int = 0) -> tuple[int, str, list[dict[str, Any]]]:
-    """Let a process hang, with other threads; return its exit code, what it printed, and its log."""
-    code = HANG.format(save=save, last_words=last_words, others=others)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+def hang(save: str, last_words: str, *, others: int = 0, seconds: float = 20) -> tuple[int, str, list[dict[str, Any]]]:
+    """Let a process hang, with other threads and seconds to save and report; return its exit code, output and log."""
+    code = HANG.format(save=save, last_words=last_words, others=others, seconds=seconds)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     return done.returncode, done.stdout, [json.loads(line) for line in done.stderr.splitlines()]
 
 
@@ -45,7 +45,7 @@ def test_silence_ends_the_process() -> None:
     code, said, lines = hang("lambda seconds: print('save in', seconds) is None", "say")
 
     assert 20 == code
-    assert "save in 0.5\nno progress for 0.00333333 minutes (device.stall_minutes); the state is saved\n" == said
+    assert "save in 20\nno progress for 0.00333333 minutes (device.stall_minutes); the state is saved\n" == said
     assert {("run.stalled", "ERROR")} == {(line["message"], line["severity"]) for line in lines}
     stacks = {name: line["stack"] for line in lines for name in line["threads"]}
     assert "in hang\n" in stacks["MainThread"]
@@ -71,7 +71,7 @@ def test_nothing_can_be_saved() -> None:
 
 def test_whatever_hangs() -> None:
     """Last words that hang as well, as where the hanging thread holds a lock, do not keep the process."""
-    assert 20 == hang("lambda seconds: False", "hang")[0]
+    assert 20 == hang("lambda seconds: False", "hang", seconds=0.5)[0]
 
 
 class Watched:
