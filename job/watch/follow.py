@@ -80,7 +80,7 @@ def follow(target: Target) -> int:
             return _follow_run(target.name, replay)
         return _JobFollower(Cluster(target.namespace, target.context), target.name, replay).follow()
     except KeyboardInterrupt:
-        # The run may have stopped as well: Ctrl-C reaches every process of the terminal.
+        # note: whether the run continues is not known here
         replay.progress.event("watch.interrupted", message="no longer watching; this has no effect on the run")
         return INTERRUPTED
     finally:

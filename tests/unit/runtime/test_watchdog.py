@@ -41,7 +41,7 @@ def hang(save: str, last_words: str, *, others: int = 0, seconds: float = 20) ->
 
 
 def test_silence_ends_the_process() -> None:
-    """After the silence the process ends with 20, saved, its last words said and all stacks logged."""
+    """After the silence the process ends with 20, saved, all stacks logged, and its last words."""
     code, said, lines = hang("lambda seconds: print('save in', seconds) is None", "say")
 
     assert 20 == code

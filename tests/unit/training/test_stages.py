@@ -858,7 +858,7 @@ def test_wrong_trainable_variables_are_noticed(classifier: Classifier, monkeypat
 
 
 class Watched:
-    """A lock that tells when somebody has to wait for it."""
+    """A lock that reports when a thread has to wait for it."""
 
     def __init__(self, on_wait: Callable[[], object]) -> None:
         self._lock = threading.Lock()

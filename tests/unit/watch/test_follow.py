@@ -158,8 +158,8 @@ class Watch(Listener):
             self._news.pop(due)()
 
 
-SECOND_LOOK = 5.0
-"""Seconds between two looks at status.json."""
+POLL_SECONDS = 5.0
+"""Seconds between two reads of status.json."""
 
 
 @pytest.mark.parametrize(
@@ -167,19 +167,19 @@ SECOND_LOOK = 5.0
     [("running", 20, 60.0, "no news for 60 seconds"), ("stopped", 75, 0.0, "the run has stopped")],
 )
 def test_silent_run(tmp_path: Path, state: str, code: int, since: float, reason: str) -> None:
-    """A run that reports nothing any more is waited for, which is said once, and given up: with 75 if it stopped."""
+    """The wait for a silent run is reported once; watching then ends with 75 if the run has stopped, else with 20."""
     write_status(tmp_path / "run", state=state)
     watch = Watch()
 
     assert code == watch.follow(tmp_path / "run")
     assert [
         (since, "watch.waiting", f"{reason}: waiting up to 15 minutes for it to continue"),
-        (follow.MAX_SILENCE + SECOND_LOOK, "run.silent", None),
+        (follow.MAX_SILENCE + POLL_SECONDS, "run.silent", None),
     ] == watch.events
 
 
 def test_stopped_run_that_is_resumed(tmp_path: Path) -> None:
-    """The next start of a stopped run is followed like the first; each stop is waited for anew."""
+    """The next start of a stopped run is followed like the first; each wait is reported."""
     news = {
         n * 800.0: functools.partial(write_status, tmp_path, state=state, number=n)
         for n, state in enumerate(("stopped", "running", "stopped", "succeeded"))
@@ -192,7 +192,7 @@ def test_stopped_run_that_is_resumed(tmp_path: Path) -> None:
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
-    """Ctrl-C ends the watching with 130, and nothing is claimed about the run, which may have stopped as well."""
+    """Ctrl-C ends the watching with 130, and the message does not claim that the run continues."""
     write_status(tmp_path / "run", state="stopped")
     process = watching(tmp_path / "run")
     assert process.stderr
