@@ -66,9 +66,9 @@ def test_a_log_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         cluster = Cluster()
 
         first = follow._LogReader(cluster, "pod")
-        assert first.ended.wait(20)
+        assert first.ended.wait(120)
         second = follow._LogReader(cluster, "pod", after=first.last)
-        assert second.ended.wait(20)
+        assert second.ended.wait(120)
         server.shutdown()
 
     assert [f"caf\u00e9 {number}" for number in range(3)] == first.lines()
