@@ -15,7 +15,7 @@ from job.commands.command import Command, CommandModule, printing
 from job.config.hints import did_you_mean
 from job.errors import SettingsError, exit_codes
 from job.observability import log
-from job.observability.progress import Event, LogListener, Progress
+from job.observability.progress import Event, Listener, LogListener, Progress
 from job.observability.termination import TerminationMessage
 
 if TYPE_CHECKING:
@@ -65,7 +65,16 @@ def listen(settings: LogSettings) -> Progress:
     console = settings.format == "console" or (settings.format == "auto" and on_terminal)
     log.configure(console=console, level=settings.level)
     interval = None if log.terminal() else 10.0  # on a terminal, the bars show the progress of a phase
-    return Progress([_ConsoleListener(interval) if console else LogListener(interval), TerminationMessage()])
+    listener = _ConsoleListener(interval) if console else LogListener(interval)
+    return Progress([listener, _LastLine(), TerminationMessage()])
+
+
+class _LastLine(Listener):
+    """Ends the log with the failure. What fails after it, such as writing status.json, would hide why the run ended."""
+
+    def on_event(self, event: Event) -> None:
+        if event.name in ("run.failed", "run.stopped"):
+            log.end()
 
 
 class _ConsoleListener(LogListener):

@@ -1,4 +1,4 @@
-"""``finetune watch``: follow a Job in a cluster, or a run by its URI, and exit with its exit code."""
+"""``finetune watch``: follow a Job in a cluster, or a run by its URI or folder, and exit with its exit code."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
     from job.observability.progress import Progress
 
-SUMMARY = "Follow a Job in a cluster, or a run by its URI, and exit as it does."
+SUMMARY = "Follow a Job in a cluster, or a run by its URI or folder, and exit as it does."
 
 _HELP = """\
 usage: finetune watch JOB [--namespace NAME] [--context NAME]
        finetune watch gs://BUCKET/PREFIX/runs/ID
+       finetune watch FOLDER
 
 Follow a Job of the cluster that the kubeconfig names, or a run by its URI, and exit with its exit code; 130 after
-Ctrl-C, which ends the watching alone.
+Ctrl-C, which has no effect on the run. FOLDER is a run on this machine, or its output: then the run in it that reported
+last. job/NAME is always a Job.
 """
 
 
@@ -33,14 +35,16 @@ def help_text(_: str = "") -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(message, remedy="usage: finetune watch JOB [--namespace NAME] [--context NAME]")
+        raise SettingsError(
+            message, remedy="usage: finetune watch JOB [--namespace NAME] [--context NAME], or a run's URI"
+        )
 
 
 def read_target(arguments: Sequence[str]) -> follow.Target:
     """Parse the target to follow.
 
     Raises:
-        SettingsError: the target is missing, or a flag is unknown.
+        SettingsError: the target is missing or not a location, or a flag is unknown.
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("name", metavar="JOB")
@@ -48,7 +52,11 @@ def read_target(arguments: Sequence[str]) -> follow.Target:
     parser.add_argument("--context")
     parsed = parser.parse_args(arguments)
     name = parsed.name.removeprefix("job/").removeprefix("job.batch/")
-    return follow.Target(name, parsed.namespace, parsed.context)
+    try:
+        is_run = name == parsed.name and (follow.find_run(name) is not None or "/" in name)
+    except ValueError as error:
+        parser.error(str(error))
+    return follow.Target(name, parsed.namespace, parsed.context, is_run)
 
 
 def parse(arguments: Sequence[str]) -> Command:

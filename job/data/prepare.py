@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from job.data import split
 from job.data.labels import SPLIT_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from job.config.settings import InputSettings
     from job.data.dataset import Dataset
@@ -50,7 +51,7 @@ class Prepared:
 def prepare(
     listed: Manifest, quarantined: list[Quarantined], images: Dataset, settings: InputSettings, progress: Progress
 ) -> Prepared:
-    """Check and split the images that the pass found usable.
+    """Check and split the images that the pass found usable, and report the number of images by class and split.
 
     Args:
         listed: every listed image.
@@ -70,5 +71,24 @@ def prepare(
     splits = split.assign(
         usable, validation_fraction=settings.validation_fraction, test_fraction=settings.test_fraction
     )
+    progress.event("split.assigned", **_class_counts(usable.labels, split.counts(usable, splits)))
     rows_of = {name: rows[splits == code] for code, name in SPLIT_NAMES.items()}
     return Prepared(usable=usable, splits=splits, rows_of=rows_of, quarantined=quarantined)
+
+
+def _class_counts(labels: Sequence[str], counts: Array) -> dict[str, Any]:
+    """Return the facts of the event about the split: the images of classes as [train, validation, test].
+
+    Args:
+        labels: the classes.
+        counts: int [labels, 3], their images by split.
+    """
+    rows = dict(zip(labels, counts.tolist(), strict=True))
+    of_split = dict(zip(SPLIT_NAMES.values(), counts.sum(0).tolist(), strict=True))
+    smallest, largest = (labels[int(choose(counts.sum(1)))] for choose in (np.argmin, np.argmax))
+    return of_split | {
+        "classes": dict(itertools.islice(rows.items(), split.LOGGED_CLASSES)),
+        "smallest": {smallest: rows[smallest]},
+        "largest": {largest: rows[largest]},
+        "more_classes": max(0, len(labels) - split.LOGGED_CLASSES),
+    }

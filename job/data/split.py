@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
     from job.data.manifest import Manifest
 
-__all__ = ["NAMES", "TEST", "TRAIN", "VALIDATION", "assign", "hashes", "rows"]
+__all__ = ["LOGGED_CLASSES", "NAMES", "TEST", "TRAIN", "VALIDATION", "assign", "counts", "hashes", "rows"]
+
+
+LOGGED_CLASSES = 20
+"""Number of classes that an event names; there may be thousands."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,13 @@ def rows(manifest: Manifest, splits: NDArray[np.uint8]) -> Iterator[dict[str, ob
     """Yield each image's split as plain JSON, as published in ``data/split.jsonl``."""
     for row, code in enumerate(splits.tolist()):
         yield {"uri": manifest.uri(row), "label": manifest.labels[manifest.label[row]], "split": NAMES[code]}
+
+
+def counts(manifest: Manifest, splits: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return the number of images by label and split, int64 [labels, 3], in the order of NAMES."""
+    numbers = np.zeros((len(manifest.labels), len(NAMES)), np.int64)
+    np.add.at(numbers, (manifest.label, splits - TRAIN), 1)
+    return numbers
 
 
 def hashes(manifest: Manifest) -> NDArray[np.uint64]:
@@ -169,10 +180,11 @@ def _too_few(manifest: Manifest, label: int, pictures: int, assigned: list[int])
 def _report_absent(manifest: Manifest, splits: NDArray[np.uint8]) -> None:
     """Warn of classes that are absent from a split that the input itself names."""
     for code in (VALIDATION, TEST):
-        counts = np.bincount(manifest.label[splits == code], minlength=len(manifest.labels))
-        absent = [label for label, count in zip(manifest.labels, counts, strict=True) if not count]
-        if counts.any() and absent:
-            log.get().warning("split.class_absent", split=NAMES[code], classes=absent)
+        numbers = np.bincount(manifest.label[splits == code], minlength=len(manifest.labels))
+        absent = [label for label, number in zip(manifest.labels, numbers, strict=True) if not number]
+        if numbers.any() and absent:
+            shown = absent[:LOGGED_CLASSES]
+            log.get().warning("split.class_absent", split=NAMES[code], count=len(absent), classes=shown)
 
 
 def _report_shares(manifest: Manifest, is_free: NDArray[np.bool_], splits: NDArray[np.uint8], requested: float) -> None:

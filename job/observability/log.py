@@ -6,14 +6,19 @@ further keys (https://cloud.google.com/logging/docs/structured-logging). An even
 has it in ``message`` after its name, and the name alone as ``event``. Log records and warnings of other libraries and
 uncaught exceptions are logged the same way: every line of a container's log is JSON.
 
+Floats are rounded to six digits. A line of JSON is shorter than `LINE_BYTES`: long texts and lists lose their middle or
+their end, with a note of how much was cut.
+
 Logging never raises: a fact of any type is written in a readable form, and a closed or broken stderr loses the line,
 not the run.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import datetime as dt
+import itertools
 import json
 import logging
 import math
@@ -38,6 +43,10 @@ if TYPE_CHECKING:
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error", "critical"]
 
+LINE_BYTES = 8000
+"""Limit of a line of JSON in bytes, with its newline. Longer ones are split on their way: by containerd at 16 KiB, by
+some collectors at 8 KiB, and neither part is JSON."""
+
 _LINE_BREAKS = re.compile("[\x7f-\x9f\u2028\u2029]")  # in some readers; JSON itself escapes only up to U+001F
 
 
@@ -61,6 +70,11 @@ def configure(*, console: bool, level: Level = "info") -> None:
     sys.excepthook = _from_exception
     threading.excepthook = _from_thread
     sys.unraisablehook = _from_finalizer
+
+
+def end() -> None:
+    """Drop all later lines except critical ones, so that the line before is the last."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("critical"))
 
 
 def get() -> FilteringBoundLogger:
@@ -132,6 +146,41 @@ def _plain(value: object, depth: int) -> object:
     return result
 
 
+def _concise(value: object, limit: int) -> object:
+    """Round the floats in a plain ``value``, and shorten it.
+
+    Texts keep ``limit`` characters, of both ends: a traceback ends in the error. Lists and mappings keep their first
+    ``limit`` entries. What was cut is noted in its place.
+    """
+    match value:
+        case float():
+            return float(f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}")
+        case str() if (excess := len(value) - limit) > 0:
+            return f"{value[: limit - limit // 2]} … {excess:,} characters cut … {value[len(value) - limit // 2 :]}"
+        case list():
+            entries = [_concise(item, limit) for item in value[:limit]]
+            return entries + [f"… {len(value) - limit:,} more"] * (len(value) > limit)
+        case dict():
+            kept = itertools.islice(value.items(), limit)
+            note = {"…": f"{len(value) - limit:,} more"} if len(value) > limit else {}
+            return {_concise(key, limit): _concise(item, limit) for key, item in kept} | note
+        case _:
+            return value
+
+
+def _fit(facts: dict[str, object], size: Callable[[dict[str, object]], int]) -> dict[str, object]:
+    """Make ``facts`` concise, with as little as possible cut, so that their ``size`` is below `LINE_BYTES`."""
+
+    def concise(limit: int) -> dict[str, object]:
+        return cast("dict[str, object]", _concise(facts, limit))
+
+    if size(whole := concise(sys.maxsize)) < LINE_BYTES:
+        return whole
+    # At 0 only the note of what was cut is left, so a limit that fits exists.
+    too_long = bisect.bisect_left(range(LINE_BYTES), True, lo=1, key=lambda limit: size(concise(limit)) >= LINE_BYTES)
+    return concise(too_long - 1)
+
+
 def _text(value: object) -> str:
     try:
         return printable(str(value))
@@ -165,12 +214,13 @@ class _JsonLines:
         # Log viewers show only the message of a collapsed line, so it includes the text of a failure.
         text = facts.pop("message", None)
         message = {"message": name} if text is None else {"message": f"{name}: {text}", "event": name}
-        line = json.dumps(
-            {"severity": method.upper(), "time": timestamp(), **message, **facts},
-            ensure_ascii=False,
-            allow_nan=False,
-        )
-        return _LINE_BREAKS.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
+        frame = {"severity": method.upper(), "time": timestamp()}
+        return _encode(frame | _fit(message | facts, lambda facts: len(_encode(frame | facts).encode()) + 1))
+
+
+def _encode(document: dict[str, object]) -> str:
+    line = json.dumps(document, ensure_ascii=False, allow_nan=False)
+    return _LINE_BREAKS.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
 
 class _Console:
@@ -205,7 +255,9 @@ class _Console:
     @staticmethod
     def _prepare(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         message, facts = _read_event(logger, method, event, reserved={"timestamp", "level", "event"})
-        if trace := facts.pop("exception", None):
+        trace = facts.pop("exception", None)
+        facts = _fit(facts, lambda facts: len(str(facts)))
+        if trace:  # whole: its lines are lines on the terminal
             facts["exception"] = "\n".join(map(_escape, str(trace).splitlines()))
         now = dt.datetime.now().astimezone()
         return {"timestamp": f"{now:%H:%M:%S}", "level": method, "event": message} | facts

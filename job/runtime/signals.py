@@ -1,8 +1,9 @@
-"""SIGTERM and SIGINT: the process saves its state and exits with code 75 within seconds.
+"""SIGTERM, SIGINT and SIGHUP: the process saves its state and exits with code 75 within seconds.
 
 GKE gives a Spot Pod 15 seconds. A training step in progress is finished and saved (`deferred`). Other work is repeated
 by the next Pod, so it is aborted at once by KeyboardInterrupt, which libraries expect and do not swallow. Work that
-hangs is aborted after `GRACE_SECONDS`, after an attempt to save; a second signal ends the process at once.
+hangs is aborted after `GRACE_SECONDS`, after an attempt to save. A second signal ends the process at once, except
+SIGHUP.
 
 Nothing heavy is imported here: `install` is the first thing that the program calls.
 """
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 GRACE_SECONDS, SAVE_SECONDS, REPORT_SECONDS = 5.0, 1.7, 0.5
 """Time for the main thread to end by itself, then for saving in its place, then for reporting: below 8 in total."""
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 _mode: Literal["exit", "raise", "defer"] = "exit"
 _received: signal.Signals | None = None
 _last_words: Callable[[], object] = int
@@ -33,9 +36,13 @@ _save: Callable[[float], bool] | None = None
 
 
 def install() -> None:
-    """Handle SIGTERM and SIGINT from now on. They end the process at once until `interrupting` is entered."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _handle)
+    """Handle the signals from now on. They end the process at once until `interrupting` is entered.
+
+    SIGHUP stays ignored if it is: the process was started by nohup, to outlive its terminal.
+    """
+    for number in _SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _handle)
 
 
 @contextlib.contextmanager
@@ -85,7 +92,7 @@ def exit_now(code: int) -> int:
 
     An ordinary exit would hang in native code if TensorFlow was interrupted.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if _received:
         with contextlib.suppress(OSError, ValueError):
@@ -108,6 +115,8 @@ def received() -> str | None:
 
 def _handle(number: int, _frame: FrameType | None) -> None:
     global _received  # noqa: PLW0603 (a process has one set of signals)
+    if _received and number == signal.SIGHUP:  # the kernel and the shell both send it when a terminal is closed
+        return
     if _received or _mode == "exit":
         os._exit(StoppedError.exit_code)
     _received = signal.Signals(number)

@@ -82,7 +82,7 @@ class StallWatch(Listener):
                 return
 
     def _end_run(self) -> None:
-        signals.attempt(lambda: log.get().error("run.stalled", stacks=_stacks()), REPORT_SECONDS)
+        signals.attempt(_log_stacks, REPORT_SECONDS)
         saved = "the state is saved" if self._save(SAVE_SECONDS) else "what was saved before is kept"
         compiling = "" if self._limit == self._seconds else ", longer while kernels are compiled for this GPU"
         error = StallError(
@@ -94,11 +94,15 @@ class StallWatch(Listener):
         self._exit_process(error.exit_code)
 
 
-def _stacks() -> str:
-    """Return the stacks of all threads, formatted like tracebacks."""
+def _log_stacks() -> None:
+    """Log the stack of every thread, formatted like a traceback: a line for each, or a line would be too long.
+
+    Threads of a pool that wait for work have the same stack, and share a line.
+    """
     frames = sys._current_frames()  # noqa: SLF001 (documented, and the only way)
-    return "\n".join(
-        f"{thread.name}:\n" + "".join(traceback.format_stack(frames[thread.ident]))
-        for thread in threading.enumerate()
-        if thread.ident in frames
-    )
+    threads_at: dict[str, list[str]] = {}
+    for thread in threading.enumerate():
+        if frame := frames.get(thread.ident or 0):
+            threads_at.setdefault("".join(traceback.format_stack(frame)), []).append(thread.name)
+    for stack, threads in threads_at.items():
+        log.get().error("run.stalled", threads=threads, stack=stack)

@@ -12,8 +12,10 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import uri
 from job.errors import DataError, SettingsError, StoppedError, UnavailableError, all_errors
 from job.observability import log
 from job.observability.bars import Bars
@@ -23,15 +25,20 @@ from job.watch.pods import container_state, describe_end, next_attempt_time, par
 from job.watch.replay import Replay
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from job.observability.kube_events import Object
     from job.observability.progress import Listener
 
 
 INTERRUPTED = 130
-"""The exit code after Ctrl-C, as in shells. The run itself continues."""
+"""The exit code after Ctrl-C, as in shells. It has no effect on the run."""
 
 MAX_SILENCE = 900.0
 """Seconds without news after which watching gives up; a Job's back-off between two Pods is at most 600."""
+
+QUIET = 60.0
+"""Seconds without news after which watching reports that it waits; after a stop it does so at once."""
 
 _POLL_INTERVAL = 1.0  # seconds between two polls of a cluster
 _STATUS_INTERVAL = 5.0  # seconds between two polls of status.json, which is not written more often
@@ -45,11 +52,13 @@ class Target:
         name: of a Job; or a run's URI or folder.
         namespace: of the Job; None: the context's.
         context: of the kubeconfig; None: the current one.
+        is_run: whether the name is a run's.
     """
 
     name: str
     namespace: str | None = None
     context: str | None = None
+    is_run: bool = False
 
 
 def follow(target: Target) -> int:
@@ -67,41 +76,70 @@ def follow(target: Target) -> int:
         listeners.append(Bars(terminal))
     replay = Replay(listeners, phases=terminal is not None)
     try:
-        if "/" in target.name:
+        if target.is_run:
             return _follow_run(target.name, replay)
         return _JobFollower(Cluster(target.namespace, target.context), target.name, replay).follow()
     except KeyboardInterrupt:
-        replay.progress.event("watch.interrupted", message="the run goes on")
+        # note: whether the run continues is not known here
+        replay.progress.event("watch.interrupted", message="no longer watching; this has no effect on the run")
         return INTERRUPTED
     finally:
         replay.close()
 
 
-def _follow_run(uri: str, replay: Replay) -> int:
+def find_run(location: str) -> Path | None:
+    """Return the folder of a run on this machine: the location itself, or the run below it that reported last.
+
+    None: there is none, or it is the location of a bucket.
+
+    Raises:
+        ValueError: the text is neither a URI nor a path.
+    """
+    found = uri.parse(location)
+    if found.scheme != "file":
+        return None
+    folder = Path(found.path)
+    reports = [*folder.glob("status.json")] or [*folder.glob("runs/*/status.json")]
+    return max(reports, key=lambda report: report.stat().st_mtime_ns).parent if reports else None
+
+
+def _follow_run(
+    location: str,
+    replay: Replay,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> int:
     from job import storage
 
-    store = storage.open_store(uri)
+    store = storage.open_store(str(find_run(location) or location))
     codes = {error.reason: error.exit_code for error in all_errors()}
-    last, changed = b"", time.monotonic()
+    last, changed, is_waiting = b"", clock(), False
     while True:
         if (found := store.read("status.json")) is None:
             raise DataError(
                 f"there is no run at {store.uri}: it has no status.json",
-                remedy="the URI of a run ends in /runs/ID; latest.json beside runs/ names the newest",
+                remedy="the URI of a run ends in /runs/ID; latest.json beside runs/ names the newest. A local output "
+                "folder stands for its newest run",
             )
         if found[0] != last:
-            last, changed = found[0], time.monotonic()
+            last, changed, is_waiting = found[0], clock(), False
             status = json.loads(last)
             replay.status(status)
             if status["state"] == "succeeded":
                 return 0
             if status["state"] == "failed":
                 return codes.get(status.get("reason"), 1)
-        if time.monotonic() - changed > MAX_SILENCE:
-            stopped = json.loads(last)["state"] == "stopped"
+        silence, stopped = clock() - changed, status["state"] == "stopped"
+        if silence > MAX_SILENCE:
             replay.progress.event("run.silent", severity="warning", seconds=round(MAX_SILENCE))
             return StoppedError.exit_code if stopped else UnavailableError.exit_code
-        time.sleep(_STATUS_INTERVAL)
+        if not is_waiting and (stopped or silence >= QUIET):
+            is_waiting = True
+            reason = "the run has stopped" if stopped else f"no news for {QUIET:g} seconds"
+            limit = f"{MAX_SILENCE / 60:g} minutes"
+            replay.progress.event("watch.waiting", message=f"{reason}: waiting up to {limit} for it to continue")
+        sleep(_STATUS_INTERVAL)
 
 
 class _JobFollower:
@@ -172,7 +210,7 @@ class _JobFollower:
             elif container_state(pod).get("running"):
                 self._report(name, "pod.running", f"on {pod['spec'].get('nodeName')}", pod=name)
         if job["spec"].get("suspend"):
-            self._report("job", "job.suspended", "a queue, or somebody, holds it back")
+            self._report("job", "job.suspended", "waiting until a queue, or whoever suspended it, resumes it")
         elif not pods and not job["status"].get("conditions"):
             if warnings := self._cluster.warnings(job):
                 self._report("job", "job.waiting", warnings[-1], severity="warning")

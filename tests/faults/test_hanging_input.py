@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +30,7 @@ def test_input_that_hangs(
     output, cache = tmp_path / "out", tmp_path / "cache"
     run = [*uploaded, "--output.uri", str(output), *cache_flags(uploaded, cache), "--checkpoint.interval", "1000"]
     stall_minutes = "0.4" if ending == "stall" else "30"
-    with Attempt([*run, "--device.stall_minutes", stall_minutes]) as attempt:
+    with Attempt([*run, "--device.stall_minutes", stall_minutes], counting=True) as attempt:
         assert attempt.wait_for("stage.started")  # all images are here, and stage 1 needs none of them
         train = sides(str(output))["train"]
         first_of_batch = stages.order(7, "fine_tuning", 0, len(train))[4 * STEPS]
@@ -41,7 +40,7 @@ def test_input_that_hangs(
         if ending == "stall":
             attempt.wait()
         else:
-            time.sleep(3)  # its input is read two batches ahead: the steps before it take milliseconds
+            assert attempt.wait_for("step.taken", STEPS, stage="fine_tuning")  # the input is read two batches ahead
             assert attempt.stop(signal.SIGTERM) < 8
         hold.released.set()
     with Attempt(run) as following:
@@ -57,6 +56,5 @@ def test_input_that_hangs(
         return
     assert (20, "run.failed") == (attempt.process.returncode, last["event"])
     assert "no progress for 0.4 minutes (device.stall_minutes); the state is saved" in last["message"]
-    [stalled] = [event for event in attempt.events if event["message"] == "run.stalled"]
-    assert "MainThread:" in stalled["stacks"]
-    assert "in prefetch" in stalled["stacks"]
+    stacks = {name: event["stack"] for event in attempt.named("run.stalled") for name in event["threads"]}
+    assert "in prefetch" in stacks["MainThread"]

@@ -1,11 +1,15 @@
-"""SIGTERM at any time: the process ends with 75 within 8 seconds, and the next start goes on to the same bits."""
+"""SIGTERM at any time, SIGHUP: the process ends with 75 within 8 seconds, and the next start ends in the same bits."""
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
+import pty
 import signal
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +23,7 @@ from runs import only_run
 from job import storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from fault_proxy import Proxy
 
@@ -164,11 +168,14 @@ def test_in_every_phase(uploaded: tuple[str, ...], bucket: str, undisturbed: str
     assert undisturbed == arrays_sha256(tmp_path / "model.keras")
 
 
-def test_in_stage_2_repeats_no_step(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """After SIGTERM in the middle of an epoch the next start takes the very next step."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_in_stage_2_repeats_no_step(
+    flags: tuple[str, ...], undisturbed: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    """After a signal in the middle of an epoch the next start takes the very next step."""
     run = [*flags, "--output.uri", tmp_path, "--checkpoint.interval", "1000"]
     here = ("fine_tuning", 1, 3)
-    with Attempt(run, signal_at=(signal.SIGTERM, here)) as attempt:
+    with Attempt(run, signal_at=(number, here)) as attempt:
         assert 75 == attempt.wait(), attempt.events[-1]
     with Attempt(run, counting=True) as following:
         assert 0 == following.wait(), following.events[-1]
@@ -176,11 +183,70 @@ def test_in_stage_2_repeats_no_step(flags: tuple[str, ...], undisturbed: str, tm
     [steps] = {event["steps"] for event in attempt.events if "steps" in event}
 
     assert ("run.stopped", "WARNING") == (stopped["event"], stopped["severity"])
-    assert "stopped by SIGTERM; the state is saved" in stopped["message"]
+    assert f"stopped by {number.name}; the state is saved" in stopped["message"]
     assert here == attempt.steps()[-1]
     assert here == following.loaded()
     assert [("fine_tuning", 1, step) for step in range(4, steps + 1)] == following.steps()
     assert undisturbed == arrays_sha256(only_run(tmp_path) / "model/model.keras")
+
+
+class Terminal:
+    """A terminal that is the controlling one of what is started in it: closing it is what ends a session.
+
+    Attributes:
+        shown: what was written to it so far.
+    """
+
+    def __init__(self) -> None:
+        self.shown = b""
+        self._master, self._slave = pty.openpty()
+
+    def start(self, arguments: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+        """Start the job in the foreground."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "job", "run", *map(str, arguments)],
+            stdin=self._slave,
+            stderr=self._slave,
+            env=os.environ | {"TERM": "xterm", "NO_COLOR": "1"},
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # one system call
+        )
+        os.close(self._slave)
+        return process
+
+    def read_until(self, text: bytes) -> None:
+        """Read what is written to it until a text is there."""
+        while text not in self.shown:
+            self.shown += os.read(self._master, 2**16)
+
+    def close(self) -> None:
+        """Close it: the kernel sends SIGHUP."""
+        os.close(self._master)
+
+
+def test_terminal_that_is_closed(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
+    """A run whose terminal is closed saves its state without a place to log to, and the next start resumes."""
+    run = [*flags, "--output.uri", tmp_path, "--checkpoint.interval", "1000"]
+    terminal = Terminal()
+    with terminal.start([*run, "--log.level", "debug"]) as process:
+        terminal.read_until(b"step.taken               stage=fine_tuning")
+        terminal.close()
+        assert 75 == process.wait(60)
+    with Attempt(run) as following:
+        assert 0 == following.wait(), following.events[-1]
+
+    loaded = following.loaded()
+    assert loaded
+    assert ("fine_tuning", True) == (loaded[0], loaded > ("fine_tuning", 0, 0))
+    assert undisturbed == arrays_sha256(only_run(tmp_path) / "model/model.keras")
+
+
+def test_nohup(flags: tuple[str, ...], tmp_path: Path) -> None:
+    """A run that was started with nohup outlives its terminal."""
+    with Attempt([*flags, "--output.uri", tmp_path], within=("nohup",)) as attempt:
+        attempt.wait_for("stage.first_step")
+        attempt.process.send_signal(signal.SIGHUP)
+        assert 0 == attempt.wait(), attempt.events[-1]
 
 
 def test_second_signal(flags: tuple[str, ...], tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -55,11 +56,10 @@ with emulator.running() as emulated:
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
+        emulated = os.pidfd_open(pid)
         assert is_alive(pid)
         parent.send_signal(signal.SIGKILL)
 
-    for _ in range(100):
-        if not is_alive(pid):
-            return
-        time.sleep(0.05)
-    pytest.fail("the emulator is still there")
+    ended, _, _ = select.select([emulated], [], [], 60)
+    os.close(emulated)
+    assert ended

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -27,7 +28,7 @@ from job.storage.gcs import GoogleStore
 from job.storage.parallel import UNPACKED_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, MutableMapping
     from pathlib import Path
 
     from fault_proxy import Proxy, Seen
@@ -361,17 +362,20 @@ def test_a_store_that_stays_away_ends_the_run(proxy: Proxy, bucket: str) -> None
 def test_a_store_that_comes_up_late_is_waited_for(bucket: str, proxy: Proxy) -> None:
     """Refused connections are waited out: a service mesh may be ready later than the job."""
     proxy.listen(yes=False)
-    written: list[int] = []
+    retried = threading.Event()
     store = open_store(f"gs://{bucket}", retry=PATIENT)
-    writer = threading.Thread(target=lambda: written.append(store.write("a", b"1").size))
-    writer.start()
-    time.sleep(0.5)
-    assert [] == written
 
-    proxy.listen(yes=True)
-    writer.join(20)
+    def notice(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if event["event"] == "storage.retried":
+            retried.set()
+        return event
 
-    assert [1] == written
+    with capture_logs(processors=[notice]), ThreadPoolExecutor() as pool:
+        written = pool.submit(store.write, "a", b"1")
+        assert retried.wait(60)
+        assert not written.done()
+        proxy.listen(yes=True)
+        assert 1 == written.result(60).size
 
 
 @pytest.mark.parametrize("cut_to", [0, 0.5])
@@ -474,17 +478,26 @@ def test_a_lost_answer_is_not_a_lost_race(proxy: Proxy, bucket: str) -> None:
 def test_a_dead_network_does_not_hold_up_the_end(store: Store, proxy: Proxy, bucket: str) -> None:
     """A reader in the middle of its retries can be closed at once."""
     objects = [store.write(f"{number}", b"1") for number in range(3)]
-    proxy.fault = lambda request: None if request.path.endswith(str(objects[0].generation)) else HANG_UP
-    reader = open_store(f"gs://{bucket}", retry=RetryPolicy(seconds=60, first_wait=60, longest_wait=60)).read_many(
+    failed = threading.Semaphore(0)
+
+    def hang_up(request: Seen) -> Fault | None:
+        if request.path.endswith(str(objects[0].generation)):
+            return None
+        failed.release()
+        return HANG_UP
+
+    proxy.fault = hang_up
+    reader = open_store(f"gs://{bucket}", retry=RetryPolicy(seconds=600, first_wait=600, longest_wait=600)).read_many(
         objects
     )
     assert (0, b"1") == next(reader)
-    time.sleep(0.3)
+    for _ in objects[1:]:
+        assert failed.acquire(timeout=60)
 
     started = time.monotonic()
     reader.close()
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     assert "storage" not in [thread.name for thread in threading.enumerate()]
 
 

@@ -205,6 +205,39 @@ print([end(error) for error in (
     assert "Traceback" not in json.dumps(events[:2] + events[3:])
 
 
+@pytest.mark.parametrize("format_", ["json", "console"])
+def test_the_failure_is_the_last_line(tmp_path: Path, format_: str) -> None:
+    """Whatever else fails at the end, as writing status.json on a full disk, the failure is the last line."""
+    code = f"""
+import logging, sys, types
+from job import errors
+from job.__main__ import main
+from job.observability.status import StatusFile
+
+def write(document):
+    if b"failed" in document:
+        raise OSError("no space left")
+
+def run(loaded, progress):
+    progress.subscribe(StatusFile(write, run_id="r", run_uri="u"))
+    raise errors.DataError("no images", remedy="add some")
+sys.modules["job.pipeline"] = sys.modules["job"].pipeline = types.SimpleNamespace(run=run)
+
+code = main(["run", "--output.uri", {str(tmp_path)!r}, "--log.format={format_}"])
+logging.getLogger("google.auth").error("a thread of a library failed")
+sys.exit(code)
+"""
+
+    ended = python(code)
+
+    assert 3 == ended.returncode
+    if format_ == "json":
+        [line] = map(json.loads, ended.stderr.splitlines())
+        assert ("run.failed", "no images") == (line["event"], line["message"].removeprefix("run.failed: "))
+    else:
+        assert ["no images", "add some"] == ended.stderr.splitlines()[1:]
+
+
 def test_log_settings_are_followed(tmp_path: Path) -> None:
     """The format and the level that were asked for are those of the log."""
     code = f"""

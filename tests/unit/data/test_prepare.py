@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,8 @@ from job.config.settings import InputSettings
 from job.data.prepare import Prepared, prepare
 from job.data.quarantine import Quarantined
 from job.errors import DataError
-from job.observability.progress import Progress
+from job.observability import log
+from job.observability.progress import Event, LogListener, Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,13 +54,59 @@ def test_quarantined_images_are_collected(tmp_path: Path) -> None:
     prepared = prepared_from(tmp_path, recorder)
 
     assert ["empty", "corrupt"] == [image.reason for image in prepared.quarantined]
-    assert ["images.quarantined"] == recorder.names
+    assert ["images.quarantined", "split.assigned"] == recorder.names
 
 
 def test_too_many_are_unusable(tmp_path: Path) -> None:
     """Images found unusable by the listing and by the pass count together."""
     with pytest.raises(DataError, match="2 of 41 images"):
         prepared_from(tmp_path, Recorder(), max_bad_fraction=0.04)
+
+
+class Facts(Recorder):
+    """Remembers the facts of the last event."""
+
+    def on_event(self, event: Event) -> None:
+        """Remember them."""
+        super().on_event(event)
+        self.facts = event.facts
+
+
+def test_images_by_class_and_split(tmp_path: Path) -> None:
+    """One event names the classes, each with its images in train, validation and test."""
+    recorder = Facts()
+
+    prepared = prepared_from(tmp_path, recorder)
+
+    documents = {name: list(rows) for name, rows in prepared.documents()}
+    pairs = Counter((row["label"], row["split"]) for row in documents["data/split.jsonl"])
+    splits = ("train", "validation", "test")
+    expected = {label: [pairs[label, name] for name in splits] for label in ("cats", "dogs")}
+    assert "split.assigned" == recorder.names[-1]
+    assert expected == recorder.facts["classes"]
+    assert {"cats": expected["cats"]} == recorder.facts["smallest"]  # one of them is unreadable
+    assert {"dogs": expected["dogs"]} == recorder.facts["largest"]
+    assert 0 == recorder.facts["more_classes"]
+    assert [len(prepared.rows_of[name]) for name in splits] == [recorder.facts[name] for name in splits]
+
+
+def test_many_classes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With 700 classes, most of them without a validation image, the log names 20, and every line is short JSON."""
+    names = [f"train/class-{n:03}-{'x' * 200}/{picture}.jpg" for n in range(700) for picture in range(2)]
+    listed, _ = read_from(put(tmp_path, [*names, names[0].replace("train", "validation").replace("0.jpg", "2.jpg")]))
+    images = SimpleNamespace(usable=np.ones(len(listed), bool), quarantined=[])
+    recorder = Facts()
+
+    log.configure(console=False)
+    prepare(listed, [], images, InputSettings(uri=str(tmp_path)), Progress([recorder, LogListener()]))
+
+    absent, assigned = map(json.loads, lines := capfd.readouterr().err.splitlines())
+    assert max(len(line.encode()) for line in lines) < log.LINE_BYTES
+    assert ("split.class_absent", 699, 20) == (absent["message"], absent["count"], len(absent["classes"]))
+    assert ("split.assigned", 680, 20) == (assigned["message"], assigned["more_classes"], len(assigned["classes"]))
+    assert {listed.labels[0]: [2, 1, 0]} == recorder.facts["largest"]
+    assert {listed.labels[1]: [2, 0, 0]} == recorder.facts["smallest"]
+    assert list(listed.labels[:20]) == list(recorder.facts["classes"])
 
 
 def test_documents(tmp_path: Path) -> None:

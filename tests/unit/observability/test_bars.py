@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[3]
 WIDTH = 100
 
 SCRIPT = r"""
-import itertools, sys, threading, time
+import itertools, sys, threading
 from job.observability import log
 from job.observability.bars import Bars
 from job.observability.progress import LogListener, Progress
@@ -24,14 +24,24 @@ log.configure(console=True)
 terminal = log.terminal()
 print(terminal is not None)
 ticks = itertools.count()
+frames = threading.Semaphore(0)
+class Watched(Bars):
+    def _table(self):
+        frames.release()
+        return super()._table()
+def wait_for_a_frame():
+    while frames.acquire(blocking=False):
+        pass
+    for _ in range(2 * (terminal is not None)):  # the first is on the screen when the second one begins
+        frames.acquire()
 progress = Progress([LogListener(None)], clock=lambda: float(next(ticks)))
 if terminal:
-    progress.subscribe(Bars(terminal))
+    progress.subscribe(Watched(terminal))
 progress.event("stage.started", stage="fine_tuning", epochs=2)
 for epoch in (1, 2):
     with progress.phase(f"fine_tuning {epoch}/2", 40, "images") as phase:
         phase.advance(10, loss=0.25)
-        time.sleep(0.3)  # a frame of the bars
+        wait_for_a_frame()
         def talk(thread):
             for i in range(5):
                 log.get().info("said", thread=thread, i=i, text="x" * 150)
@@ -86,7 +96,7 @@ def run_on_a_terminal(term: str) -> tuple[str, str]:
             received += os.read(master, 65536)
         except OSError:  # the other end is closed
             break
-    stdout, _ = child.communicate(timeout=30)
+    stdout, _ = child.communicate(timeout=60)
     os.close(master)
     assert 0 == child.returncode
     return received.decode(), stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -162,14 +163,14 @@ from job.observability import log
 log.configure(console=False)
 def work(thread):
     for i in range(100):
-        log.get().info("said", thread=thread, i=i, text="x" * 9000)
+        log.get().info("said", thread=thread, i=i, text="x" * 7000)
 threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 """)
     lines = [strict(line) for line in finished.stderr.splitlines()]
     assert {(thread, i) for thread in range(4) for i in range(100)} == {(line["thread"], line["i"]) for line in lines}
-    assert {"x" * 9000} == {line["text"] for line in lines}
+    assert {"x" * 7000} == {line["text"] for line in lines}
 
 
 @pytest.mark.parametrize("console", [True, False])
@@ -220,7 +221,8 @@ def test_the_console_is_readable_and_safe() -> None:
     finished = run(r"""
 from job.observability import log
 log.configure(console=True)
-log.get().info("epoch.finished", stage="fine_tuning", loss=0.123456, rate=12345.678, rate_set=1e-05)
+log.get().info("epoch.finished", stage="fine_tuning", loss=0.123456, rate=12345.678, rate_set=1e-05, all=[0.1234567])
+log.get().info("classes.seen", names=["x" * 10] * 1000)
 log.get().warning("name.seen", name="\x1b[31mred\udcff\n", why="two words", long="x" * 500)
 try:
     raise ValueError("\x1b[2J")
@@ -229,8 +231,12 @@ except ValueError:
 """)
     text = finished.stderr.decode()
     assert "\x1b" not in text
-    first, second, *trace = text.splitlines()
-    assert first.endswith("epoch.finished           stage=fine_tuning loss=0.1235 rate=12345.7 rate_set=1e-05")
+    first, many, second, *trace = text.splitlines()
+    assert first.endswith(
+        "epoch.finished           stage=fine_tuning loss=0.1235 rate=12345.7 rate_set=1e-05 all=[0.123457]"
+    )
+    assert len(many) < log.LINE_BYTES + 100
+    assert re.search(r"'… \d+ more'\]$", many)
     assert second.endswith(rf"name='\x1b[31mred\\udcff\n' why='two words' long={'x' * 500}")
     assert "[warning  ] name.seen" in second
     assert r"ValueError: \x1b[2J" == trace[-1]
@@ -278,6 +284,109 @@ def test_plain_values_are_strict_json(value: object) -> None:
 def test_integers_beyond_64_bits_are_text(value: int, expected: object) -> None:
     """An integer that a signed 64-bit one cannot hold is hexadecimal text, since readers of JSON differ there."""
     assert expected == log.plain(value)
+
+
+def json_line(facts: dict[str, object], level: str = "info") -> dict[str, object]:
+    """Return the line of JSON that an event with these facts becomes, which must be within the limit."""
+    line = log._JsonLines._render(None, level, {"event": "it.happened", **facts})
+    assert len(line.encode()) + 1 < log.LINE_BYTES
+    return strict(line)
+
+
+long_values = st.one_of(
+    anything,
+    st.builds(lambda item, times: [item] * times, anything, st.integers(0, 1000)),
+    st.builds(lambda text, times: text * times, st.text(), st.integers(0, 10000)),
+    st.builds(lambda name, n: {f"{name}{i}": i for i in range(n)}, st.text(), st.integers(0, 3000)),
+)
+
+
+@given(st.dictionaries(st.text(), long_values))
+@settings(max_examples=15)
+def test_every_line_is_short_json(facts: dict[str, object]) -> None:
+    """Whatever the facts, and however many, the line is strict JSON below the limit, with severity and time."""
+    line = json_line({key: value for key, value in facts.items() if key not in ("event", "exc_info")})
+
+    assert "INFO" == line["severity"]
+    assert dt.datetime.fromisoformat(str(line["time"]))
+
+
+def test_long_facts_are_cut_with_a_note() -> None:
+    """Of a long text both ends remain, of a long list the beginning; the note says how much is missing."""
+    trace = f"Traceback {'x' * 20000} ValueError: bad"
+    names = [f"class-{n:03}" for n in range(700)]
+
+    line = json_line({"message": "why", "exception": trace, "names": names, "count": 3})
+
+    assert ("it.happened: why", "it.happened", 3) == (line["message"], line["event"], line["count"])
+    begin, cut, end = str(line["exception"]).split(" … ")
+    assert (True, True) == (begin.startswith("Traceback x"), end.endswith("x ValueError: bad"))
+    assert len(trace) == len(begin) + len(end) + int(cut.removesuffix(" characters cut").replace(",", ""))
+    *kept, note = line["names"]
+    assert names[: len(kept)] == kept
+    assert f"… {len(names) - len(kept)} more" == note
+
+
+def test_no_more_is_cut_than_necessary() -> None:
+    """A long text fills the line to its last byte."""
+    line = json_line({"text": "x" * 20000})
+
+    assert log.LINE_BYTES - 1 == len(json.dumps(line, ensure_ascii=False).encode()) + 1
+
+
+def test_long_mappings_and_keys_are_cut() -> None:
+    """A mapping is cut as a list is, and its keys as texts are."""
+    line = json_line({"counts": {f"class-{n}": [n, 0] for n in range(5000)}})
+    assert isinstance(line["counts"], dict)
+    *kept, note = line["counts"].items()
+    assert [(f"class-{n}", [n, 0]) for n in range(len(kept))] == kept
+    assert ("…", f"{5000 - len(kept):,} more") == note
+
+    line = json_line({"counts": {f"{n}{'é' * 1000}": n for n in range(50)}})
+    assert isinstance(line["counts"], dict)
+    assert list(range(50)) == list(line["counts"].values())
+    assert all(" characters cut … é" in key for key in line["counts"])
+
+
+@pytest.mark.parametrize(
+    ("value", "rounded"),
+    [
+        (0.12345678901234, 0.123457),
+        (1e-05, 1e-05),
+        (3.14159265e-12, 3.14159e-12),
+        (-123456.789, -123457.0),
+        (1764362621.25, 1764362621.0),
+        (0.1 + 0.2, 0.3),
+        (1e300, 1e300),
+        ({"a": [0.123456789, 3]}, {"a": [0.123457, 3]}),
+        (float("nan"), None),
+        (True, True),
+    ],
+)
+def test_floats_are_rounded(value: object, rounded: object) -> None:
+    """A float in the log has six digits, and keeps all those before the point; integers are exact."""
+    line = json_line({"value": value})
+
+    assert rounded == line["value"]
+    assert type(rounded) is type(line["value"])
+
+
+def test_nothing_after_the_end() -> None:
+    """After its end the log is silent, whoever would write to it; a critical line still comes."""
+    finished = run("""
+import logging, warnings
+from job.observability import log
+log.configure(console=False)
+logger = log.get()
+logger.error("run.failed")
+log.end()
+logger.error("status.write_failed")
+log.get().error("status.write_failed")
+logging.getLogger("google.auth").error("no credentials")
+warnings.warn("old")
+raise SystemError("nobody catches this")
+""")
+    assert ["run.failed", "process.failed"] == [strict(line)["message"] for line in finished.stderr.splitlines()]
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

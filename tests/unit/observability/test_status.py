@@ -23,10 +23,18 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self._looks = threading.Semaphore(0)
 
     def __call__(self) -> float:
         """Return the time."""
+        if threading.current_thread().name == "status":
+            self._looks.release()
         return self.now
+
+    def wait_for_looks(self, count: int) -> None:
+        """Wait until the thread that writes has looked at the time so often since the last call."""
+        for _ in range(count):
+            self._looks.acquire()
 
 
 def strict(data: bytes) -> dict[str, object]:
@@ -59,16 +67,16 @@ def test_the_document_says_where_the_run_is() -> None:
     documents: queue.Queue[bytes] = queue.Queue()
     status = status_file(documents.put, clock)
     progress = Progress([status], clock=clock)
-    documents.get(timeout=5)
+    documents.get(timeout=60)
     progress.event("stage.started", stage="fine_tuning", epochs=4)
     clock.now += 10.0
     progress.event("epoch.finished", stage="fine_tuning", epoch=11, loss=float("nan"), val_accuracy=0.9)
-    documents.get(timeout=5)
+    documents.get(timeout=60)
     with progress.phase("fine_tuning 2/4", 100, "images") as phase:
         with status._condition:  # nothing is written between the two
             clock.now += 5.0
             phase.advance(50, step=2, steps=4)
-        document = strict(documents.get(timeout=5))
+        document = strict(documents.get(timeout=60))
     progress.close()
     expected = {
         "state": "running",
@@ -118,20 +126,22 @@ def test_writes_are_at_least_five_seconds_apart() -> None:
     documents: queue.Queue[bytes] = queue.Queue()
     status = status_file(documents.put, clock)
     progress = Progress([status], clock=clock)
-    documents.get(timeout=5)
+    documents.get(timeout=60)
+    clock.wait_for_looks(2)  # whether a write is due, and when the next one is
     progress.event("stage.started", stage="fine_tuning", epochs=1000)
+    clock.wait_for_looks(2)  # whether it is due, and how long it is not
     for _ in range(3):
         clock.now += 1.0
         progress.event("epoch.finished")
-        with pytest.raises(queue.Empty):  # the thread has time to write, and does not
-            documents.get(timeout=0.05)
+        clock.wait_for_looks(2)
+        assert documents.empty()
     for _ in range(199):
         clock.now += 0.01  # with those before, 4.99 seconds
         progress.event("epoch.finished")
     with status._condition:  # nothing is written between the two
         clock.now += 0.02
         progress.event("epoch.finished")
-    assert 204 == strict(documents.get(timeout=5))["epoch"]
+    assert 204 == strict(documents.get(timeout=60))["epoch"]
     progress.close()
     assert 1 == documents.qsize()
 
@@ -171,7 +181,7 @@ def test_failed_writes_are_logged_once() -> None:
     with capture_logs() as lines:
         progress = Progress([status_file(refuse, clock)], clock=clock)
         for _ in range(3):
-            tried.get(timeout=5)
+            tried.get(timeout=60)
             clock.now += 6.0
             progress.event("epoch.finished")
         progress.close()

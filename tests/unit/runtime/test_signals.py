@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do, at each time of a process."""
+"""What SIGTERM, SIGINT and SIGHUP do, at each time of a process."""
 
 from __future__ import annotations
 
@@ -13,15 +13,25 @@ import pytest
 
 from job.runtime import signals
 
-PRELUDE = """
+HANG = 60
+"""Seconds after which what hangs in a test goes on: a process that has ended before was not waiting for it."""
+
+PRELUDE = f"""
 import os, signal, sys, threading, time
 from job.runtime import signals
-signals.GRACE_SECONDS, signals.SAVE_SECONDS, signals.REPORT_SECONDS = 0.2, 0.3, 0.3
+HANG = {HANG}
+signals.GRACE_SECONDS, signals.SAVE_SECONDS, signals.REPORT_SECONDS = HANG, 0.3, 0.3
 signals.install()
 def say(*words):
     print(*words, flush=True)
 def hang(*_):
-    time.sleep(30)
+    time.sleep(HANG)
+def ready_again():
+    def watch():
+        while not signals.received():
+            time.sleep(0.01)
+        say("ready")
+    threading.Thread(target=watch, daemon=True).start()
 def cut_off_here():
     try:
         say("ready")  # inside: the signal may come before this returns
@@ -32,27 +42,40 @@ def cut_off_here():
 """
 
 
-def stop(code: str, *numbers: signal.Signals) -> tuple[int, str, float]:
-    """Run code until it says "ready", send signals; return exit code, what it said then, and the seconds it took."""
-    command = [sys.executable, "-c", PRELUDE + code]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def stop(code: str, *numbers: signal.Signals, within: tuple[str, ...] = ()) -> tuple[int, str, float]:
+    """Run code, and send it a signal whenever it says "ready"; stdin ends when all are sent.
+
+    Args:
+        code: follows PRELUDE.
+        numbers: the signals.
+        within: a command that starts the process.
+
+    Returns:
+        The exit code, what it said after the last "ready", and the seconds from the first signal to the end.
+    """
+    command = [*within, sys.executable, "-c", PRELUDE + code]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
         assert "ready\n" == process.stdout.readline()
         started = time.monotonic()
-        for number in numbers:
+        process.send_signal(numbers[0])
+        for number in numbers[1:]:
+            assert "ready\n" in iter(process.stdout.readline, ""), process.wait(HANG)
             process.send_signal(number)
-            time.sleep(0.05)  # or else the system hands over only one of two that are the same
+        process.stdin.close()
         said = process.stdout.read()
-        return process.wait(20), said, time.monotonic() - started
+        return process.wait(HANG), said, time.monotonic() - started
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_at_the_start(number: signal.Signals) -> None:
     """Before anything has begun, either signal ends the process at once with 75."""
     code, said, seconds = stop("say('ready'); hang(); say('not reached')", number)
 
     assert (75, "") == (code, said)
-    assert seconds < 5
+    assert seconds < HANG
 
 
 def test_interrupting() -> None:
@@ -71,6 +94,41 @@ sys.exit(signals.exit_now(3))
     )
 
     assert (3, "left by SIGTERM\n") == (code, said)
+
+
+def test_hangup_comes_more_than_once() -> None:
+    """The kernel and the shell both send SIGHUP when a terminal is closed: only the first one counts."""
+    code, said, _ = stop(
+        """
+with signals.interrupting(int), signals.deferred():
+    ready_again()
+    say("ready")
+    sys.stdin.read()
+    say("finished the step after", signals.received())
+sys.exit(signals.exit_now(75))
+""",
+        signal.SIGHUP,
+        signal.SIGHUP,
+    )
+
+    assert (75, "finished the step after SIGHUP\n") == (code, said)
+
+
+def test_ignored_hangup() -> None:
+    """Under nohup SIGHUP is ignored from the start, and stays so."""
+    code, said, _ = stop(
+        """
+with signals.interrupting(int):
+    say("ready")
+    sys.stdin.read()
+    say("received", signals.received())
+sys.exit(signals.exit_now(3))
+""",
+        signal.SIGHUP,
+        within=("nohup",),
+    )
+
+    assert (3, "received None\n") == (code, said)
 
 
 def test_deferred() -> None:
@@ -95,6 +153,7 @@ def test_cut_off(mode: str) -> None:
     """What hangs is cut off: what can be saved is saved first, and the last words are said."""
     code, said, seconds = stop(
         f"""
+signals.GRACE_SECONDS = 0.2
 with signals.interrupting(lambda: say('last words')), signals.saving(lambda seconds: say('save in', seconds)):
     with signals.{mode}:
         cut_off_here()
@@ -105,13 +164,14 @@ with signals.interrupting(lambda: say('last words')), signals.saving(lambda seco
     assert 75 == code
     assert ["save in 0.3", "last words"] == said.splitlines()[-2:]
     assert ("interrupted by SIGTERM" in said) == mode.startswith("interrupting")
-    assert seconds < 8
+    assert seconds < HANG
 
 
 def test_cut_off_from_what_hangs_too() -> None:
     """Saving and last words that hang do not keep the process."""
     code, _, seconds = stop(
         """
+signals.GRACE_SECONDS = 0.2
 with signals.interrupting(hang), signals.saving(lambda seconds: signals.attempt(hang, seconds)), signals.deferred():
     say("ready")
     hang()
@@ -120,7 +180,7 @@ with signals.interrupting(hang), signals.saving(lambda seconds: signals.attempt(
     )
 
     assert 75 == code
-    assert seconds < 8
+    assert seconds < HANG
 
 
 @pytest.mark.parametrize("mode", ["interrupting(int)", "deferred()"])
@@ -128,7 +188,7 @@ def test_second_signal(mode: str) -> None:
     """A second signal ends the process at once, also with 75."""
     code, said, seconds = stop(
         f"""
-signals.GRACE_SECONDS = 60
+ready_again()
 with signals.{mode}:
     cut_off_here()
     say("not reached")
@@ -139,7 +199,7 @@ with signals.{mode}:
 
     assert 75 == code
     assert "not reached" not in said
-    assert seconds < 8
+    assert seconds < HANG
 
 
 def test_after_the_end() -> None:
@@ -148,7 +208,7 @@ def test_after_the_end() -> None:
         """
 code = signals.exit_now(6)
 say("ready")
-time.sleep(0.3)
+sys.stdin.read()
 sys.exit(code)
 """,
         signal.SIGTERM,
@@ -168,14 +228,16 @@ def test_modes_end() -> None:
 def test_attempt() -> None:
     """An attempt is given up after its time; one that fails did not come to its end."""
     caught: list[object] = []
+    hangs = threading.Event()
     hook, threading.excepthook = threading.excepthook, caught.append
     try:
         results = [
-            signals.attempt(lambda: None, 5),
-            signals.attempt(lambda: time.sleep(1), 0.1),
-            signals.attempt(lambda: 1 / 0, 5),
+            signals.attempt(lambda: None, HANG),
+            signals.attempt(hangs.wait, 0.1),
+            signals.attempt(lambda: 1 / 0, HANG),
         ]
     finally:
+        hangs.set()
         threading.excepthook = hook
 
     assert [True, False, False] == results

@@ -21,34 +21,44 @@ import threading, time
 from job.observability import log; from job.runtime import watchdog as stall
 from job.observability.progress import Listener, Progress
 log.configure(console=False)
-stall.SAVE_SECONDS = stall.REPORT_SECONDS = 0.5
+stall.SAVE_SECONDS = stall.REPORT_SECONDS = {seconds}
 def hang(*_):
     time.sleep(60)
 def say(error):
     print(error.message, flush=True)
+for number in range({others}):
+    threading.Thread(target=hang, name=f"hanging-{{number}}", daemon=True).start()
 progress = Progress([stall.StallWatch(0.2, save={save}, last_words={last_words})])
 hang()
 """
 
 
-def hang(save: str, last_words: str) -> tuple[int, str, list[dict[str, Any]]]:
-    """Let a process hang; return its exit code, what it printed, and its log."""
-    code = HANG.format(save=save, last_words=last_words)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+def hang(save: str, last_words: str, *, others: int = 0, seconds: float = 20) -> tuple[int, str, list[dict[str, Any]]]:
+    """Let a process hang, with other threads and seconds to save and report; return its exit code, output and log."""
+    code = HANG.format(save=save, last_words=last_words, others=others, seconds=seconds)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     return done.returncode, done.stdout, [json.loads(line) for line in done.stderr.splitlines()]
 
 
 def test_silence_ends_the_process() -> None:
-    """After the silence the process ends with 20, saved, with its last words said and all stacks in one line."""
+    """After the silence the process ends with 20, saved, all stacks logged, and its last words."""
     code, said, lines = hang("lambda seconds: print('save in', seconds) is None", "say")
 
     assert 20 == code
-    assert "save in 0.5\nno progress for 0.00333333 minutes (device.stall_minutes); the state is saved\n" == said
-    [line] = lines
-    assert ("run.stalled", "ERROR") == (line["message"], line["severity"])
-    assert "MainThread:\n" in line["stacks"]
-    assert "in hang\n" in line["stacks"]
-    assert "stall:\n" in line["stacks"]
+    assert "save in 20\nno progress for 0.00333333 minutes (device.stall_minutes); the state is saved\n" == said
+    assert {("run.stalled", "ERROR")} == {(line["message"], line["severity"]) for line in lines}
+    stacks = {name: line["stack"] for line in lines for name in line["threads"]}
+    assert "in hang\n" in stacks["MainThread"]
+    assert "in _watch\n" in stacks["stall"]
+
+
+def test_threads_with_the_same_stack_share_a_line() -> None:
+    """The threads that wait in the same place, as those of a pool do, are one line."""
+    _, _, lines = hang("lambda seconds: False", "say", others=3)
+
+    assert [["hanging-0", "hanging-1", "hanging-2"]] == [
+        sorted(line["threads"]) for line in lines if "hanging-0" in line["threads"]
+    ]
 
 
 def test_nothing_can_be_saved() -> None:
@@ -61,7 +71,7 @@ def test_nothing_can_be_saved() -> None:
 
 def test_whatever_hangs() -> None:
     """Last words that hang as well, as where the hanging thread holds a lock, do not keep the process."""
-    assert 20 == hang("lambda seconds: False", "hang")[0]
+    assert 20 == hang("lambda seconds: False", "hang", seconds=0.5)[0]
 
 
 class Watched:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,10 +133,8 @@ def test_damaged_bytes_are_read_a_few_times() -> None:
 
 def test_store_that_asks_for_more_time_than_is_left() -> None:
     """A Retry-After beyond the policy's end is not waited for."""
-    started = time.monotonic()
-    with pytest.raises(UnavailableError):
+    with pytest.raises(UnavailableError, match="after 1 try"):
         calls(PATIENT)(failing(answer(503, Retry_After="3600")), **CALL)
-    assert time.monotonic() - started < 5
 
 
 def test_no_retry_once_closed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,10 +12,27 @@ from job.errors import UnavailableError
 from job.storage import ObjectInfo
 from job.storage.parallel import HELD_BYTES, HELD_OBJECTS, UNPACKED_BYTES, in_parallel
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WAIT = 60
+"""Seconds that a reader waits unless it is closed."""
+
 
 def objects(count: int, size: int = 1, *, gzip: bool = False) -> list[ObjectInfo]:
     """Return so many listed objects."""
     return [ObjectInfo(str(number), size, 0, 1, gzip) for number in range(count)]
+
+
+class Counted(list[ObjectInfo]):
+    """Objects, and how many of them were taken to be handed out."""
+
+    taken = 0
+
+    def __iter__(self) -> Iterator[ObjectInfo]:
+        for info in super().__iter__():
+            self.taken += 1
+            yield info
 
 
 def test_everything_is_read_with_its_position() -> None:
@@ -26,13 +44,12 @@ def test_everything_is_read_with_its_position() -> None:
 
 def test_a_slow_consumer_is_not_overrun() -> None:
     """No more objects are read ahead than agreed, however long the consumer takes."""
-    started: list[str] = []
-    reader = in_parallel(lambda info, _: started.append(info.name), objects(500))
+    counted = Counted(objects(500))
+    reader = in_parallel(lambda info, _: info.name, counted)
 
     next(reader)
-    time.sleep(0.2)
 
-    assert len(started) <= HELD_OBJECTS
+    assert HELD_OBJECTS + 1 == counted.taken  # the last one waits for the result to be used
     reader.close()
 
 
@@ -73,32 +90,30 @@ def test_an_error_of_a_reader_is_the_consumers() -> None:
 
 def test_readers_that_wait_are_told_to_end() -> None:
     """Closing sets the event that readers wait on, so nobody waits for their retries."""
-    reader = in_parallel(lambda info, closed: info.name == "0" or closed.wait(60), objects(20))
+    reader = in_parallel(lambda info, closed: info.name == "0" or closed.wait(WAIT), objects(20))
     assert (0, True) == next(reader)
 
     started = time.monotonic()
     reader.close()
 
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < WAIT
     assert "storage" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_objects_of_different_sizes_are_held_within_the_bytes_agreed() -> None:
     """What a finished object took is free again, and not what the next one takes."""
     small, large = objects(4), objects(4, HELD_BYTES // 2)
-    started, released = [], threading.Event()
+    counted, released = Counted([*small, *large]), threading.Event()
 
     def read(info: ObjectInfo, _: threading.Event) -> int:
-        started.append(info.size)
         if info.size > 1:
-            released.wait(20)
+            released.wait(WAIT)
         return info.size
 
-    results = in_parallel(read, [*small, *large])
+    results = in_parallel(read, counted)
     first = [next(results)[1] for _ in small]
-    time.sleep(0.05)  # for what was handed out too early to start
-    at_once = started.count(HELD_BYTES // 2)
+    taken = counted.taken
     released.set()
 
-    assert ([1] * 4, 1) == (first, at_once)
+    assert ([1] * 4, len(small) + 2) == (first, taken)  # the second large one waits for the results to be used
     assert [HELD_BYTES // 2] * 4 == [size for _, size in results]

@@ -614,11 +614,28 @@ def test_wrong_trainable_variables_are_noticed(classifier: Classifier, monkeypat
         run(classifier, "fine_tuning")
 
 
+class Watched:
+    """A lock that reports when a thread has to wait for it."""
+
+    def __init__(self, on_wait: Callable[[], object]) -> None:
+        self._lock = threading.Lock()
+        self._on_wait = on_wait
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._on_wait()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class Asker(Listener):
     """Asks for the state from another thread: at an event, or after the arithmetic of the first step.
 
     Attributes:
         capture: how it asks.
+        lock: of the state that it asks for.
         waits: whether the answer had to wait.
         answers: what it got, once it has.
     """
@@ -629,6 +646,8 @@ class Asker(Listener):
         self.capture: Callable[[], TrainingState] = TrainingState
         self.waits = False
         self.answers: list[TrainingState] = []
+        self._is_decided = threading.Event()
+        self.lock = Watched(self._wait)
 
     def on_event(self, event: Event) -> None:
         """Ask."""
@@ -648,10 +667,18 @@ class Asker(Listener):
 
     def _ask(self) -> None:
         self._asked = True
-        self.thread = threading.Thread(target=lambda: self.answers.append(self.capture()), daemon=True)
+        self.thread = threading.Thread(target=self._capture, daemon=True)
         self.thread.start()
-        self.thread.join(0.3)
-        self.waits = not self.answers
+        self._is_decided.wait()
+
+    def _capture(self) -> None:
+        self.answers.append(self.capture())
+        self._is_decided.set()
+
+    def _wait(self) -> None:
+        if threading.current_thread() is self.thread:
+            self.waits = True
+            self._is_decided.set()
 
 
 @pytest.fixture
@@ -675,11 +702,12 @@ def train_and_ask(classifier: Classifier, asker: Asker, bias: float = 0.0) -> No
         Progress([asker]),
         ignore,
     )
+    trainer._state_lock = asker.lock
     asker.capture = trainer.capture
     trainer._step = asker.within(trainer._step)
     classifier.output.bias.assign([bias])
     trainer.train_epoch()
-    asker.thread.join(20)
+    asker.thread.join()
 
 
 def test_capture_in_the_middle_of_a_step(whole_classifier: Classifier) -> None:

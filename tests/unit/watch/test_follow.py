@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,7 +23,7 @@ from job.watch.api_reader import Cluster
 from job.watch.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -64,9 +66,9 @@ def test_a_log_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         cluster = Cluster()
 
         first = follow._LogReader(cluster, "pod")
-        assert first.ended.wait(20)
+        assert first.ended.wait(120)
         second = follow._LogReader(cluster, "pod", after=first.last)
-        assert second.ended.wait(20)
+        assert second.ended.wait(120)
         server.shutdown()
 
     assert [f"caf\u00e9 {number}" for number in range(3)] == first.lines()
@@ -128,14 +130,91 @@ def test_a_run_that_goes_on(tmp_path: Path) -> None:
     assert 0 == process.wait(60)
 
 
-@pytest.mark.parametrize(("state", "code"), [("running", 20), ("stopped", 75)])
-def test_silent_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, code: int) -> None:
-    """A run that reports nothing any more is given up: with 75 if its last report was that it stopped, else with 20."""
-    monkeypatch.setattr(follow, "MAX_SILENCE", 0.05)
-    monkeypatch.setattr(follow, "_STATUS_INTERVAL", 0.02)
-    write_status(tmp_path / "run", state=state)
+class Watch(Listener):
+    """Follows a run under a clock that only sleeping advances, and remembers its own events, each with its time.
 
-    assert code == follow._follow_run(str(tmp_path / "run"), Replay([], phases=False))
+    Args:
+        news: writes of status.json, by their time.
+    """
+
+    def __init__(self, news: dict[float, Callable[[], object]] | None = None) -> None:
+        self._now = 0.0
+        self._news = news or {}
+        self.events: list[tuple[float, str, object]] = []
+
+    def on_event(self, event: Event) -> None:
+        """Remember it, unless it is the run's."""
+        if event.name in ("watch.waiting", "run.silent"):
+            self.events.append((self._now, event.name, event.facts.get("message")))
+
+    def follow(self, folder: Path) -> int:
+        """Follow the run to its end; return the exit code."""
+        replay = Replay([self], phases=False)
+        return follow._follow_run(str(folder), replay, clock=lambda: self._now, sleep=self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self._now += seconds
+        for due in [time for time in self._news if time <= self._now]:
+            self._news.pop(due)()
+
+
+POLL_SECONDS = 5.0
+"""Seconds between two reads of status.json."""
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "since", "reason"),
+    [("running", 20, 60.0, "no news for 60 seconds"), ("stopped", 75, 0.0, "the run has stopped")],
+)
+def test_silent_run(tmp_path: Path, state: str, code: int, since: float, reason: str) -> None:
+    """The wait for a silent run is reported once; watching then ends with 75 if the run has stopped, else with 20."""
+    write_status(tmp_path / "run", state=state)
+    watch = Watch()
+
+    assert code == watch.follow(tmp_path / "run")
+    assert [
+        (since, "watch.waiting", f"{reason}: waiting up to 15 minutes for it to continue"),
+        (follow.MAX_SILENCE + POLL_SECONDS, "run.silent", None),
+    ] == watch.events
+
+
+def test_stopped_run_that_is_resumed(tmp_path: Path) -> None:
+    """The next start of a stopped run is followed like the first; each wait is reported."""
+    news = {
+        n * 800.0: functools.partial(write_status, tmp_path, state=state, number=n)
+        for n, state in enumerate(("stopped", "running", "stopped", "succeeded"))
+    }
+    news.pop(0.0)()
+    watch = Watch(news)
+
+    assert 0 == watch.follow(tmp_path)
+    assert [0.0, 860.0, 1600.0] == [time for time, name, _ in watch.events if name == "watch.waiting"]
+
+
+def test_ctrl_c(tmp_path: Path) -> None:
+    """Ctrl-C ends the watching with 130, and the message does not claim that the run continues."""
+    write_status(tmp_path / "run", state="stopped")
+    process = watching(tmp_path / "run")
+    assert process.stderr
+    assert any("watch.waiting" in line for line in process.stderr)
+
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+
+    assert 130 == process.returncode
+    assert "no longer watching; this has no effect on the run" in said
+
+
+def test_newest_run_of_an_output(tmp_path: Path) -> None:
+    """Of the folder that runs are published to, the run that reported last is followed."""
+    for age, (name, state) in enumerate([("b", "succeeded"), ("a", "failed"), ("c", "stopped")]):
+        write_status(tmp_path / "runs" / name, state=state)
+        os.utime(tmp_path / "runs" / name / "status.json", (1e9 - age, 1e9 - age))
+
+    assert tmp_path / "runs/b" == follow.find_run(str(tmp_path))
+    assert tmp_path / "runs/a" == follow.find_run(str(tmp_path / "runs/a"))
+    assert follow.find_run(str(tmp_path / "runs")) is None
+    assert 0 == Watch().follow(tmp_path)
 
 
 def test_no_run(tmp_path: Path) -> None:
