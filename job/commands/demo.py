@@ -121,18 +121,22 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 
 
 def _report() -> str:
-    """Return a summary of the latest run in ``FOLDER``."""
+    """Return a summary of the latest run in ``FOLDER``: first the published model, then both stages."""
     latest = max(FOLDER.glob("runs/*/_SUCCESS"), key=lambda path: path.stat().st_mtime_ns).parent
-    stages = json.loads((latest / "metrics/metrics.json").read_bytes())["stages"]
+    metrics = json.loads((latest / "metrics/metrics.json").read_bytes())
+    published, kept = metrics["validation"], metrics["kept"]
+    correct = round(published["accuracy"] * published["images"])
     lines = [
-        f"  {name:<20}{stage['val_accuracy']:.3f}  after {stage['epochs']} epochs in {stage['seconds']:.0f} s"
-        for name, stage in stages.items()
+        f"  {name:<20}{stage['val_accuracy']:.3f} after {stage['epochs']} epochs in {stage['seconds']:.0f} s, "
+        f"at best {stage['best_val_accuracy']:.3f}"
+        for name, stage in metrics["stages"].items()
         if stage
     ]
     return "\n".join(
         [
             "",
-            "Accuracy on the pictures held out:",
+            f"Accuracy of the published model: {published['accuracy']:.3f} ({correct} of {published['images']} pictures "
+            f"held out), from epoch {kept['epoch']}",
             *lines,
             f"Model:    {latest}/model",
             f"Metrics:  {latest}/metrics",

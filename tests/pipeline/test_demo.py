@@ -22,11 +22,12 @@ def test_demo(tmp_path: Path) -> None:
 
     assert 0 == done.returncode, done.stderr[-2000:]
     accuracies = dict(
-        re.findall(r"^  (feature_extraction|fine_tuning) +(\d\.\d{3})  after 1 epochs", done.stdout, re.MULTILINE)
+        re.findall(r"^  (feature_extraction|fine_tuning) +(\d\.\d{3}) after 1 epochs", done.stdout, re.MULTILINE)
     )
     [folder] = (tmp_path / "finetune-demo/runs").iterdir()
-    stages = strict_json((folder / "metrics/metrics.json").read_bytes())["stages"]
-    assert {name: f"{stage['val_accuracy']:.3f}" for name, stage in stages.items()} == accuracies
+    metrics = strict_json((folder / "metrics/metrics.json").read_bytes())
+    assert {name: f"{stage['val_accuracy']:.3f}" for name, stage in metrics["stages"].items()} == accuracies
+    assert f"Accuracy of the published model: {metrics['validation']['accuracy']:.3f} (" in done.stdout
     assert f"Model:    finetune-demo/runs/{folder.name}/model" in done.stdout
     assert (folder / "model/model.keras").exists()
     assert '"uri": "gs://demo-pictures/' in (folder / "data/manifest.jsonl").read_text()

@@ -37,20 +37,22 @@ def test_demo_starts_its_own_emulator(bucket: str) -> None:
 
 
 def test_report_of_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report has the accuracy of each stage that was run, and where model and metrics lie."""
+    """The report has the published model's accuracy, that of each stage that was run, and where model and metrics are."""
     monkeypatch.chdir(tmp_path)
     for age, run in enumerate(("newer", "older")):
         folder = tmp_path / demo.FOLDER / "runs" / run
         (folder / "metrics").mkdir(parents=True)
-        stage = {"val_accuracy": 0.75 - age / 4, "epochs": 3, "seconds": 4.2}
+        stage = {"val_accuracy": 0.75 - age / 4, "best_val_accuracy": 0.8, "epochs": 3, "seconds": 4.2}
         document = {"stages": {"feature_extraction": stage, "fine_tuning": None}}
+        document |= {"validation": {"accuracy": 0.8, "images": 10}, "kept": {"epoch": 2}}
         (folder / "metrics" / "metrics.json").write_text(json.dumps(document))
         (folder / "_SUCCESS").touch()
         os.utime(folder / "_SUCCESS", (100 - age, 100 - age))
 
     report = demo._report()
 
-    assert "feature_extraction  0.750" in report
+    assert "Accuracy of the published model: 0.800 (8 of 10 pictures held out), from epoch 2\n" in report
+    assert "feature_extraction  0.750 after 3 epochs in 4 s, at best 0.800\n" in report
     assert "fine_tuning" not in report
     assert f"{demo.FOLDER}/runs/newer/model\n" in report
     assert f"{demo.FOLDER}/runs/newer/metrics\n" in report
