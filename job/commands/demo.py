@@ -125,7 +125,8 @@ def _report() -> str:
     latest = max(FOLDER.glob("runs/*/_SUCCESS"), key=lambda path: path.stat().st_mtime_ns).parent
     metrics = json.loads((latest / "metrics/metrics.json").read_bytes())
     published, kept = metrics["validation"], metrics["kept"]
-    correct = round(published["accuracy"] * published["images"])
+    correct, images = round(published["accuracy"] * published["images"]), published["images"]
+    held_out = f"{published['accuracy']:.3f} ({correct} of {images} pictures held out)"
     lines = [
         f"  {name:<20}{stage['val_accuracy']:.3f} after {stage['epochs']} epochs in {stage['seconds']:.0f} s, "
         f"at best {stage['best_val_accuracy']:.3f}"
@@ -135,8 +136,7 @@ def _report() -> str:
     return "\n".join(
         [
             "",
-            f"Accuracy of the published model: {published['accuracy']:.3f} ({correct} of {published['images']} pictures "
-            f"held out), from epoch {kept['epoch']}",
+            f"Accuracy of the published model: {held_out}, from epoch {kept['epoch']}",
             *lines,
             f"Model:    {latest}/model",
             f"Metrics:  {latest}/metrics",

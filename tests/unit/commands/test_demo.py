@@ -37,7 +37,7 @@ def test_demo_starts_its_own_emulator(bucket: str) -> None:
 
 
 def test_report_of_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report has the published model's accuracy, that of each stage that was run, and where model and metrics are."""
+    """The report has the accuracy of the published model and of each stage, and where model and metrics are."""
     monkeypatch.chdir(tmp_path)
     for age, run in enumerate(("newer", "older")):
         folder = tmp_path / demo.FOLDER / "runs" / run
