@@ -13,7 +13,7 @@
     │   └── StallError
     └── StoppedError
 
-Each class defines its exit code, its meaning and the action of the Kubernetes Job. The tables in README.md and
+Each class defines its exit code, its meaning and the action of the Kubernetes Job. The table in
 docs/operations.md and the chart's podFailurePolicy are generated from them. Match on types, never on the text of a
 message.
 """

@@ -60,18 +60,16 @@ def main() -> int:
 
 def documents() -> dict[Path, str]:
     """Return the documents whose tables have their source in the code."""
-    codes = [f"| {code} | {meaning} | {action} |" for code, (meaning, action) in errors.exit_codes().items()]
     reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items()]
     tables = {
-        "settings": reference.settings_table(),
-        "exit codes": "\n".join(["| code | meaning | the Job |", "|---|---|---|", *codes]) + "\n",
-        "quarantine": "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n",
+        ROOT / "docs/settings.md": reference.settings_table(),
+        ROOT / "docs/input.md": "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n",
     }
-    readme, operations = ROOT / "README.md", ROOT / "docs/operations.md"
-    files = {path: path.read_text(encoding="utf-8") for path in (readme, operations)}
-    for name, table in tables.items():
-        pattern = rf"(<!-- generated: {name} -->\n).*?(?=<!-- end -->)"
-        files[readme] = _replace(files[readme], pattern, rf"\g<1>{_escape(table)}")
+    operations = ROOT / "docs/operations.md"
+    files = {path: path.read_text(encoding="utf-8") for path in (*tables, operations)}
+    for path, table in tables.items():
+        pattern = r"(<!-- generated: [a-z ]+ -->\n).*?(?=<!-- end -->)"
+        files[path] = _replace(files[path], pattern, rf"\g<1>{_escape(table)}")
     # Causes and remedies are written by hand, between what the code knows of each exit code.
     for code, (meaning, action) in errors.exit_codes().items():
         row = rf"| {code} | {_escape(meaning)} |\1| {JOB_DOES[action]} |\n"

@@ -1,4 +1,4 @@
-"""Reference generated from the settings: the README's table, the rows of the help, the JSON Schema."""
+"""Reference generated from the settings: the table of docs/settings.md, the help, the JSON Schema."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _group_meaning(name: str) -> str:
 
 
 def settings_table() -> str:
-    """Return the settings as a Markdown table, for the README."""
+    """Return the settings as a Markdown table, for docs/settings.md."""
     lines = ["| setting | default | environment variable | meaning |", "|---|---|---|---|"]
     lines += [
         f"| `{row.name}` | `{row.default}` | `{row.variable}` | {row.meaning.replace('|', chr(92) + '|')} |"

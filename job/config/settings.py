@@ -1,4 +1,4 @@
-"""The settings: typed, frozen, and documented only here; README, help, schema and chart are generated from it.
+"""The settings: typed, frozen, and documented only here; docs, help, schema and chart are generated from it.
 
 Sources, later ones override earlier ones: defaults, a YAML file (``--config``), environment variables
 (``FINETUNE_INPUT__URI``), flags (``--input.uri``). All mistakes are reported at once.

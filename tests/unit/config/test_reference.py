@@ -1,4 +1,4 @@
-"""What is generated from the settings: the README's table and the JSON Schema leave none out."""
+"""What is generated from the settings: the table of the settings and the JSON Schema leave none out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_json_schema() -> None:
 
 
 def test_settings_table() -> None:
-    """The README's table has a row for every setting, with its default, its variable and its choices."""
+    """The table has a row for every setting, with its default, its variable and its choices."""
     lines = reference.settings_table().splitlines()
 
     assert len(VALUES) == len(lines) - 2
