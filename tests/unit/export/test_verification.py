@@ -64,5 +64,11 @@ def test_killed_scorer(tmp_path: Path) -> None:
 
 def test_answers_that_are_all_nan(tmp_path: Path) -> None:
     """NaN in every answer ends the run, although no comparison with NaN is true and no label differs."""
+    own = np.float32([[0.75, 0.25], [0.9, 0.1]])
     with pytest.raises(errors.InvariantError, match="differ by up to nan"):
-        compare(tmp_path, np.full((3, 2), np.nan, np.float32))
+        verify(
+            SimpleNamespace(score=lambda _folder, _encoded: Answers(np.full((2, 2), np.nan, np.float32), own)),
+            tmp_path,
+            [b""] * 2,
+            own,
+        )
