@@ -42,6 +42,24 @@ def new_classifier(settings: ModelSettings, labels: tuple[str, ...], *, seed: in
     return Classifier(create_network(settings, labels, seed=seed), labels, pretrained=True)
 
 
+def varied_classifier(settings: ModelSettings, labels: tuple[str, ...]) -> Classifier:
+    """Return a classifier with new weights whose answers depend on the image.
+
+    With the moving statistics of a new model, random features are nearly all alike: here, BatchNormalization has the
+    statistics of one batch of noise.
+    """
+    network = create_network(settings, labels, seed=7)
+    layers = [layer for layer in network.base_model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    shape = (16, settings.image_size, settings.image_size, 3)
+    network.base_model(np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32), training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    return Classifier(network, labels, pretrained=True)
+
+
 def refolded(classifier: Classifier, *, training_precision: Precision = "float32", xla: bool = False) -> Classifier:
     """Return a classifier of the same variables with another training precision, or with XLA."""
     network = Network(classifier.model, classifier.base_model)

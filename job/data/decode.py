@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
     from job.data import image_header
 
+PARALLEL_DECODES = 10
+"""Images of a batch that are decoded at once; limits the memory."""
+UNREADABLE = "cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image that is not cut off or damaged"
+"""What `decode_batch` says about the image whose index it names."""
+
 
 def decode_image(data: bytes, header: image_header.Header, image_size: int) -> np.ndarray[Any, Any]:
     """Decode one image whose header was accepted. Thread-safe.
@@ -48,7 +53,7 @@ def decode_image(data: bytes, header: image_header.Header, image_size: int) -> n
             image = _decode_jpeg(encoded) if header.format == "jpeg" else _decode_other(encoded)
             if header.orientation != 1:
                 image = _upright(image, tf.constant(header.orientation))
-            pixels: np.ndarray[Any, Any] = _resize(image, image_size).numpy()
+            pixels: np.ndarray[Any, Any] = _resize_one(image, image_size).numpy()
     except tf.errors.InvalidArgumentError:
         raise UnreadableImage(
             "corrupt",
@@ -66,28 +71,37 @@ def decode_batch(data: tf.Tensor, image_size: int) -> tf.Tensor:
         image_size: height and width of the result.
 
     Returns:
-        uint8 [n, image_size, image_size, 3].
+        uint8 [n, image_size, image_size, 3]; n may be 0.
 
     Raises:
-        tf.errors.InvalidArgumentError: an image cannot be decoded.
+        tf.errors.InvalidArgumentError: an image cannot be decoded. The message names the first such index.
     """
-    return tf.map_fn(
-        lambda encoded: decode(encoded, orientation(encoded), image_size),
-        data,
-        fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8),
-    )
+
+    def decode_row(row: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return row, tf.ensure_shape(_resize_one(decode(encoded), image_size), [image_size, image_size, 3])
+
+    # note: a graph cannot catch an operation's error, but a dataset can drop the rows that fail. The end row keeps the
+    # dataset from being empty, and its number differs from every position.
+    with tf.device("CPU:0"):
+        size = tf.shape(data)[0]
+        rows = tf.data.Dataset.from_tensor_slices((tf.range(size), data))
+        decoded = rows.map(decode_row, num_parallel_calls=PARALLEL_DECODES, deterministic=True).ignore_errors()
+        end = tf.data.Dataset.from_tensors((-1, tf.zeros([image_size, image_size, 3], tf.uint8)))
+        numbers, pixels = decoded.concatenate(end).batch(tf.cast(size, tf.int64) + 1).get_single_element()
+        first_bad = tf.argmax(numbers != tf.range(tf.size(numbers)))
+        message = tf.strings.format(f"image {{}} of the batch (counted from 0) {UNREADABLE}", first_bad)
+        with tf.control_dependencies([tf.debugging.Assert(tf.size(numbers) == size + 1, [message])]):
+            return tf.identity(pixels[:-1])
 
 
-def decode(data: tf.Tensor, orientation: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Decode one image.
+def decode(data: tf.Tensor) -> tf.Tensor:
+    """Decode one image to its upright pixels.
 
     Args:
         data: scalar string, the encoded image.
-        orientation: scalar int32, EXIF 1 to 8.
-        image_size: height and width of the result.
 
     Returns:
-        uint8 [image_size, image_size, 3].
+        uint8 [height, width, 3], with the EXIF orientation applied.
 
     Raises:
         tf.errors.InvalidArgumentError: the image cannot be decoded.
@@ -97,18 +111,23 @@ def decode(data: tf.Tensor, orientation: tf.Tensor, image_size: int) -> tf.Tenso
         is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"
         image = tf.cond(is_jpeg, lambda: _decode_jpeg(data), lambda: _decode_other(data))
         # note: rotate before resizing: in the other order the pixels differ, since float32 weights are not symmetric
-        image = tf.cond(orientation == 1, lambda: image, lambda: _upright(image, orientation))
-        return tf.ensure_shape(_resize(image, image_size), [image_size, image_size, 3])
+        exif_orientation = orientation(data)
+        upright = tf.cond(exif_orientation == 1, lambda: image, lambda: _upright(image, exif_orientation))
+        return tf.ensure_shape(upright, [None, None, 3])
 
 
-def _resize(image: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Resize uint8 [height, width, 3] to a square, rounded to uint8."""
-    # note: the op inside tf.image.resize, whose Python checks cost a tenth of the decoding
-    resized = tf.raw_ops.ResizeBilinear(
-        images=tf.expand_dims(image, 0), size=[image_size, image_size], half_pixel_centers=True
-    )
-    # note: interpolation exceeds 0..255 by at most a float32 rounding error, which tf.round removes
-    return tf.cast(tf.round(tf.squeeze(resized, 0)), tf.uint8)
+def resize(images: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Resize a batch, uint8 [n, height, width, 3], to squares, rounded to uint8 [n, image_size, image_size, 3]."""
+    with tf.device("CPU:0"):  # the same result on every machine
+        # note: the op inside tf.image.resize, whose Python checks cost a tenth of the decoding
+        resized = tf.raw_ops.ResizeBilinear(images=images, size=[image_size, image_size], half_pixel_centers=True)
+        # note: interpolation exceeds 0..255 by at most a float32 rounding error, which tf.round removes
+        return tf.cast(tf.round(resized), tf.uint8)
+
+
+def _resize_one(image: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Resize uint8 [height, width, 3] to a square."""
+    return tf.squeeze(resize(tf.expand_dims(image, 0), image_size), 0)
 
 
 def _decode_jpeg(data: tf.Tensor) -> tf.Tensor:

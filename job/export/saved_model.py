@@ -1,10 +1,11 @@
 """The exported model, in the formats for its consumers.
 
-- ``model.keras``: the standard Keras architecture. It loads without this package.
+- ``model.keras``: the Keras model; see `job.export.keras_model`.
 - ``saved_model/``: for TensorFlow Serving and ``tf.saved_model.load``. BatchNormalization is merged into the
-  convolutions. ``serving_default`` takes pixels, uint8 [n, size, size, 3]; ``serve_bytes`` takes encoded images, string
-  [n], and decodes them as training does. Both return ``probabilities``, float32 [n, labels], and ``labels``, string
-  [n, labels].
+  convolutions. ``serving_default`` takes pixels of any size, uint8 [n, height, width, 3], and resizes them as training
+  does; ``serve_bytes`` takes encoded images, string [n], and decodes them as training does. Both return
+  ``probabilities``, float32 [n, labels], and ``labels``, string [n, labels]. The function ``decode``, which is no
+  signature, returns the upright pixels of one encoded image, uint8 [height, width, 3].
 - ``labels.txt``: one label per line, in the order of the probabilities.
 """
 
@@ -16,6 +17,7 @@ import tensorflow as tf
 
 from job import errors
 from job.data import decode
+from job.export import keras_model
 from job.model import folding
 
 if TYPE_CHECKING:
@@ -33,21 +35,26 @@ class ServedModel(tf.Module):  # type: ignore[misc] # TensorFlow has no types
         # note: saving tracks only the attributes of this module; tracking every layer of a Keras model takes seconds
         self._variables = [variable.value for variable in (*base_model.variables, *classifier.head_variables())]
 
-        def serving_default(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-            maps = base_model(classifier.rescaling(pixels), training=False)
-            logits = classifier.head_logits(tf.reduce_mean(maps, axis=(1, 2)))
-            names = tf.tile(tf.constant([list(labels)]), [tf.shape(pixels)[0], 1])
+        def answers(resized: tf.Tensor) -> dict[str, tf.Tensor]:
+            images = tf.shape(resized)[0]
+            # note: with oneDNN, TensorFlow fails on a depthwise convolution of no images
+            padded = tf.pad(resized, [[0, tf.cast(images == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+            maps = base_model(classifier.rescaling(padded), training=False)
+            logits = classifier.head_logits(tf.reduce_mean(maps, axis=(1, 2)))[:images]
+            names = tf.tile(tf.constant([list(labels)]), [images, 1])
             return {"probabilities": classifier.probabilities(logits), "labels": names}
 
-        pixels = tf.TensorSpec((None, size, size, 3), tf.uint8, "pixels")
-        self.serving_default = tf.function(serving_default, input_signature=[pixels], autograph=False)
+        def serving_default(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+            return answers(decode.resize(pixels, size))
 
         def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            served: dict[str, tf.Tensor] = self.serving_default(decode.decode_batch(image_bytes, size))
-            return served
+            return answers(decode.decode_batch(image_bytes, size))
 
+        pixels = tf.TensorSpec((None, None, None, 3), tf.uint8, "pixels")
         image_bytes = tf.TensorSpec((None,), tf.string, "image_bytes")
+        self.serving_default = tf.function(serving_default, input_signature=[pixels], autograph=False)
         self.serve_bytes = tf.function(serve_bytes, input_signature=[image_bytes], autograph=False)
+        self.decode = tf.function(decode.decode, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 
 
 def save(classifier: Classifier, folder: Path) -> None:
@@ -58,7 +65,7 @@ def save(classifier: Classifier, folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True)
-        classifier.model.save(folder / "model.keras")
+        keras_model.save(classifier, folder / "model.keras")
         served = ServedModel(classifier)
         signatures = {"serving_default": served.serving_default, "serve_bytes": served.serve_bytes}
         tf.saved_model.save(served, str(folder / "saved_model"), signatures=signatures)

@@ -1,12 +1,14 @@
-"""Scores encoded images with an exported SavedModel in a separate process, which proves that the model loads.
+"""Scores encoded images with an exported model in a separate process, which proves that the model loads.
 
-The arguments are the batch size and a time limit in seconds, for loading the model and for each batch: SIGALRM ends a
-process that exceeds it. The exit code is EX_OSERR if the process runs out of memory.
+The arguments are the batch size, the number of images to score with ``model.keras``, too, and a time limit in seconds,
+for loading the models and for each batch: SIGALRM ends a process that exceeds it. The exit code is EX_OSERR if the
+process runs out of memory.
 
-Standard input is one line with the SavedModel's folder as a JSON string, then each image as its length (4 bytes, little
-endian) and its bytes. Standard output is an .npy file with the probabilities, float32 [n, labels]. Nothing of the job
-is imported, as in the processes that will serve the model. Standard input is read after the import of TensorFlow, so
-the process can start before the model exists. Images are streamed, so memory does not limit their number.
+Standard input is one line with the model's folder as a JSON string, then each image as its length (4 bytes, little
+endian) and its bytes. Standard output is an .npz file with the probabilities: ``saved_model``, float32 [n, labels], and
+``keras``, float32 [m, labels], or [m, 1] for two labels. Nothing of the job is imported, as in the processes that will
+serve the model. Standard input is read after the import of TensorFlow, so the process can start before the model
+exists. Images are streamed, so memory does not limit their number.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ import os
 import signal
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 gc.disable()  # imports create no garbage, and collection makes them 20 % slower; this process is short-lived
 
+import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
@@ -37,17 +41,24 @@ def main() -> None:
     os.dup2(2, 1)  # redirect what libraries print to standard error
     if not (line := sys.stdin.buffer.readline()):
         return  # the parent process closed the pipe: nothing to score
-    batch_size, seconds = map(int, sys.argv[1:])
+    folder, (batch_size, keras_images, seconds) = Path(json.loads(line)), map(int, sys.argv[1:])
     with time_limit(seconds):
-        signature = tf.saved_model.load(json.loads(line)).signatures["serve_bytes"]
-    images, probabilities = read_images(), []
+        served = tf.saved_model.load(str(folder / "saved_model"))
+        # traced once, for images of any size
+        pixels = tf.TensorSpec((None, None, None, 3), tf.uint8)
+        score_pixels = tf.function(keras.models.load_model(folder / "model.keras"), input_signature=[pixels])
+    serve_bytes = served.signatures["serve_bytes"]
+    images, by_saved_model = read_images(), []
+    by_keras: list[Any] = []
     while batch := list(itertools.islice(images, batch_size)):
         with time_limit(seconds):
-            probabilities.append(signature(image_bytes=tf.constant(batch))["probabilities"].numpy())
-    array = io.BytesIO()
-    np.save(array, np.concatenate(probabilities), allow_pickle=False)
+            by_saved_model.append(serve_bytes(image_bytes=tf.constant(batch))["probabilities"].numpy())
+            first = batch[: keras_images - len(by_keras)]
+            by_keras += [score_pixels(served.decode(image)[None]).numpy() for image in first]
+    arrays = io.BytesIO()
+    np.savez(arrays, saved_model=np.concatenate(by_saved_model), keras=np.concatenate(by_keras))
     with os.fdopen(output, "wb") as file:
-        file.write(array.getvalue())
+        file.write(arrays.getvalue())
 
 
 def read_images() -> Iterator[bytes]:

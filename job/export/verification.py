@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -27,6 +27,21 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3
 """Maximum difference between a probability of the exported model on the CPU and the run's own; both are float32."""
+KERAS_IMAGES = 32
+"""Images that are scored with ``model.keras``, too: one at a time, as their sizes differ."""
+
+
+class Answers(NamedTuple):
+    """What an exported model answers.
+
+    Attributes:
+        saved_model: the SavedModel's probabilities for all images, float32 [n, labels].
+        keras: those of ``model.keras`` for the first `KERAS_IMAGES`, float32 [m, labels], or [m, 1] for two labels.
+    """
+
+    saved_model: NDArray[Any]
+    keras: NDArray[Any]
+
 
 TIME_LIMIT = 600
 """Seconds for loading the exported model, and for scoring each batch. A hang ends before `device.stall_minutes`."""
@@ -44,7 +59,7 @@ class Scorer:
     def __init__(self, time_limit: int = TIME_LIMIT) -> None:
         # note: no GPU for the child, since this process holds its memory
         variables = environment.for_child(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
-        command = [sys.executable, "-m", "job.export.scorer", str(RANGE), str(time_limit)]
+        command = [sys.executable, "-m", "job.export.scorer", *map(str, (RANGE, KERAS_IMAGES, time_limit))]
         self._time_limit = time_limit
         self._errors = TemporaryFile()  # noqa: SIM115 (closed with the context)
         self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
@@ -65,8 +80,8 @@ class Scorer:
         self._child.stdout.close()
         self._errors.close()
 
-    def probabilities(self, saved_model: Path, encoded: Iterable[bytes]) -> NDArray[Any]:
-        """Return the model's probabilities for encoded images: float32 [n, labels]. Can be called once.
+    def score(self, folder: Path, encoded: Iterable[bytes]) -> Answers:
+        """Return what the exported model in `folder` answers for encoded images, at least one. Can be called once.
 
         Raises:
             errors.InvariantError: the model cannot be loaded and run.
@@ -74,13 +89,13 @@ class Scorer:
         """
         assert self._child.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # the child died; its exit code is checked below
-            self._child.stdin.write(json.dumps(str(saved_model)).encode() + b"\n")
+            self._child.stdin.write(json.dumps(str(folder)).encode() + b"\n")
             for data in encoded:
                 self._child.stdin.write(len(data).to_bytes(4, "little") + data)
         output, _ = self._child.communicate()
         if self._child.returncode:
             raise self._failure(self._child.returncode)
-        return np.asarray(np.load(io.BytesIO(output), allow_pickle=False))
+        return Answers(**np.load(io.BytesIO(output), allow_pickle=False))
 
     def _failure(self, code: int) -> errors.FinetuneError:
         """Return the error for an exit code; a negative one is the signal that killed the process."""
@@ -105,7 +120,7 @@ class Scorer:
 
 
 def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: NDArray[Any]) -> dict[str, Any]:
-    """Compare the exported SavedModel's probabilities for encoded images with the run's own.
+    """Compare the exported model's probabilities for encoded images with the run's own.
 
     Args:
         scorer: scores the images.
@@ -120,16 +135,36 @@ def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities
         errors.InvariantError: the exported model cannot be loaded, or its probabilities differ.
         errors.UnavailableError: the scorer was killed, ran out of memory, or exceeded its time limit.
     """
-    served = scorer.probabilities(folder / "saved_model", encoded)
-    difference = float(np.abs(served - probabilities).max())
+    answers = scorer.score(folder, encoded)
+    by_keras = answers.keras
+    if by_keras.shape[1] == 1:  # the probability of the second label
+        by_keras = np.concatenate([1 - by_keras, by_keras], axis=1)
+    difference = _compare("SavedModel", answers.saved_model, probabilities)
+    keras_difference = _compare("model.keras", by_keras, probabilities[: len(by_keras)])
+    return {
+        "images": len(probabilities),
+        "max_difference": difference,
+        "keras_images": len(by_keras),
+        "keras_max_difference": keras_difference,
+        "tolerance": TOLERANCE,
+    }
+
+
+def _compare(form: str, answers: NDArray[Any], probabilities: NDArray[Any]) -> float:
+    """Return the largest difference between an exported model's probabilities and the run's own, [n, labels].
+
+    Raises:
+        errors.InvariantError: it exceeds the tolerance, or another label is the most probable one.
+    """
+    difference = float(np.abs(answers - probabilities).max())
     # The top two labels may swap if their probabilities differ by less than the tolerance.
     ranked = np.sort(probabilities, axis=1)
     is_clear = ranked[:, -1] - ranked[:, -2] > TOLERANCE
-    flipped = int(np.count_nonzero(is_clear & (served.argmax(axis=1) != probabilities.argmax(axis=1))))
-    if difference > TOLERANCE or flipped or not np.isfinite(served).all():
+    flipped = int(np.count_nonzero(is_clear & (answers.argmax(axis=1) != probabilities.argmax(axis=1))))
+    if difference > TOLERANCE or flipped or not np.isfinite(answers).all():
         raise errors.InvariantError(
-            f"the exported model answers differently: probabilities differ by up to {difference:g}, expected at most "
+            f"the exported {form} answers differently: probabilities differ by up to {difference:g}, expected at most "
             f"{TOLERANCE:g}; {flipped} of {len(probabilities)} images get another label",
             remedy=errors.REPORT_BUG,
         )
-    return {"images": len(probabilities), "max_difference": difference, "tolerance": TOLERANCE}
+    return difference

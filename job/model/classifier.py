@@ -54,7 +54,7 @@ class Classifier:
         xla: the training step is compiled with XLA.
 
     Attributes:
-        model: the standard Keras model: uint8 pixels [n, size, size, 3] -> probabilities, [n, 1] (sigmoid: that of the
+        model: the recipe's Keras model: uint8 pixels [n, size, size, 3] -> probabilities, [n, 1] (sigmoid: that of the
             second label) for two labels, [n, labels] (softmax) for more.
         base_model: float32 [n, size, size, 3] in [-1, 1] -> float32 [n, height, width, channels].
         labels: the class names, in the order of the probabilities.
@@ -282,6 +282,10 @@ def summary(settings: ModelSettings) -> str:
     lines.append(
         f"{classifier.model.count_params():,} parameters; trainable: "
         f"{totals[0]:,} in feature_extraction, {totals[1]:,} in fine_tuning"
+    )
+    lines.append(
+        "model.keras resizes uint8 pixels of any size, then calls this model; its output for two labels is one column, "
+        "the probability of the second label"
     )
     return "\n".join(lines)
 

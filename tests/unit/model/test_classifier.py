@@ -185,3 +185,4 @@ def test_summary_shows_the_flags_of_both_stages() -> None:
     assert ["yes", "yes"] == lines["fc1"][-2:]
     assert ["yes", "yes"] == lines["output"][-2:]
     assert "474,309 parameters; trainable: 64,101 in feature_extraction, 446,149 in fine_tuning" in summary(SMALL)
+    assert "for two labels is one column, the probability of the second label" in summary(SMALL)
