@@ -19,9 +19,12 @@ demo: $(INSTALLED)  ## train on pictures drawn here, from and to a bucket on thi
 	$(BIN)/python scripts/fetch_weights.py
 	$(BIN)/finetune demo
 
+# note: each test of the other tiers has the machine to itself: they train on all cores, kill processes, start clusters
+PARALLEL := tests/unit tests/integration tests/chart
+
 test: lint  ## the whole test suite, as CI runs it
-	$(BIN)/python -m pytest --cov --cov-fail-under=0 --numprocesses auto tests/unit
-	$(BIN)/python -m pytest --cov --cov-append --ignore tests/unit
+	$(BIN)/python -m pytest --cov --cov-fail-under=0 --numprocesses auto --dist loadfile $(PARALLEL)
+	$(BIN)/python -m pytest --cov --cov-append $(addprefix --ignore ,$(PARALLEL))
 
 unit: $(INSTALLED)  ## the fast tests alone
 	$(BIN)/python -m pytest --numprocesses auto tests/unit
