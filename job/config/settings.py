@@ -132,8 +132,8 @@ class OutputSettings(_Group):
     """Where everything is published."""
 
     uri: Uri = Field("", examples=["gs://my-bucket/trained"])
-    """Where the run is published: `gs://BUCKET/PREFIX` or a local path, not inside the input. `finetune run` needs
-    it."""
+    """Where the run is published: `gs://BUCKET/PREFIX` or a local path, not inside the input. Required by
+    `finetune run`."""
 
 
 class StorageSettings(_Group):
@@ -151,11 +151,11 @@ class RunSettings(_Group):
     """One run."""
 
     id: Name = ""
-    """The run's name: 1 to 100 letters, digits, `.`, `_` or `-`. Empty: made from the data and the settings, so that
-    the same work is the same run."""
+    """The run's name: 1 to 100 letters, digits, `.`, `_` or `-`. Empty: made from a hash of the data and the
+    settings, so that a second start resumes the run, or finds it published."""
 
     job_uid: Name = ""
-    """UID of the Kubernetes Job that this is a Pod of; the chart sets it. All Pods of a Job keep to the run of its
+    """UID of the Kubernetes Job that this is a Pod of; the chart sets it. All Pods of a Job work on the run of the
     first one."""
 
     job_name: str = ""
@@ -232,14 +232,14 @@ class FineTuningSettings(StageSettings):
 
 
 class DeviceSettings(_Group):
-    """What the run computes on."""
+    """The device."""
 
     require_gpu: bool = False
-    """End with exit code 4 where no usable GPU is found."""
+    """End with exit code 4 if there is no usable GPU."""
 
     # The thread count changes the bits but is not part of the identity: checkpoints store it, and a resume keeps it.
     threads: Annotated[int, Field(ge=1), BeforeValidator(_parse_integer)] | None = None
-    """CPU threads of one operation. Null: as many as the container's CPU quota gives."""
+    """CPU threads of one operation. Null: the container's CPU quota, rounded up."""
 
     mixed_precision: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", json_schema_extra=_RESULT)
     """Precision of the backbone in stage 2's training step; everything else, validation included, is float32. `auto`:
@@ -250,7 +250,7 @@ class DeviceSettings(_Group):
     """Compile the training step with XLA. Null: where the run has a GPU, and XLA works on it."""
 
     memory_growth: bool | None = None
-    """Take the GPU's memory as it is needed, and not all of it at the start. Null: yes."""
+    """Allocate GPU memory on demand instead of all of it at the start. Null: true."""
 
     stall_minutes: float = Field(30.0, gt=0)
     """Minutes without any progress after which the run ends with exit code 20. At least 60 while kernels are compiled
@@ -258,10 +258,10 @@ class DeviceSettings(_Group):
 
 
 class CacheSettings(_Group):
-    """What is kept on the local disk between epochs: features, encoded images, decoded pixels, in this order."""
+    """The cache on the local disk. It is filled with features, encoded images and decoded pixels, in this order."""
 
     dir: LocalPath = ""
-    """Folder for the cache. What a run that was stopped has kept there, its next start goes on with. Empty: a temporary
+    """Folder for the cache. If it outlives a stopped run, the next start uses what is in it. Empty: a temporary
     folder."""
 
     max_bytes: Annotated[int, Field(ge=0), BeforeValidator(_parse_integer)] | None = None
@@ -275,7 +275,7 @@ class CheckpointSettings(_Group):
     """Seconds between two checkpoints; there is one at the end of every epoch as well."""
 
     takeover: float = Field(180.0, gt=0)
-    """Seconds for which another owner's claim on a run counts without being renewed."""
+    """Seconds after which another owner's claim on a run expires unless it is renewed."""
 
 
 class GateSettings(_Group):
@@ -290,31 +290,32 @@ class ExportSettings(_Group):
     """How the exported model is checked."""
 
     verify_images: Integer = Field(2000, ge=1)
-    """At most this many held-out images are scored once more, by a fresh process with the exported model."""
+    """At most this many held-out images are scored once more, by a fresh process with the exported SavedModel; the
+    first 32 of them with `model.keras`, too."""
 
 
 class EventsSettings(_Group):
-    """Events on the Kubernetes Job and Pod. The chart fills all of these in."""
+    """Kubernetes Events on the Job and its Pod. The chart sets all of these."""
 
     enabled: bool = False
     """Record what happens (stages, resume, quarantine, gate, failure, published) as Events, which `kubectl describe`
     shows. The Pod's ServiceAccount must be allowed to create Events."""
 
     pod_name: str = ""
-    """Name of the Pod that this is."""
+    """Name of this Pod."""
 
     pod_uid: str = ""
-    """UID of the Pod that this is."""
+    """UID of this Pod."""
 
 
 class LogSettings(_Group):
-    """What is told while running."""
+    """The log."""
 
     format: Literal["auto", "console", "json"] = "auto"
     """`json`: one object a line, as Cloud Logging reads it. `auto`: console on a terminal, else json."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe messages that are shown."""
+    """Minimum severity of the lines that are logged."""
 
 
 class Settings(_Group):
