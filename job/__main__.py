@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stopped() -> StoppedError:
     message = f"stopped by {signals.received() or 'SIGINT'}; what was saved is kept"
-    return StoppedError(message, remedy="start it again with the same settings: it goes on")
+    return StoppedError(message, remedy="start it again with the same settings: it resumes")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ usage: finetune COMMAND [--config FILE] [--SETTING VALUE]...
 
 commands:
 {commands}
-finetune COMMAND --help tells more of each.
+finetune COMMAND --help explains each of them.
 
 examples:
   finetune run --output.uri ./trained

@@ -263,7 +263,7 @@ def _describe_lost(lost: storage.LostObject) -> str:
 def _cannot_read(uri: str, detail: str) -> errors.DataError:
     return errors.DataError(
         f"{uri} cannot be read any more, and this run has begun with it: {detail}",
-        remedy="put it back as it was, or start a new Job or another run.id: a run of its own",
+        remedy="restore it, or start a new run: a new Job, or another run.id",
     )
 
 

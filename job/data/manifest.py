@@ -268,7 +268,7 @@ def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad
         raise DataError(
             f"{len(quarantined):,} of {total:,} images under {where} cannot be used ({_reasons(quarantined)}), and "
             f"input.max_bad_fraction allows a fraction of {max_bad_fraction:g}. The first:\n  " + "\n  ".join(examples),
-            remedy="mend or remove these images, or raise input.max_bad_fraction to go on without them",
+            remedy="fix or remove these images, or raise input.max_bad_fraction to train without them",
         )
     found = np.bincount(manifest.label, minlength=len(manifest.labels))
     counts = dict(zip(manifest.labels, found.tolist(), strict=True))
@@ -276,7 +276,7 @@ def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad
         raise DataError(
             f"no image of the class {join_names(empty)} under {where} can be used, of {total:,} images "
             f"({_reasons([image for image in quarantined if image.label in empty])})",
-            remedy="mend the images of this class, or remove it",
+            remedy="fix the images of this class, or remove the class",
         )
     if len(counts) < 2:
         only = "".join(f" ({label!r}, {count:,} images)" for label, count in counts.items())

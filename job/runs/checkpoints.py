@@ -353,7 +353,7 @@ class Checkpoints:
                 info = self._output.write(self._index_name, data, if_generation_match=self._generation)
             except storage.PreconditionFailed:
                 self._error = errors.StoppedError(
-                    "another process has taken this run over", remedy="nothing is to be done: it goes on with the run"
+                    "another process has taken this run over", remedy="nothing to do: that process continues the run"
                 )
                 raise self._error from None
             self._generation = info.generation

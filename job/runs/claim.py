@@ -96,7 +96,7 @@ class Claimant:
             if renewals >= MAX_RENEWALS:
                 raise errors.StoppedError(
                     f"{holder} works on this run: it has renewed its claim {renewals} times during the wait",
-                    remedy="nothing is to be done: that process finishes the run; stop it first to run it here",
+                    remedy="nothing to do: that process finishes the run; stop it first to run it here",
                 )
             if is_new:
                 log.get().warning("claim.waiting", holder=holder, seconds=self.takeover_seconds, renewals=renewals)

@@ -70,7 +70,7 @@ class JobRecord:
             if other not in (None, run_id) and has_begun(other):
                 raise errors.StoppedError(
                     f"another Pod of this Job has just begun the run {other!r}",
-                    remedy="nothing is to be done: the Job's next Pod continues that run",
+                    remedy="nothing to do: the Job's next Pod continues that run",
                 )
             record["run_id"] = run_id
 

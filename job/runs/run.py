@@ -82,7 +82,7 @@ class Run:
             except OSError as error:
                 raise errors.UnavailableError(
                     f"{name} cannot be written to {tempfile.gettempdir()}: {error.strerror}",
-                    remedy="see whether that volume has room and is sound; the next start goes on here",
+                    remedy="check that the volume has free space and works; the next start resumes here",
                 ) from error
             self.write(name, Path(file.name))
 
@@ -189,7 +189,7 @@ class Run:
         if not (differences := "; ".join(identity.differences(recorded))):
             return
         if origin == "job":
-            since, remedy = f"since this Job began its run {self.uri}", "start a new Job: it will be a run of its own"
+            since, remedy = f"since this Job began its run {self.uri}", "start a new Job: it will be a new run"
             if identity.data in (None, recorded.get("data")):
                 raise errors.SettingsError(f"the settings have changed {since}: {differences}", remedy=remedy)
             raise errors.DataError(f"the input or the settings have changed {since}: {differences}", remedy=remedy)

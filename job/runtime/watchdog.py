@@ -87,7 +87,7 @@ class StallWatch(Listener):
         compiling = "" if self._limit == self._seconds else ", longer while kernels are compiled for this GPU"
         error = StallError(
             f"no progress for {self._limit / 60:g} minutes (device.stall_minutes{compiling}); {saved}",
-            remedy="the stacks of all threads are in the log above; start it again: it goes on. If single steps take "
+            remedy="the stacks of all threads are in the log above; start it again: it resumes. If single steps take "
             "that long, raise device.stall_minutes",
         )
         signals.attempt(lambda: self._last_words(error), REPORT_SECONDS)

@@ -197,7 +197,7 @@ class GoogleStore:
                 lost_sessions += 1
                 if lost_sessions >= SESSION_TRIES:
                     raise self._session_lost(name, error) from error
-                raise ConnectionAbortedError(f"the upload has to begin anew: {error.message}") from error
+                raise ConnectionAbortedError(f"the upload has to start again: {error.message}") from error
             self._ensure_checksum(blob)
             info = _info(name, blob)
             if (info.size, info.crc32c) != (size, checksum):

@@ -179,13 +179,13 @@ class Calls:
                 )
             case "damaged":
                 return UnavailableError(
-                    f"{uri} did not arrive whole after {effort}: {_one_line(error)}",
+                    f"{uri} arrived corrupted in {effort}: {_one_line(error)}",
                     remedy="Something between here and the store changes bytes (a proxy, a bad link): see to that, "
                     "then start the job again.",
                 )
             case _:
                 return UnavailableError(
-                    f"{uri} is out of reach after {effort}: {_one_line(error)}",
+                    f"{uri} is unreachable after {effort}: {_one_line(error)}",
                     remedy="Check that the store can be reached from here (network policy, proxy, service mesh, "
                     "STORAGE_EMULATOR_HOST), then start the job again.",
                 )

@@ -180,7 +180,7 @@ class StageTrainer:
         self._save(capture, now=now or signal is not None, wait=signal is not None)
         if signal:
             raise errors.StoppedError(
-                f"stopped by {signal}; the state is saved", remedy="start it again with the same settings: it goes on"
+                f"stopped by {signal}; the state is saved", remedy="start it again with the same settings: it resumes"
             )
 
     def _optimizer_values(self) -> Arrays:

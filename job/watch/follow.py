@@ -187,7 +187,7 @@ class _JobFollower:
                 continue
             caught_up = self._read_logs()
             if is_deleted and caught_up:
-                self._report("job", "job.deleted", "its run is kept: a Job with the same settings goes on with it")
+                self._report("job", "job.deleted", "its run is kept: a Job with the same settings resumes it")
                 return StoppedError.exit_code if self._code is None else self._code
             if caught_up and (code := self._outcome(job)) is not None:
                 return code
@@ -210,7 +210,7 @@ class _JobFollower:
             elif container_state(pod).get("running"):
                 self._report(name, "pod.running", f"on {pod['spec'].get('nodeName')}", pod=name)
         if job["spec"].get("suspend"):
-            self._report("job", "job.suspended", "waiting until a queue, or whoever suspended it, resumes it")
+            self._report("job", "job.suspended", "waiting until the queue or the user that suspended it resumes it")
         elif not pods and not job["status"].get("conditions"):
             if warnings := self._cluster.warnings(job):
                 self._report("job", "job.waiting", warnings[-1], severity="warning")

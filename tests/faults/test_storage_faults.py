@@ -262,7 +262,7 @@ def endless_outage(ordeal: Ordeal) -> None:
     assert 20 == attempt.process.returncode, attempt.events[-1]
     failed = attempt.wait_for("run.failed")
     assert failed
-    assert re.search(r"/model/model\.keras is out of reach after \d\d tries in 1\d\d s", failed["message"]), failed
+    assert re.search(r"/model/model\.keras is unreachable after \d\d tries in 1\d\d s", failed["message"]), failed
     left = {info.name: info for info in ordeal.output.list()}
     assert any("/model/" in name for name in left)
     assert not [name for name in left if name.endswith(("/_SUCCESS", "/manifest.json", "model.keras", "latest.json"))]

@@ -324,7 +324,7 @@ def test_job_is_pinned_to_what_was_compared(output: Store) -> None:
     """Killed at any moment before its run is known to be its own, a Job is pinned to none."""
     open_new(output, "--run.id", "r")
     other_job = ("--run.id", "r", "--run.job_uid", "uid-2")
-    with pytest.raises(errors.SettingsError, match="the data are others"):
+    with pytest.raises(errors.SettingsError, match="the data differ"):
         open_new(output, *other_job, names=("3.jpg",))
     assert output.read("jobs/uid-2.json") is None
 
@@ -395,7 +395,7 @@ def test_settings_of_the_job_changed(output: Store, monkeypatch: pytest.MonkeyPa
         checkpoints_of(run, load(*begun, "--run.seed", "8").settings)
     assert "the settings have changed since this Job began its run" in caught.value.message
     assert caught.value.message.endswith("run.seed is 8, and was 7")
-    assert caught.value.remedy == "start a new Job: it will be a run of its own"
+    assert caught.value.remedy == "start a new Job: it will be a new run"
     checkpoints_of(run, load(*begun, "--checkpoint.interval", "8").settings)
     weights.write_bytes(b"2")
     with pytest.raises(errors.SettingsError, match=r"model\.weights is '1:[0-9a-f]{8}', and was '1:"):

@@ -351,7 +351,7 @@ def test_a_store_that_stays_away_ends_the_run(proxy: Proxy, bucket: str) -> None
 
     with (
         capture_logs() as lines,
-        pytest.raises(UnavailableError, match=rf"gs://{bucket}/d/a is out of reach after \d+ tries in 1 s"),
+        pytest.raises(UnavailableError, match=rf"gs://{bucket}/d/a is unreachable after \d+ tries in 1 s"),
     ):
         open_store(f"gs://{bucket}/d", retry=QUICK).read("a")
 
@@ -427,7 +427,7 @@ def test_bytes_that_never_arrive_whole_end_the_run(store: Store, proxy: Proxy, b
     objects = [store.write("a", b"abc")]
     proxy.fault = lambda _: Fault(flip=True)
 
-    with pytest.raises(UnavailableError, match=f"gs://{bucket}/a did not arrive whole after 3 tries"):
+    with pytest.raises(UnavailableError, match=f"gs://{bucket}/a arrived corrupted in 3 tries"):
         list(open_store(f"gs://{bucket}", retry=PATIENT).read_many(objects))
 
 

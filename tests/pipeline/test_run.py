@@ -274,7 +274,7 @@ def test_explicit_id_with_other_settings(published: Path, pictures: Path, tmp_pa
     assert "run.seed is 8, and was 7" in caught.value.message
     draw(tmp_path / "more/dark/0.png", shade=10, seed=0)
     more = shutil.copytree(pictures, tmp_path / "more", dirs_exist_ok=True)
-    with pytest.raises(errors.SettingsError, match="the data are others"):
+    with pytest.raises(errors.SettingsError, match="the data differ"):
         run("--input.uri", more, "--output.uri", output, "--run.id", taken)
 
 

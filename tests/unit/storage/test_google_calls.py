@@ -127,7 +127,7 @@ def test_error_after_the_last_try(error: Exception, expected: type[FinetuneError
 
 def test_damaged_bytes_are_read_a_few_times() -> None:
     """Bytes that do not fit their checksum are read three times, however much time is left."""
-    with pytest.raises(UnavailableError, match="after 3 tries"):
+    with pytest.raises(UnavailableError, match="arrived corrupted in 3 tries"):
         calls(PATIENT)(failing(*[DamagedError("other bytes")] * 9), **CALL)
 
 
