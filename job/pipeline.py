@@ -74,6 +74,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
         identity = identify(settings, open_store, listing.listed if listing else None)
         run = run or open_run(output, loaded, identity, job)
         outcome = publish.published(run, settings.gate)
+        message = f"already published on {outcome.published_at:.10}, nothing to do" if outcome else "published"
         if outcome is None:
             checkpoints = run.checkpoints(settings, identity, timing)
             with checkpoints, signals.saving(checkpoints.save_if_possible):
@@ -81,7 +82,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
                 # Another process may have published it while this one waited for the claim.
                 outcome = publish.published(run, settings.gate) or train(context, listing)
         outcome.check_gate()
-    progress.event("run.succeeded", message="published", run_uri=run.uri)
+    progress.event("run.succeeded", message=message, run_uri=run.uri, accuracy=outcome.gate.accuracy)
 
 
 def list_images(settings: Settings, open_store: OpenStore, progress: Progress) -> Data:

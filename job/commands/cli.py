@@ -15,6 +15,7 @@ from job.commands.command import Command, CommandModule, printing
 from job.config.hints import did_you_mean
 from job.errors import SettingsError, exit_codes
 from job.observability import log
+from job.observability.console import ConsoleListener
 from job.observability.progress import Event, Listener, LogListener, Progress
 from job.observability.termination import TerminationMessage
 
@@ -65,7 +66,7 @@ def listen(settings: LogSettings) -> Progress:
     console = settings.format == "console" or (settings.format == "auto" and on_terminal)
     log.configure(console=console, level=settings.level)
     interval = None if log.terminal() else 10.0  # on a terminal, the bars show the progress of a phase
-    listener = _ConsoleListener(interval) if console else LogListener(interval)
+    listener = ConsoleListener(interval) if console else LogListener(interval)
     return Progress([listener, _LastLine(), TerminationMessage()])
 
 
@@ -75,21 +76,6 @@ class _LastLine(Listener):
     def on_event(self, event: Event) -> None:
         if event.name in ("run.failed", "run.stopped"):
             log.end()
-
-
-class _ConsoleListener(LogListener):
-    """The log for a terminal: prints the message and remedy of a failure as plain lines."""
-
-    def on_event(self, event: Event) -> None:
-        message, remedy = event.facts.get("message"), event.facts.get("remedy")
-        if event.severity not in ("error", "critical") or not message:
-            super().on_event(event)
-            return
-        other_facts = {name: value for name, value in event.facts.items() if name not in ("message", "remedy")}
-        log.get().error(event.name, **other_facts)
-        for line in f"{message}\n{remedy or ''}".strip().splitlines():
-            # Object names are untrusted input: escape control sequences.
-            sys.stderr.write((line if line.isprintable() else repr(line)[1:-1]) + "\n")
 
 
 def _help() -> str:

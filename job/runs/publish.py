@@ -24,9 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended."""
+    """How a run ended.
+
+    Attributes:
+        run_uri: of the run.
+        published_at: RFC 3339, UTC.
+        gate: as judged by this start.
+    """
 
     run_uri: str
+    published_at: str
     gate: Gate
 
     def check_gate(self) -> None:
@@ -124,7 +131,7 @@ def _complete(run: Run, manifest: documents.PublishedManifest, gate: Gate, *, mo
     index = f"{run.prefix}/checkpoints/index.json"
     for name in sorted(run.output.generations(f"{run.prefix}/checkpoints"), key=lambda name: name == index):
         run.output.delete(name)
-    return Outcome(run_uri=run.uri, gate=gate)
+    return Outcome(run_uri=run.uri, published_at=manifest.published_at, gate=gate)
 
 
 def _move_latest(run: Run, manifest: documents.PublishedManifest, gate: Gate) -> None:

@@ -19,6 +19,7 @@ from job import uri
 from job.errors import DataError, SettingsError, StoppedError, UnavailableError, all_errors
 from job.observability import log
 from job.observability.bars import Bars
+from job.observability.console import ConsoleListener
 from job.observability.progress import LogListener
 from job.watch.api_reader import Cluster
 from job.watch.pods import container_state, describe_end, next_attempt_time, parse_termination_message, pending_reason
@@ -71,7 +72,7 @@ def follow(target: Target) -> int:
         FinetuneError: the target cannot be followed.
     """
     terminal = log.terminal()
-    listeners: list[Listener] = [LogListener(None if terminal else 0.0)]
+    listeners: list[Listener] = [ConsoleListener(None) if terminal else LogListener(0.0)]
     if terminal:
         listeners.append(Bars(terminal))
     replay = Replay(listeners, phases=terminal is not None)

@@ -20,6 +20,7 @@ from runs import SMALL, At, draw, only_run, run, strict_json, tree
 from structlog.testing import capture_logs
 
 from job import errors, storage
+from job.observability.progress import Event, Listener
 from job.runtime.timing import Part
 from job.storage.local import LocalStore
 
@@ -148,13 +149,24 @@ def test_saved_model_answers_from_raw_bytes(published: Path) -> None:
     assert (tf.uint8, [None, None, None, 3]) == (signature.dtype, signature.shape.as_list())
 
 
+class LastEvent(Listener):
+    """Remembers the facts of the last event."""
+
+    def on_event(self, event: Event) -> None:
+        """Remember them."""
+        self.facts = event.facts
+
+
 def test_published_run_is_found(published: Path, pictures: Path) -> None:
     """The same settings on the same data are the same run: nothing is trained and nothing is written."""
-    before = tree(published)
-    names = run("--input.uri", pictures, "--output.uri", published)
+    before, last = tree(published), LastEvent()
+    names = run("--input.uri", pictures, "--output.uri", published, listeners=[last])
 
     assert before == tree(published)
     assert ["input.listed", "run.succeeded"] == names
+    manifest = strict_json((only_run(published) / "manifest.json").read_bytes())
+    assert f"already published on {manifest['published_at'][:10]}, nothing to do" == last.facts["message"]
+    assert manifest["gate"]["accuracy"] == last.facts["accuracy"]
 
 
 def unfinished_publication(published: Path, folder: Path) -> Path:

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
     from job.storage import Store
 
 
+def outcome(gate: Gate) -> Outcome:
+    """Return the outcome of a published run."""
+    return Outcome(run_uri="/out/runs/1", published_at="2026-01-01T00:00:00Z", gate=gate)
+
+
 def test_passed_gate() -> None:
     """A run that passed the gate ends without an error."""
-    Outcome(run_uri="/out/runs/1", gate=Gate.of(0.8, 0.75)).check_gate()
+    outcome(Gate.of(0.8, 0.75)).check_gate()
 
 
 def test_failed_gate() -> None:
@@ -30,7 +35,7 @@ def test_failed_gate() -> None:
     with pytest.raises(
         errors.GateError, match=r"below gate.min_accuracy = 0.75.* published under /out/runs/1"
     ) as caught:
-        Outcome(run_uri="/out/runs/1", gate=Gate.of(0.7, 0.75)).check_gate()
+        outcome(Gate.of(0.7, 0.75)).check_gate()
 
     assert 6 == caught.value.exit_code
 

@@ -1,0 +1,117 @@
+"""What a person sees on a terminal: one short sentence for each event with news."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+
+from job.observability.console import COLUMNS, HIDDEN, SENTENCES, ConsoleListener
+from job.observability.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from job.observability import log
+
+EPOCH = {"loss": 0.23811, "accuracy": 0.96, "val_loss": 0.20149, "val_accuracy": 0.9671}
+
+EVENTS: dict[str, tuple[dict[str, object], str]] = {
+    "input.listed": (
+        {"images": 12000, "labels": 2, "uri": "gs://b/flowers"},
+        "12,000 images in 2 classes: gs://b/flowers",
+    ),
+    "run.started": ({"run_id": "flowers-1", "resumed": True}, "resuming run flowers-1"),
+    "device.configured": (
+        {"kind": "cpu", "name": "AMD EPYC", "threads": 2, "tensorflow": "2.21.0", "precision": "float32"},
+        "training on AMD EPYC, 2 threads, TensorFlow 2.21.0, float32",
+    ),
+    "split.assigned": (
+        {"train": 1243, "validation": 77, "test": 5},
+        "1,243 images to train on, 77 to validate, 5 to test",
+    ),
+    "stage.started": (
+        {"stage": "fine_tuning", "epochs": 10, "epochs_done": 2, "learning_rate": 1e-5},
+        "stage fine_tuning: 10 epochs, learning rate 1e-05",
+    ),
+    "epoch.finished": (
+        {"stage": "fine_tuning", "epoch": 13, **EPOCH},
+        "epoch 3/10  loss 0.238  acc 0.960  val_loss 0.201  val_acc 0.967",
+    ),
+    "stage.skipped": ({"stage": "feature_extraction"}, "stage feature_extraction: skipped"),
+    "weights.download_started": ({"url": "https://host/w.h5"}, "downloading weights: https://host/w.h5"),
+    "model.chosen": (
+        {"stage": "fine_tuning", "epoch": 13, "keep": "best"},
+        "keeping the weights of fine_tuning, epoch 13 of the run (keep=best)",
+    ),
+    "model.verified": ({"images": 77}, "the exported model gives the same answers for 77 images"),
+    "run.succeeded": (
+        {"message": "published", "run_uri": "/out/runs/r", "accuracy": 0.90909},
+        "published: accuracy 0.909, /out/runs/r",
+    ),
+}
+"""Event -> facts, and its sentence; in the order of a run, since an epoch is counted within its stage."""
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, object]]]:
+    """Return the lines of the log."""
+    with capture_logs() as captured:
+        yield captured
+
+
+def test_sentences(lines: list[dict[str, object]]) -> None:
+    """Each event with news is a sentence, and each sentence fits a line."""
+    progress = Progress([ConsoleListener()])
+    for name, (facts, _) in EVENTS.items():
+        progress.event(name, **facts)
+
+    assert set(SENTENCES) == set(EVENTS)
+    assert [{"event": sentence, "log_level": "info"} for _, sentence in EVENTS.values()] == lines
+
+
+def test_long_sentence(lines: list[dict[str, object]]) -> None:
+    """A URI that does not fit loses the middle of its line."""
+    uri = f"gs://bucket/{'x' * 200}/flowers"
+    Progress([ConsoleListener()]).event("input.listed", images=1, labels=2, uri=uri)
+
+    text = str(lines[0]["event"])
+    assert COLUMNS - len("00:00:00 [info     ] ") == len(text)
+    assert text.startswith("1 images in 2 classes: gs://bucket/xxx")
+    assert text.endswith("xxx/flowers")
+
+
+@pytest.mark.parametrize("name", sorted(HIDDEN))
+def test_events_without_news(lines: list[dict[str, object]], name: str) -> None:
+    """They are logged at debug."""
+    Progress([ConsoleListener()]).event(name, stage="fine_tuning")
+
+    assert [{"event": name, "log_level": "debug", "stage": "fine_tuning"}] == lines
+
+
+@pytest.mark.parametrize(
+    ("name", "severity", "facts"),
+    [
+        ("run.started", "info", {"of_another_version": 1}),
+        ("epoch.finished", "info", {**EPOCH, "loss": None, "epoch": 1}),
+        ("pod.pending", "info", {"reason": "Insufficient nvidia.com/gpu"}),
+        ("stage.finished", "warning", {"stage": "fine_tuning"}),
+        ("input.listed", "warning", {"images": 1, "labels": 2, "uri": "gs://b"}),
+    ],
+)
+def test_other_events(lines: list[dict[str, object]], name: str, severity: log.Level, facts: dict[str, object]) -> None:
+    """Warnings, and events without a sentence or with other facts, are logged as they are."""
+    Progress([ConsoleListener()]).event(name, severity=severity, **facts)
+
+    assert [{"event": name, "log_level": severity, **facts}] == lines
+
+
+def test_failure(lines: list[dict[str, object]], capsys: pytest.CaptureFixture[str]) -> None:
+    """Message and remedy are plain lines, without control sequences."""
+    Progress([ConsoleListener()]).event(
+        "run.failed", severity="error", message="no \x1b[31m", remedy="look", exit_code=3
+    )
+
+    assert [{"event": "run.failed", "log_level": "error", "exit_code": 3}] == lines
+    assert "no \\x1b[31m\nlook\n" == capsys.readouterr().err
