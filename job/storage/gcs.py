@@ -8,38 +8,30 @@ does not deliver intact at the first try is read again by google-cloud-storage, 
 from __future__ import annotations
 
 import base64
-import functools
 import mimetypes
 import zlib
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import google.auth
 import obstore
 import obstore.exceptions
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials, Credentials
-from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage
-from obstore.auth.google import GoogleCredentialProvider
-from obstore.store import GCSStore
-from requests.adapters import HTTPAdapter
 
 from job.config import certificates, environment
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 from job.observability import log
+from job.storage.gcs_clients import TIMEOUT, bulk_client, find_credentials, json_client
 from job.storage.google_calls import Calls, DamagedError, no_checksum
 from job.storage.lookup import stat_by_folder, stat_each
 from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, crc32c
-from job.storage.parallel import THREADS, UNPACKED_BYTES, in_parallel
+from job.storage.parallel import UNPACKED_BYTES, in_parallel
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
-TIMEOUT = (10.0, 60.0)
-"""Seconds to connect, and seconds without data on an open connection."""
+    from google.cloud import storage
 
 MULTIPART_BYTES = 8 * 2**20
 """google-cloud-storage uploads more than this in a resumable session of several requests."""
@@ -49,8 +41,6 @@ SESSION_LOST, SESSION_TRIES = (NOT_FOUND, GONE), 3
 """https://cloud.google.com/storage/docs/resumable-uploads#handling_errors"""
 
 PAGE_FIELDS = "items(name,size,crc32c,generation,contentEncoding),nextPageToken"
-
-_SCOPES = ("https://www.googleapis.com/auth/devstorage.read_write",)
 
 
 def open_bucket(
@@ -70,7 +60,7 @@ def open_bucket(
     certificates.use_one_bundle()
     host = environment.get("STORAGE_EMULATOR_HOST")
     endpoint = host if not host or "://" in host else f"http://{host}"
-    credentials = AnonymousCredentials() if host or anonymous else _find_credentials(retry)
+    credentials = AnonymousCredentials() if host or anonymous else find_credentials(retry)
     project = None if anonymous else user_project  # a request without credentials cannot bill a project
     return GoogleStore(bucket, prefix, credentials, retry, endpoint=endpoint, user_project=project)
 
@@ -101,10 +91,10 @@ class GoogleStore:
         self._bucket_uri = f"gs://{bucket}"
         self.uri = f"{self._bucket_uri}/{prefix}".rstrip("/")
         self._calls = Calls(retry, bucket, credentials)
-        self._client = _client(credentials, endpoint)
+        self._client = json_client(credentials, endpoint)
         # Not get_bucket: object roles lack storage.buckets.get.
         self._bucket = self._client.bucket(bucket, user_project=user_project)
-        self._bulk = _bulk_client(bucket, credentials, endpoint, user_project)
+        self._bulk = bulk_client(bucket, credentials, endpoint, user_project)
         self._bulk_failure_logged = False
         self._missing_checksums_logged = False
 
@@ -310,59 +300,6 @@ class GoogleStore:
 
     def _no_bucket(self) -> DataError:
         return DataError(f"there is no bucket {self._bucket_uri}", remedy="Check the bucket's name, or create it.")
-
-
-@functools.cache
-def _find_credentials(retry: RetryPolicy) -> Credentials:
-    """Return Application Default Credentials, found once in a process."""
-    if environment.get("KUBERNETES_SERVICE_HOST") is None:  # elsewhere credentials do not appear later
-        retry = RetryPolicy(seconds=0, credential_seconds=0)
-
-    def attempt(_: int) -> Credentials:
-        credentials, _project = google.auth.default(scopes=_SCOPES)
-        # With the metadata server this is one more request. The client would send it later, without retries; here it
-        # is retried, and its result is cached.
-        assert credentials.universe_domain
-        return credentials
-
-    return Calls(retry, "", None)(attempt, permission="", uri="Google Cloud")
-
-
-def _client(credentials: Credentials, endpoint: str | None) -> storage.Client:
-    # Otherwise the client requests the bucket's metadata in a thread, for traces that are not collected.
-    environment.set_default("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
-    session = AuthorizedSession(credentials)
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=THREADS))
-    return storage.Client(
-        project="test" if endpoint else None,
-        credentials=credentials,
-        client_options={"api_endpoint": endpoint} if endpoint else None,
-        _http=session,
-    )
-
-
-def _bulk_client(bucket: str, credentials: Credentials, endpoint: str | None, user_project: str | None) -> GCSStore:
-    # Anonymous credentials need a provider too: without one obstore reads GOOGLE_APPLICATION_CREDENTIALS itself,
-    # and fails on unknown types.
-    anonymous = isinstance(credentials, AnonymousCredentials)
-    return GCSStore(
-        bucket,
-        config={"skip_signature": anonymous, **({"base_url": endpoint} if endpoint else {})},
-        credential_provider=_anonymous if anonymous else GoogleCredentialProvider(credentials),
-        client_options={
-            "allow_http": endpoint is not None,
-            "connect_timeout": timedelta(seconds=TIMEOUT[0]),
-            "read_timeout": timedelta(seconds=TIMEOUT[1]),
-            "timeout": timedelta(minutes=10),
-            "default_headers": {"x-goog-user-project": user_project} if user_project else {},
-        },
-        retry_config={"max_retries": 0},
-    )
-
-
-def _anonymous() -> obstore.store.GCSCredential:
-    return {"token": "anonymous", "expires_at": None}
 
 
 def _obstore_supports(name: str) -> bool:

@@ -589,9 +589,9 @@ def test_workload_identity(proxy: Proxy, bucket: str, tmp_path: Path) -> None:
 
     proxy.fault = answer
     script = f"""
-from job.storage import RetryPolicy, gcs
+from job.storage import RetryPolicy, gcs, gcs_clients
 retry = RetryPolicy(first_wait=0.01, credential_seconds=20)
-store = gcs.GoogleStore({bucket!r}, "", gcs._find_credentials(retry), retry, endpoint={proxy.url!r})
+store = gcs.GoogleStore({bucket!r}, "", gcs_clients.find_credentials(retry), retry, endpoint={proxy.url!r})
 store.write("a", b"1")
 print(list(store.read_many(list(store.list()))))
 store.delete("a")
