@@ -67,16 +67,16 @@ def run(loaded: Loaded, progress: Progress) -> None:
     job = JobRecord(output, settings.run)
     with job.attempt():
         # The run that this Job has begun, or the one identified by the settings and the data.
-        run, listing = pinned_run(output, settings, job), None
+        run, listing, identity = pinned_run(output, settings, job), None, None
         if run is None:
             with timing.part("list"):
                 listing = list_images(settings, open_store, progress)
-        identity = identify(settings, open_store, listing.listed if listing else None)
-        run = run or open_run(output, loaded, identity, job)
+            identity = identify(settings, open_store, listing.listed)
+            run = open_run(output, loaded, identity, job)
         outcome = publish.published(run, settings.gate)
         message = f"already published on {outcome.published_at:.10}, nothing to do" if outcome else "published"
         if outcome is None:
-            checkpoints = run.checkpoints(settings, identity, timing)
+            checkpoints = run.checkpoints(settings, identity or identify(settings, open_store), timing)
             with checkpoints, signals.saving(checkpoints.save_if_possible):
                 context = RunContext(loaded, run, job, checkpoints, open_store, timing, progress)
                 # Another process may have published it while this one waited for the claim.

@@ -24,6 +24,16 @@ def _log() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+@pytest.fixture
+def functions_run_eagerly() -> Iterator[None]:
+    """Run functions eagerly: compiling one takes a hundred times as long as the few steps of most tests."""
+    import tensorflow as tf  # most tests do without it
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[str]:
     """Return the URL of a running emulator."""

@@ -45,6 +45,18 @@ def run(classifier: Classifier, stage: StageName, state: TrainingState | None = 
     return state
 
 
+def captured_states(classifier: Classifier, stage: StageName) -> list[TrainingState]:
+    """Run one stage, and return its state after each step, each batch of validation and each epoch."""
+    captured: list[TrainingState] = []
+    data = examples(classifier, stage)
+
+    def save(capture: Callable[[], TrainingState], **_: bool) -> None:
+        captured.append(capture())
+
+    stages.run(stage, settings(), classifier, data, TrainingState(), progress=Progress(), save=save)
+    return captured
+
+
 def ignore(_: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
     """Save nothing."""
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from classifiers import LABELS, examples, refolded, small_classifier
-from short_stages import Breaker, Recorder, ignore, resume_everywhere, run, same_arrays, settings
+from short_stages import Breaker, Recorder, captured_states, ignore, resume_everywhere, run, same_arrays, settings
 
 from job.config.settings import STAGES, StageName
 from job.observability.progress import Progress
@@ -20,19 +20,11 @@ from job.training import stages
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from job.model.classifier import Classifier
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-
-
-@pytest.fixture
-def functions_run_eagerly() -> Iterator[None]:
-    """Run functions eagerly: compiling one takes a hundred times as long as the few steps of these tests."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 eagerly = pytest.mark.usefixtures("functions_run_eagerly")
@@ -119,19 +111,9 @@ def test_resume_in_another_precision(
     classifier: Classifier, stage: StageName, began: Precision, resumed: Precision
 ) -> None:
     """A run stopped within an epoch resumes in any precision: Adam's moments and count of steps stay as they were."""
-    captured: list[TrainingState] = []
     classifier = refolded(classifier, training_precision=began)
-    before, data = classifier.state(), examples(classifier, stage)
-    stages.run(
-        stage,
-        settings(),
-        classifier,
-        data,
-        TrainingState(),
-        progress=Progress(),
-        save=lambda capture, **_: captured.append(capture()),
-    )
-    stopped = captured[1]
+    before = classifier.state()
+    stopped = captured_states(classifier, stage)[1]
     assert (0, 2) == (stopped.epoch, stopped.step)
 
     classifier.load_state(before)
@@ -155,19 +137,8 @@ def test_resume_in_another_precision(
 @pytest.mark.parametrize(("began", "resumed"), [("float32", "float16"), ("float16", "bfloat16")])
 def test_going_back_in_another_precision(classifier: Classifier, began: Precision, resumed: Precision) -> None:
     """A loss that is not finite, after a resume in another precision, goes back to the epoch's start all the same."""
-    captured: list[TrainingState] = []
     classifier = refolded(classifier, training_precision=began)
-    data = examples(classifier, "fine_tuning")
-    stages.run(
-        "fine_tuning",
-        settings(),
-        classifier,
-        data,
-        TrainingState(),
-        progress=Progress(),
-        save=lambda capture, **_: captured.append(capture()),
-    )
-    stopped = captured[6]
+    stopped = captured_states(classifier, "fine_tuning")[6]
     assert (1, 1) == (stopped.epoch, stopped.step)
 
     classifier = refolded(classifier, training_precision=resumed)

@@ -300,7 +300,7 @@ def test_absolute_paths_under_common_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["list.json", "list.jsonl", "list"])
 def test_json_array(tmp_path: Path, name: str) -> None:
-    """A JSON array is named as such, whatever the file is called."""
+    """A JSON array is named as such, with any file name."""
     rows = [{"image": image, "label": image.partition("/")[0]} for image in ANIMALS]
     (put(tmp_path, ANIMALS) / name).write_text(json.dumps(rows, indent=1))
 
@@ -347,7 +347,7 @@ def test_names_under_the_posix_locale(tmp_path: Path, layout: str) -> None:
 
 
 def test_image_names_under_the_posix_locale(tmp_path: Path) -> None:
-    """An image in a class of an ASCII name is read whatever it is called: the data's hash is that of any locale."""
+    """An image with any name is read if its class has an ASCII name: the data's hash is that of any locale."""
     put(tmp_path, ["cat/é.jpg", "dog/1.jpg"])
 
     output = output_of(

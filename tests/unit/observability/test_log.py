@@ -372,7 +372,7 @@ def test_floats_are_rounded(value: object, rounded: object) -> None:
 
 
 def test_nothing_after_the_end() -> None:
-    """After its end the log is silent, whoever would write to it; a critical line still comes."""
+    """After its end the log drops every line except critical ones."""
     finished = run("""
 import logging, warnings
 from job.observability import log

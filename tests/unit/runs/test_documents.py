@@ -1,4 +1,4 @@
-"""Control documents: whatever is in them, a start ends with an error that names the file, or reads them."""
+"""Control documents: with any content, a start reads them or ends with an error that names the file."""
 
 from __future__ import annotations
 

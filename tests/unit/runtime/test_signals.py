@@ -14,7 +14,7 @@ import pytest
 from job.runtime import signals
 
 HANG = 60
-"""Seconds after which what hangs in a test goes on: a process that has ended before was not waiting for it."""
+"""Seconds after which a hang in a test ends: a process that has ended before was not waiting for it."""
 
 PRELUDE = f"""
 import os, signal, sys, threading, time

@@ -29,14 +29,6 @@ if TYPE_CHECKING:
     from job.model.classifier import Classifier
 
 
-@pytest.fixture
-def functions_run_eagerly() -> Iterator[None]:
-    """Run functions eagerly: compiling one takes a hundred times as long as the few steps of these tests."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 eagerly = pytest.mark.usefixtures("functions_run_eagerly")
 """For tests of the loop around the step. Those of the step itself run it as it is compiled."""
 
