@@ -5,6 +5,10 @@ by the next Pod, so it is aborted at once by KeyboardInterrupt, which libraries 
 hangs is aborted after `GRACE_SECONDS`, after an attempt to save. A second signal ends the process at once, except
 SIGHUP.
 
+The interpreter runs a signal's handler in the main thread alone, and only between two of its own instructions: a main
+thread that waits in a library may never come to it. So what ends the process is started by a thread of its own, which
+the interpreter wakes from within the signal itself (`signal.set_wakeup_fd`).
+
 Nothing heavy is imported here: `install` is the first thing that the program calls.
 """
 
@@ -31,6 +35,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _mode: Literal["exit", "raise", "defer"] = "exit"
 _received: signal.Signals | None = None
+_handled = False
 _last_words: Callable[[], object] = int
 _save: Callable[[float], bool] | None = None
 
@@ -40,6 +45,10 @@ def install() -> None:
 
     SIGHUP stays ignored if it is: the process was started by nohup, to outlive its terminal.
     """
+    numbers, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)
+    threading.Thread(target=_watch, args=(numbers,), name="signals", daemon=True).start()
     for number in _SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _handle)
@@ -114,15 +123,33 @@ def received() -> str | None:
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
-    global _received  # noqa: PLW0603 (a process has one set of signals)
-    if _received and number == signal.SIGHUP:  # the kernel and the shell both send it when a terminal is closed
+    global _handled  # noqa: PLW0603 (a process has one set of signals)
+    if _handled:  # what comes after the first one is for `_watch`
         return
-    if _received or _mode == "exit":
+    if _mode == "exit":
         os._exit(StoppedError.exit_code)
-    _received = signal.Signals(number)
-    threading.Thread(target=_end_hanging, name="grace", daemon=True).start()
+    _handled = True
+    _record(number)
     if _mode == "raise":
         raise KeyboardInterrupt
+
+
+def _record(number: int) -> None:
+    global _received  # noqa: PLW0603
+    _received = _received or signal.Signals(number)
+
+
+def _watch(numbers: int) -> None:
+    """Cut off what hangs after the first signal, and end the process at the second; run by a thread of its own.
+
+    Args:
+        numbers: where the interpreter writes the number of each signal, a byte each.
+    """
+    _record(os.read(numbers, 1)[0])
+    threading.Thread(target=_end_hanging, name="grace", daemon=True).start()
+    while os.read(numbers, 1)[0] == signal.SIGHUP:  # the kernel and the shell both send it when a terminal is closed
+        pass
+    os._exit(StoppedError.exit_code)
 
 
 def _end_hanging() -> None:

@@ -17,7 +17,7 @@ HANG = 60
 """Seconds after which a hang in a test ends: a process that has ended before was not waiting for it."""
 
 PRELUDE = f"""
-import os, signal, sys, threading, time
+import ctypes, os, signal, sys, threading, time
 from job.runtime import signals
 HANG = {HANG}
 signals.GRACE_SECONDS, signals.SAVE_SECONDS, signals.REPORT_SECONDS = HANG, 0.3, 0.3
@@ -26,6 +26,10 @@ def say(*words):
     print(*words, flush=True)
 def hang(*_):
     time.sleep(HANG)
+def hang_in_native_code():
+    mutex = ctypes.create_string_buffer(64)  # zeros are an unlocked one
+    for _ in range(2):
+        ctypes.CDLL(None).pthread_mutex_lock(mutex)  # no signal interrupts it
 def ready_again():
     def watch():
         while not signals.received():
@@ -164,6 +168,30 @@ with signals.interrupting(lambda: say('last words')), signals.saving(lambda seco
     assert 75 == code
     assert ["save in 0.3", "last words"] == said.splitlines()[-2:]
     assert ("interrupted by SIGTERM" in said) == mode.startswith("interrupting")
+    assert seconds < HANG
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)])
+@pytest.mark.parametrize("mode", ["interrupting(lambda: say('last words'))", "deferred()"])
+def test_cut_off_from_native_code(mode: str, numbers: tuple[signal.Signals, ...]) -> None:
+    """The main thread need not answer: it may hang in a library, as where a driver or the input does not return."""
+    code, said, seconds = stop(
+        f"""
+signals.GRACE_SECONDS = {0.2 if len(numbers) == 1 else HANG}
+ready_again()
+with signals.interrupting(lambda: say("last words")), signals.saving(lambda seconds: say("save", signals.received())):
+    with signals.{mode}:
+        try:
+            say("ready")  # inside: the signal may come before this returns
+            hang_in_native_code()
+        except KeyboardInterrupt:
+            hang_in_native_code()
+""",
+        *numbers,
+    )
+
+    assert 75 == code
+    assert ("save SIGTERM" in said and "last words" in said) == (len(numbers) == 1)
     assert seconds < HANG
 
 
