@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from job import storage
 from job.config.settings import STAGES
-from job.data import manifest
+from job.data import contradictions, manifest
 from job.data.listing import read_listing
 from job.data.prepare import Prepared, prepare
 from job.evaluation.gates import Gate
@@ -89,7 +89,7 @@ def list_images(settings: Settings, open_store: OpenStore, progress: Progress) -
     """List the input images; their content is not read yet.
 
     Raises:
-        errors.DataError: the listing has nothing to train a classifier on.
+        errors.DataError: the listing has nothing to train a classifier on, or holds the same images under two labels.
     """
     source = settings.input
     if not source.uri:
@@ -100,6 +100,7 @@ def list_images(settings: Settings, open_store: OpenStore, progress: Progress) -
     with progress.phase("list", None, "objects") as phase:
         listed, quarantined = read_listing(source, open_store, phase.advance)
     manifest.check_usable(listed, quarantined, settings.input.max_bad_fraction)
+    contradictions.check(listed, settled=source.layout != "auto")
     progress.event("input.listed", uri=source.uri, images=len(listed), labels=len(listed.labels))
     return Data(listed=listed, quarantined=quarantined)
 

@@ -17,6 +17,7 @@ from generate_chart import ROOT
 
 from job import errors
 from job.config import reference
+from job.data import litter
 from job.data.quarantine import REASONS
 
 if TYPE_CHECKING:
@@ -61,15 +62,20 @@ def main() -> int:
 def documents() -> dict[Path, str]:
     """Return the documents whose tables have their source in the code."""
     reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items()]
-    tables = {
-        ROOT / "docs/settings.md": reference.settings_table(),
-        ROOT / "docs/input.md": "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n",
-    }
+    kinds = [
+        f"| {kind} | {' '.join(f'`{ending}`' for ending in endings)} |" for kind, endings in litter.kinds().items()
+    ]
+    tables = [
+        ("settings.md", "settings", reference.settings_table()),
+        ("input.md", "quarantine", "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n"),
+        ("input.md", "litter", "\n".join(["| files | endings |", "|---|---|", *kinds]) + "\n"),
+    ]
     operations = ROOT / "docs/operations.md"
-    files = {path: path.read_text(encoding="utf-8") for path in (*tables, operations)}
-    for path, table in tables.items():
-        pattern = r"(<!-- generated: [a-z ]+ -->\n).*?(?=<!-- end -->)"
-        files[path] = _replace(files[path], pattern, rf"\g<1>{_escape(table)}")
+    names = {name for name, _, _ in tables}
+    files = {path: path.read_text(encoding="utf-8") for path in (*(ROOT / "docs" / name for name in names), operations)}
+    for name, what, table in tables:
+        pattern = rf"(<!-- generated: {what} -->\n).*?(?=<!-- end -->)"
+        files[ROOT / "docs" / name] = _replace(files[ROOT / "docs" / name], pattern, rf"\g<1>{_escape(table)}")
     # Causes and remedies are written by hand, between what the code knows of each exit code.
     for code, (meaning, action) in errors.exit_codes().items():
         row = rf"| {code} | {_escape(meaning)} |\1| {JOB_DOES[action]} |\n"

@@ -21,6 +21,8 @@ IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "input.uri": st.builds("gs://pictures/{}/{}".format, WORDS, WORDS) | st.just("") | st.just("/in"),
     "input.format": st.sampled_from(["auto", "folders", "csv", "jsonl"]),
+    "input.layout": st.sampled_from(["auto", "classes", "splits"]),
+    "input.exclude": st.lists(st.from_regex(r"[a-z*?/.\[\]-]{1,9}", fullmatch=True), max_size=3),
     "input.image_column": WORDS | st.just(""),
     "input.label_column": WORDS | st.just(""),
     "input.split_column": WORDS | st.just(""),

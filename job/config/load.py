@@ -109,4 +109,5 @@ def _mistakes(error: ValidationError) -> Iterator[_Mistake]:
 
 
 def _kind(field: FieldInfo) -> sources.Kind:
-    return "text" if field.annotation is str else "switch" if field.annotation is bool else "other"
+    kinds: dict[Any, sources.Kind] = {str: "text", bool: "switch", tuple[str, ...]: "list"}
+    return kinds.get(field.annotation, "other")

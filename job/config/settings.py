@@ -12,7 +12,7 @@ import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from job import uri
@@ -82,10 +82,20 @@ def _check_weights(text: str) -> str:
     return _normalize_uri(text)
 
 
+def _split_list(value: object) -> object:
+    """Accept one text with commas, the spelling of a list in every source."""
+    return [text for part in value.split(",") if (text := part.strip())] if isinstance(value, str) else value
+
+
 Integer = Annotated[int, BeforeValidator(_parse_integer)]
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": _NAME})]
 Uri = Annotated[str, AfterValidator(_normalize_uri)]
 LocalPath = Annotated[str, AfterValidator(_check_local)]
+Texts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_split_list),
+    WithJsonSchema({"type": ["array", "string"], "items": {"type": "string"}}),
+]
 
 
 class _Group(BaseModel):
@@ -102,6 +112,15 @@ class InputSettings(_Group):
 
     format: Literal["auto", "folders", "csv", "jsonl"] = "auto"
     """How the input names its labels. `auto`: by the name's ending."""
+
+    # Nor are these two: what they leave of the data is.
+    layout: Literal["auto", "classes", "splits"] = "auto"
+    """What the top folders of the input are. `auto`: splits if all are called like splits, else classes; what can be
+    read in two ways is refused."""
+
+    exclude: Texts = Field((), examples=["extra/,*/masks/"])
+    """Patterns of names, relative to the input, that are left out, with all below them: a list, or one text with
+    commas. `*` matches any characters, also a slash; `?` and `[…]` as in a shell."""
 
     # The columns are not part of the run's identity either: the hash of the data has what they hold.
     image_column: str = ""

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 Origin = Literal["default", "file", "environment", "flag"]
 
-Kind = Literal["text", "switch", "other"]
-"""An empty value is valid for a text; for a switch (true or false) and all others it counts as not set."""
+Kind = Literal["text", "switch", "list", "other"]
+"""An empty value is valid for a text; for a switch (true or false) and all others it counts as not set. A list is one
+text with commas or, in a file, a YAML list."""
 
 PREFIX = "FINETUNE_"
 
@@ -169,11 +170,20 @@ class Sources:
                 self._read_mapping(value, path, f"{name}.", seen)
             elif name not in self.kinds and not (name in groups and value.tag == _NULL):
                 self._mistake(where, self._unknown(name, groups if is_group else self.kinds))
+            elif isinstance(value, yaml.SequenceNode) and self.kinds[name] == "list":
+                self._read_list(value, name, where)
             elif not isinstance(value, yaml.ScalarNode):
                 self._mistake(where, f"{name!r} takes one value, not a {value.id}")
             elif value.tag != _NULL and (value.value or self.kinds[name] == "text"):
                 self.raw[name] = RawValue(value.value, "file", where)
             seen.add(name)
+
+    def _read_list(self, node: yaml.SequenceNode, name: str, where: str) -> None:
+        texts = [item.value if isinstance(item, yaml.ScalarNode) and item.tag != _NULL else "," for item in node.value]
+        if any(not text.strip() or "," in text for text in texts):
+            self._mistake(where, f"{name!r}: each value of the list must be a text without commas")
+        elif texts:
+            self.raw[name] = RawValue(",".join(texts), "file", where)
 
 
 def variable(name: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from job.data.folders import has_image_suffix
 from job.data.labels import SPLIT_WORDS, TEST, VALIDATION
+from job.data.litter import has_image_suffix
 from job.errors import DataError
 
 if TYPE_CHECKING:

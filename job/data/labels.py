@@ -5,7 +5,9 @@ from __future__ import annotations
 import unicodedata
 from typing import TYPE_CHECKING
 
+from job.data.lookalikes import has_invisible, printed, similar_form
 from job.errors import DataError
+from job.observability import log
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,6 +24,9 @@ SPLIT_WORDS = {
     "validation": VALIDATION,
     "valid": VALIDATION,
     "val": VALIDATION,
+    "eval": VALIDATION,
+    "evaluation": VALIDATION,
+    "dev": VALIDATION,
     "test": TEST,
     "testing": TEST,
 }
@@ -35,7 +40,8 @@ def check_labels(labels: Collection[str]) -> None:
     """Reject class names that people or file systems could not tell apart, or that ``labels.txt`` could not hold.
 
     Raises:
-        DataError: two differ only by case, whitespace or Unicode form; one has a line break or is not Unicode text.
+        DataError: two differ only by case, whitespace, Unicode form, width, characters that print as nothing, or
+            letters of another script that print alike; one has a line break or is not Unicode text.
     """
     seen: dict[str, str] = {}
     for label in sorted(labels):
@@ -44,14 +50,41 @@ def check_labels(labels: Collection[str]) -> None:
                 f"the class name {label!r} is blank, or holds a control character or bytes that are not UTF-8",
                 remedy="rename the class: names are written one a line into labels.txt, as UTF-8",
             )
-        folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", label).casefold())
-        twin = seen.setdefault(" ".join(folded.split()), label)
+        if not printed(label):
+            raise DataError(f"the class name {label!a} prints as nothing", remedy="rename the class")
+        twin = seen.setdefault(printed(label), label)
         if twin != label:
             raise DataError(
-                f"the class names {twin!r} and {label!r} differ only by case, blanks or Unicode form"
-                f" ({twin!a} and {label!a})",
+                f"the class names {twin!r} and {label!r} print alike, or differ only by case, blanks or Unicode form"
+                f"{_code_points(twin, label)}",
                 remedy="merge them into one class, or rename one of them so that a person can tell them apart",
             )
+    _warn_of_similar(labels)
+
+
+def _code_points(*labels: str) -> str:
+    """Return the first characters of labels by number and name, where there are others than plain ASCII."""
+    if all(map(str.isascii, labels)):
+        return ""
+    shown = (
+        " ".join(c if c.isascii() else f"U+{ord(c):04X} {unicodedata.name(c, '')}".rstrip() for c in label[:12])
+        for label in labels
+    )
+    return f": {'; '.join(shown)}"
+
+
+def _warn_of_similar(labels: Collection[str]) -> None:
+    """Warn of class names that are easily confused, and of those with characters that print as nothing."""
+    seen: dict[str, str] = {}
+    similar = []
+    for label in sorted(labels):
+        twin = seen.setdefault(similar_form(label), label)
+        if twin != label:
+            similar.append(f"{twin!a} and {label!a}")
+    if similar:
+        log.get().warning("input.labels_similar", count=len(similar), pairs=similar[:5])
+    if invisible := [ascii(label) for label in sorted(labels) if has_invisible(label)]:
+        log.get().warning("input.labels_invisible", count=len(invisible), labels=invisible[:5])
 
 
 def join_names(names: Collection[str]) -> str:

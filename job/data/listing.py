@@ -14,8 +14,10 @@ import numpy as np
 from job import uri
 from job.data import csv_rows, import_files
 from job.data.columns import Chosen
-from job.data.folders import LAYOUT, Layout, has_image_suffix, is_ignored
+from job.data.folders import LAYOUT, Layout
 from job.data.labels import SPLIT_NAMES, check_labels
+from job.data.left_out import EmptyFolders, Examples, Litter, Patterns
+from job.data.litter import has_image_suffix, is_litter
 from job.data.manifest import Manifest, ManifestBuilder, display_uri
 from job.data.quarantine import Quarantined
 from job.errors import DataError, SettingsError
@@ -66,8 +68,10 @@ def read_listing(
     if kind == "folders":
         if any(chosen):
             log.get().warning("input.columns_ignored", columns=[*filter(None, chosen)], reason="the input is a folder")
-        _read_folders(open_store(str(location)), builder, advance)
+        _read_folders(open_store(str(location)), settings, builder, advance)
     else:
+        if settings.exclude:
+            log.get().warning("input.exclude_ignored", exclude=settings.exclude, reason="the input is a manifest")
         _read_table(location, kind, chosen, open_store, builder, advance)
     builder.quarantine_unusable()
     return builder.build(), builder.quarantined
@@ -95,32 +99,19 @@ def _is_file(location: uri.Location, open_store: OpenStore) -> bool:
 # --- folders ---
 
 
-class _Examples:
-    """Counts names and keeps the first three as examples."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.examples: list[str] = []
-
-    def add(self, name: str) -> None:
-        self.count += 1
-        if self.count <= 3:
-            self.examples.append(log.printable(name))
-
-    def __str__(self) -> str:
-        return f"{self.count:,}" + (f" ({', '.join(self.examples)}{', …' * (self.count > 3)})" if self.count else "")
-
-
-def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], object]) -> None:
+def _read_folders(
+    store: Store, settings: InputSettings, builder: ManifestBuilder, advance: Callable[[], object]
+) -> None:
     builder.roots.append(store.uri)
-    ignored, unlabelled = _Examples(), _Examples()
-    for info in store.list():
+    excluded = Patterns(settings.exclude)
+    litter, unlabelled, empty = Litter(), Examples(), EmptyFolders(excluded)
+    for info in store.list(found_folder=empty.add):
         advance()
-        if is_ignored(info.name):
-            ignored.add(info.name)
-        else:
+        if is_litter(info.name):
+            litter.add(info.name)
+        elif not excluded.exclude(info.name):
             builder.set_info(builder.add(info.name, root=0), info)
-    layout = Layout.detect(builder.names)
+    layout = Layout.detect(builder.names, settings.layout, log.printable(store.uri))
     for row, name in enumerate(builder.names):
         if found := layout.parse(name):
             label, builder.split[row] = found
@@ -131,25 +122,30 @@ def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], 
         _check_locale(builder.labels)
     check_labels(builder.labels)
     if not builder.labels:
-        raise _no_label_error(store.uri, unlabelled, ignored)
-    if ignored.count:
-        log.get().info("input.litter_ignored", files=ignored.count, examples=ignored.examples)
+        raise _no_label_error(store.uri, unlabelled, litter, excluded.count)
+    excluded.report()
+    litter.report(len(builder.names))
+    empty.report(builder.names, 2 if layout.splits else 1)
     if unlabelled.count:
         log.get().warning("input.unlabelled_ignored", images=unlabelled.count, examples=unlabelled.examples)
 
 
-def _no_label_error(store_uri: str, unlabelled: _Examples, ignored: _Examples) -> DataError:
+def _no_label_error(store_uri: str, unlabelled: Examples, litter: Litter, excluded: int) -> DataError:
     """Return the error for an input without class folders, with the URI that was probably meant."""
     location = uri.parse(store_uri)
-    if not unlabelled.count and not ignored.count:
+    if not unlabelled.count and not litter.count and not excluded:
         if location.scheme == "file" and not Path(location.path).exists():
             return DataError(f"there is no folder {store_uri}", remedy="check input.uri")
         return DataError(f"there is no file under {store_uri}", remedy=f"check input.uri; {LAYOUT}")
-    counts = f"images outside class folders: {unlabelled}; other files: {ignored}"
+    counts = f"images outside class folders: {unlabelled}; other files: {litter}"
+    counts += f"; left out by input.exclude: {excluded:,}" if excluded else ""
     above = store_uri.rpartition("/")[0] or "/"
     meant = (
         f"did you mean the folder above, {above}? Otherwise " if unlabelled.count and location.path.strip("/") else ""
     )
+    if litter.tables.count:
+        table = f"{log.printable(store_uri).rstrip('/')}/{litter.tables.examples[0]}"
+        meant = f"if {table} names the labels, give it as input.uri. Otherwise "
     return DataError(f"no labelled image under {store_uri} ({counts})", remedy=meant + LAYOUT)
 
 

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 
     from job.data.manifest import Manifest
 
-__all__ = ["LOGGED_CLASSES", "NAMES", "TEST", "TRAIN", "VALIDATION", "assign", "counts", "hashes", "rows"]
+__all__ = [
+    "LOGGED_CLASSES",
+    "NAMES",
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
+    "assign",
+    "counts",
+    "hashes",
+    "rows",
+]
 
 
 LOGGED_CLASSES = 20
@@ -72,7 +82,7 @@ def assign(manifest: Manifest, *, validation_fraction: float, test_fraction: flo
     assigned = [*[TEST] * (test_share > 0), *[VALIDATION] * needs_validation, TRAIN]
 
     splits = named.copy()
-    keys, picture = np.unique(_keys(manifest), return_inverse=True)
+    keys, picture = np.unique(manifest.content_keys(), return_inverse=True)
     is_fixed = (named != 0) & ~((named == TRAIN) & needs_validation)
     fixed_split = np.zeros(len(keys), np.uint8)
     np.maximum.at(fixed_split, picture[is_fixed], named[is_fixed])  # the highest code: held out rather than trained on
@@ -106,12 +116,7 @@ def counts(manifest: Manifest, splits: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def hashes(manifest: Manifest) -> NDArray[np.uint64]:
     """Return a hash of each image's checksum and size, uint64 [n], uniformly distributed."""
-    return _mix(_keys(manifest))
-
-
-def _keys(manifest: Manifest) -> NDArray[np.uint64]:
-    high: NDArray[np.uint64] = manifest.crc32c.astype(np.uint64) << np.uint64(32)
-    return high ^ manifest.size.astype(np.uint64)
+    return _mix(manifest.content_keys())
 
 
 def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:

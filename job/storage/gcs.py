@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from google.cloud import storage
 
+    from job.storage.objects import FoundFolder
+
 MULTIPART_BYTES = 8 * 2**20
 """google-cloud-storage uploads more than this in a resumable session of several requests."""
 
@@ -102,12 +104,14 @@ class GoogleStore:
         """Return the full URI of an object."""
         return f"{self._bucket_uri}/{self._root}{name}"
 
-    def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str = "", *, recursive: bool = True, found_folder: FoundFolder = str
+    ) -> Iterator[ObjectInfo]:
         """Yield the objects below a folder, page by page; see Store. Skips folder markers.
 
         A listing has no checksums of objects under customer-managed keys. The metadata of each of those is requested.
         """
-        for page in self._pages(prefix, recursive=recursive):
+        for page in self._pages(prefix, recursive=recursive, found_folder=found_folder):
             incomplete = [name for name, blob in page.items() if blob.crc32c is None]
             if incomplete and not self._missing_checksums_logged:
                 self._missing_checksums_logged = True
@@ -213,15 +217,20 @@ class GoogleStore:
         except exceptions.NotFound:
             return
 
-    def _pages(self, prefix: str, *, recursive: bool) -> Iterator[dict[str, storage.Blob]]:
+    def _pages(
+        self, prefix: str, *, recursive: bool, found_folder: FoundFolder = str
+    ) -> Iterator[dict[str, storage.Blob]]:
         """Yield name -> object, page by page."""
         folder = f"{self._root}{prefix.strip('/')}/" if prefix.strip("/") else self._root
         token = None
         while True:
             page, token = self._page(folder, token, recursive=recursive)
-            names = [(blob.name.removeprefix(self._root), blob) for blob in page]
+            blobs = {blob.name.removeprefix(self._root): blob for blob in page}
             # The console creates a folder as an empty object whose name ends in a slash.
-            yield {name: blob for name, blob in names if name and not (name.endswith("/") and blob.size == 0)}
+            markers = {name for name, blob in blobs.items() if not name or (name.endswith("/") and blob.size == 0)}
+            for name in sorted(markers - {""}):
+                found_folder(name.rstrip("/"))
+            yield {name: blob for name, blob in blobs.items() if name not in markers}
             if not token:
                 return
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Generator, Iterator, Sequence
 
+    from job.storage.objects import FoundFolder
+
 RESERVED_PREFIX = ".finetune-"
 """Prefix of this module's temporary and lock files, which are never listed."""
 
@@ -54,11 +56,19 @@ class LocalStore:
         """Return the full path of an object."""
         return f"{self.uri.rstrip('/')}/{name}"
 
-    def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str = "", *, recursive: bool = True, found_folder: FoundFolder = str
+    ) -> Iterator[ObjectInfo]:
         """Yield the files below a folder; see Store. Each is read once, to compute its checksum."""
         prefix = prefix.strip("/")
         folder = str(self._path(prefix)) if prefix else self.uri
-        names = _walk(folder, f"{prefix}/" if prefix else "", (os.path.realpath(folder),), recursive=recursive)
+        names = _walk(
+            folder,
+            f"{prefix}/" if prefix else "",
+            (os.path.realpath(folder),),
+            recursive=recursive,
+            found_folder=found_folder,
+        )
         skipped = []
         with ThreadPoolExecutor(THREADS) as pool:
             while batch := tuple(itertools.islice(names, 1024)):
@@ -160,7 +170,9 @@ class LocalStore:
         return Path(self.uri_of(name))
 
 
-def _walk(folder: str, prefix: str, real_paths: tuple[str, ...], *, recursive: bool) -> Iterator[str]:
+def _walk(
+    folder: str, prefix: str, real_paths: tuple[str, ...], *, recursive: bool, found_folder: FoundFolder = str
+) -> Iterator[str]:
     """Yield the names below ``folder``, sorted like a bucket's: by full name.
 
     Args:
@@ -168,6 +180,7 @@ def _walk(folder: str, prefix: str, real_paths: tuple[str, ...], *, recursive: b
         prefix: its name in the store, with a trailing slash.
         real_paths: real path of the folder, preceded by that of each link followed to reach it.
         recursive: include the folders below it.
+        found_folder: see Store.list.
     """
     with _errors_converted(Path(folder), "list"):
         try:
@@ -194,7 +207,8 @@ def _walk(folder: str, prefix: str, real_paths: tuple[str, ...], *, recursive: b
                     log.get().warning("storage.folder_skipped", folder=path, reason="a link to a folder it lies in")
                     continue
                 inner = (*real_paths, target)
-            yield from _walk(path, f"{prefix}{entry}", inner, recursive=True)
+            found_folder(f"{prefix}{entry}".removesuffix("/"))
+            yield from _walk(path, f"{prefix}{entry}", inner, recursive=True, found_folder=found_folder)
 
 
 def _open(path: Path) -> IO[bytes] | None:

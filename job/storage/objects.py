@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
 
@@ -65,6 +65,10 @@ class RetryPolicy:
     longest_wait: float = 5.0
 
 
+FoundFolder: TypeAlias = "Callable[[str], object]"
+"""Called with the full name of a folder."""
+
+
 class Store(Protocol):
     """A folder of objects in a bucket or on a disk. Thread-safe.
 
@@ -79,12 +83,16 @@ class Store(Protocol):
     def uri_of(self, name: str) -> str:
         """Return the full URI of an object."""
 
-    def list(self, prefix: str = "", *, recursive: bool = True) -> Iterator[ObjectInfo]:
+    def list(
+        self, prefix: str = "", *, recursive: bool = True, found_folder: FoundFolder = str
+    ) -> Iterator[ObjectInfo]:
         """Yield the objects below a folder, sorted by name, each with its checksum; none if it does not exist.
 
         Args:
             prefix: full name of a folder below the root: ``d`` is ``d/…``, never ``d_old/…``.
             recursive: include the folders below that folder.
+            found_folder: called with the full name of each folder that is stored as such: a folder of a disk, or the
+                empty object that marks one in a bucket.
         """
 
     def generations(self, prefix: str) -> dict[str, int]:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from job import storage
 from job.config.settings import InputSettings
@@ -53,9 +54,11 @@ def test_folder_markers(bucket: str) -> None:
     put(bucket, [f"d/{name}" for name in ANIMALS])
     put(bucket, ["d/", "d/cats/", "d/dogs/", "d/birds/", "d/cats/real.jpg"], b"")
 
-    manifest, quarantined = read_from(f"gs://{bucket}/d")
+    with capture_logs() as logs:
+        manifest, quarantined = read_from(f"gs://{bucket}/d")
 
     assert (("cats", "dogs"), ANIMALS) == (manifest.labels, manifest.names)
+    assert [["birds"]] == [entry["examples"] for entry in logs if entry["event"] == "input.folders_empty"]
     assert [(f"gs://{bucket}/d/cats/real.jpg", "empty")] == [(image.uri, image.reason) for image in quarantined]
 
 

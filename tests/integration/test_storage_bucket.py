@@ -58,11 +58,13 @@ def upload(emulator: str, bucket: str, name: str, data: bytes, encoding: str) ->
 
 
 def test_folder_markers_are_no_objects(store: Store, bucket: str) -> None:
-    """The console's empty objects whose names end in a slash are not listed; other empty objects are."""
+    """The console's empty objects whose names end in a slash are told as folders; other empty objects are listed."""
     for name in ("d/", "d/cats/", "d/birds/", "d/cats/empty.jpg"):
         store.write(name, b"")
 
-    assert ["d/cats/empty.jpg"] == [info.name for info in store.list()]
+    folders: list[str] = []
+    assert ["d/cats/empty.jpg"] == [info.name for info in store.list(found_folder=folders.append)]
+    assert ["d", "d/birds", "d/cats"] == folders
     assert ["cats/empty.jpg"] == [info.name for info in open_store(f"gs://{bucket}/d").list()]
 
 

@@ -32,6 +32,8 @@ def nest(values: dict[str, Any]) -> dict[str, Any]:
 
 def text(value: object) -> str:
     """Return a value as one would write it in a variable or a flag."""
+    if isinstance(value, list):
+        return ",".join(value)
     return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
@@ -41,7 +43,11 @@ def load_from(file: dict[str, Any], environment: dict[str, Any], flags: dict[str
         path = Path(folder, "settings.yaml")
         path.write_text(yaml.safe_dump(nest(file), allow_unicode=True), encoding="utf-8")
         return load_settings(
-            ["--config", str(path), *(f"--{name}={text(value)}" for name, value in flags.items() if value is not None)],
+            [
+                "--config",
+                str(path),
+                *(f"--{name}={text(value)}" for name, value in flags.items() if value not in (None, [])),
+            ],
             {sources.variable(name): text(value) for name, value in environment.items()},
         )
 
@@ -62,7 +68,7 @@ def test_every_source_says_the_same(values: dict[str, Any]) -> None:
 def test_precedence(file: dict[str, Any], environment: dict[str, Any], flags: dict[str, Any]) -> None:
     """Flags win over the environment, it over the file, it over the defaults; and the origins say so."""
     written = {
-        source: {name: value for name, value in values.items() if value is not None}
+        source: {name: value for name, value in values.items() if value not in (None, [])}
         for source, values in (("file", file), ("environment", environment), ("flag", flags))
     }
     values = {name: value for source in written.values() for name, value in source.items()}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KINDS: dict[str, Kind] = {
+    "input.exclude": "list",
     "input.uri": "text",
     "run.seed": "other",
     "one.epochs": "other",
@@ -150,6 +151,14 @@ def test_nothing_in_the_file(file: Path, text: str) -> None:
         ("run: {seed: 3, seed: 4}", ", line 1: 'run.seed' is given twice"),
         ("run: {seed: 3}\nrun.seed: 4", ", line 2: 'run.seed' is given twice"),
         ("run: {seed: [3]}", ", line 1: 'run.seed' takes one value, not a sequence"),
+        (
+            "input: {exclude: [a, {b: 1}]}",
+            ", line 1: 'input.exclude': each value of the list must be a text without commas",
+        ),
+        (
+            "input: {exclude: ['a,b']}",
+            ", line 1: 'input.exclude': each value of the list must be a text without commas",
+        ),
         ("? [a, b]\n: 3\n", ", line 1: expected the name of a setting or a group"),
         ("keep: {best: 3}", ", line 1: 'keep' takes one value, not a mapping"),
         ("- run", ": expected groups of settings, such as 'run: {seed: 7}'"),

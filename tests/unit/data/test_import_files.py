@@ -171,7 +171,7 @@ def test_places(image: str, table: Location, expected: tuple[str, str]) -> None:
         ("image,label\na.jpg,cats\nb.jpg,\nc.jpg\n", "line 3: no label for 'b.jpg'\n  line 4: no label for 'c.jpg'"),
         ("image,label\n,cats\n", "line 2: no image URI"),
         ("image,label\na.jpg,cats,dogs\n", "line 2: 3 cells, but the header has 2"),
-        ("image,label,split\na.jpg,cats,dev\n", "line 2: 'dev' is no split: expected train, validation, test"),
+        ("image,label,split\na.jpg,cats,fold1\n", "line 2: 'fold1' is no split: expected train, validation, test"),
         ("gs://bkt/a.jpg,cats,dogs\n", "line 1: 'cats' and 'dogs': expected one label"),
         ("image,name\na.jpg,cats\n", "line 1 looks like a header, but no column .* the label: 'image', 'name'"),
         ("photo,label\na.jpg,cats\n", "line 1 looks like a header, but no column .* the image URI: 'photo', 'label'"),

@@ -97,6 +97,64 @@ def test_only_images_outside_classes(tmp_path: Path) -> None:
     assert f"did you mean the folder above, {tmp_path.parent}?" in raised.value.remedy
 
 
+def test_a_table_among_the_images_is_named(tmp_path: Path) -> None:
+    """Images without class folders beside a table: it probably names their labels."""
+    with pytest.raises(DataError) as raised:
+        read_from(put(tmp_path, ["1.jpg", "2.jpg", "metadata.csv"]))
+
+    assert f"if {tmp_path}/metadata.csv names the labels, give it as input.uri" in raised.value.remedy
+
+
+def test_exclude(tmp_path: Path) -> None:
+    """What a pattern matches is left out before the folders are judged; the same data are left without a pattern."""
+    put(tmp_path / "whole", [*ANIMALS, "extra/cats/1.jpg", "cats/thumbs/1.jpg"])
+    put(tmp_path / "rest", ANIMALS)
+
+    with capture_logs() as logs:
+        manifest, _ = read_from(tmp_path / "whole", exclude="extra/,*/thumbs")
+
+    assert manifest.digest() == read_from(tmp_path / "rest")[0].digest()
+    assert {"input.excluded": 2} == events(logs)
+
+
+def test_exclude_everything(tmp_path: Path) -> None:
+    """Patterns that leave nothing are counted in the message."""
+    with pytest.raises(DataError, match=r"left out by input\.exclude: 40"):
+        read_from(put(tmp_path, ANIMALS), exclude=("*",))
+
+
+def test_exclude_of_a_manifest(tmp_path: Path) -> None:
+    """A manifest is not filtered; a warning says so."""
+    put(tmp_path, ["cats/1.jpg", "dogs/1.jpg"])
+    (tmp_path / "list.csv").write_text("cats/1.jpg,cat\ndogs/1.jpg,dog\n")
+
+    with capture_logs() as logs:
+        assert 2 == len(read_from(tmp_path / "list.csv", exclude=("cats",))[0])
+
+    assert ["input.exclude_ignored"] == list(events(logs))
+
+
+def test_layout_by_hand(tmp_path: Path) -> None:
+    """Folders that are refused are read as the setting says."""
+    put(tmp_path, [f"{site}/{name}" for site in ("siteA", "siteB") for name in ANIMALS])
+
+    with pytest.raises(DataError, match=r"siteA/  40 images: cats/ 20, dogs/ 20"):
+        read_from(tmp_path)
+    assert ("siteA", "siteB") == read_from(tmp_path, layout="classes")[0].labels
+
+
+def test_empty_folders_are_reported(tmp_path: Path) -> None:
+    """A folder without an image is no class; a warning names it."""
+    put(tmp_path, ANIMALS)
+    (tmp_path / "birds/old").mkdir(parents=True)
+
+    with capture_logs() as logs:
+        assert ("cats", "dogs") == read_from(tmp_path)[0].labels
+
+    [warning] = [entry for entry in logs if entry["event"] == "input.folders_empty"]
+    assert (1, ["birds"]) == (warning["folders"], warning["examples"])
+
+
 @pytest.mark.parametrize(("name", "problem"), [("empty", "no file under"), ("nowhere", "no folder")])
 def test_nothing_there(tmp_path: Path, name: str, problem: str) -> None:
     """An empty or missing folder is an error that names it."""
