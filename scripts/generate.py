@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 import re
 import shutil
 import sys
@@ -17,7 +18,7 @@ from generate_chart import ROOT
 
 from job import errors
 from job.config import reference
-from job.data import litter
+from job.data import litter, validation
 from job.data.quarantine import REASONS
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def documents() -> dict[Path, str]:
         ("input.md", "litter", "\n".join(["| files | endings |", "|---|---|", *kinds]) + "\n"),
     ]
     operations = ROOT / "docs/operations.md"
+    schema = json.dumps(validation.schema(), indent=2, ensure_ascii=False) + "\n"
     names = {name for name, _, _ in tables}
     files = {path: path.read_text(encoding="utf-8") for path in (*(ROOT / "docs" / name for name in names), operations)}
     for name, what, table in tables:
@@ -80,7 +82,7 @@ def documents() -> dict[Path, str]:
     for code, (meaning, action) in errors.exit_codes().items():
         row = rf"| {code} | {_escape(meaning)} |\1| {JOB_DOES[action]} |\n"
         files[operations] = _replace(files[operations], rf"(?<=\n)\| {code} \|[^|]*\|([^\n]*)\|[^|]*\|\n", row)
-    return files
+    return files | {ROOT / "docs/validate.schema.json": schema}
 
 
 def _replace(text: str, pattern: str, replacement: str) -> str:

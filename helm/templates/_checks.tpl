@@ -12,7 +12,7 @@
 {{- if and (eq (include "finetune.command" .) "run") (eq $gpus 0) ($config.device).require_gpu -}}
 {{- fail "config.device.require_gpu is true and gpu.count is 0: the Pod would have no GPU and always exit with 4. Set gpu.count to 1 or more, or leave config.device.require_gpu out" -}}
 {{- end -}}
-{{- if and $input (not $output) -}}
+{{- if and (eq (include "finetune.command" .) "run") $input (not $output) -}}
 {{- fail (printf "config.output.uri must be given with config.input.uri=%s: the model would be lost with the Pod. Set config.output.uri to gs://BUCKET/PREFIX" $input) -}}
 {{- end -}}
 {{- if and $input (hasPrefix (printf "%s/" $input) (printf "%s/" $output)) -}}

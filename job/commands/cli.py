@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import __version__
-from job.commands import demo, run, schema, summary, watch
+from job.commands import demo, run, schema, summary, validate, watch
 from job.commands.command import Command, CommandModule, printing
 from job.config.hints import did_you_mean
 from job.errors import SettingsError, exit_codes
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 
     from job.config.settings import LogSettings
 
-COMMANDS: dict[str, CommandModule] = {"run": run, "demo": demo, "watch": watch, "summary": summary, "schema": schema}
+COMMANDS: dict[str, CommandModule] = {
+    "run": run,
+    "demo": demo,
+    "validate": validate,
+    "watch": watch,
+    "summary": summary,
+    "schema": schema,
+}
 
 
 def parse(arguments: Sequence[str]) -> Command:

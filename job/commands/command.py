@@ -14,6 +14,7 @@ from job.config import reference
 from job.config.hints import did_you_mean
 from job.config.settings import LogSettings, Settings
 from job.errors import SettingsError
+from job.observability import log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,9 +64,22 @@ def printing(text: str) -> Command:
 
 
 def _print(text: str, _: Progress) -> int:
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")  # the locale may be ASCII
+    write(text)
     return 0
+
+
+def write(text: str) -> None:
+    """Write a text to the standard output, whatever characters the locale has."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+
+
+def show_bars(progress: Progress) -> None:
+    """Show the progress of each phase below the log, on a terminal."""
+    if terminal := log.terminal():
+        from job.observability.bars import Bars
+
+        progress.subscribe(Bars(terminal))
 
 
 def check_machine(settings: Settings) -> None:

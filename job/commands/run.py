@@ -5,9 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from job.commands.command import Command, check_machine, settings_help
+from job.commands.command import Command, check_machine, settings_help, show_bars
 from job.config.load import load_settings
-from job.observability import log
 from job.runtime import signals
 from job.runtime.watchdog import StallWatch
 
@@ -41,10 +40,7 @@ def _execute(loaded: Loaded, progress: Progress) -> int:
     from job import pipeline
     from job.observability.kube_events import EventRecorder
 
-    if terminal := log.terminal():
-        from job.observability.bars import Bars
-
-        progress.subscribe(Bars(terminal))
+    show_bars(progress)
     if loaded.settings.events.enabled:
         progress.subscribe(EventRecorder(loaded.settings.events, loaded.settings.run))
     seconds = 60 * loaded.settings.device.stall_minutes

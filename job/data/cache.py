@@ -85,6 +85,22 @@ def open_cache(
     )
 
 
+def part_bytes(images: int, *, encoded_bytes: int, image_size: int, feature_size: int) -> dict[Part, int]:
+    """Return the bytes that each part of a cache takes: features and encoded images are needed, pixels are not.
+
+    Args:
+        images: number of rows.
+        encoded_bytes: stored size of all images.
+        image_size: height and width of the decoded pixels.
+        feature_size: length of a feature vector; 0: no features are needed.
+    """
+    return {
+        "features": images * (feature_size * 4 + CHECKSUM_BYTES) if feature_size else 0,
+        "encoded": encoded_bytes + images * RECORD.itemsize,
+        "pixels": images * (image_size * image_size * 3 + CHECKSUM_BYTES),
+    }
+
+
 class Cache:
     """The cache of one run. A context manager: it is removed on exit, unless the run failed.
 
@@ -122,10 +138,10 @@ class Cache:
         image_size: int,
         feature_size: int,
     ) -> None:
-        index_bytes = images * RECORD.itemsize
-        feature_bytes = images * (feature_size * 4 + CHECKSUM_BYTES) if feature_size else 0
-        pixel_bytes = images * (image_size * image_size * 3 + CHECKSUM_BYTES)
-        self._needed = feature_bytes + encoded_bytes + index_bytes
+        sizes = part_bytes(images, encoded_bytes=encoded_bytes, image_size=image_size, feature_size=feature_size)
+        pixel_bytes, index_bytes = sizes["pixels"], sizes["encoded"] - encoded_bytes
+        feature_bytes = sizes["features"]
+        self._needed = feature_bytes + sizes["encoded"]
         self._dir = settings.dir or tempfile.gettempdir()
         with contextlib.ExitStack() as undo, self._disk_errors():
             self.folder, self._lock_file = _open_folder(settings.dir, f"finetune-{run_id}")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -128,7 +127,7 @@ class Dataset:
         log.get().warning("cache.damaged", uri=self.manifest.uri(row), note="the image is read again")
         [(_, fetched)] = self._fetched(np.array([row]))
         if isinstance(fetched, storage.LostObject):
-            raise _cannot_read(self.manifest.uri(row), _describe_lost(fetched))
+            raise _cannot_read(self.manifest.uri(row), fetched.detail)
         self._cache.put_encoded(row, fetched)
         return fetched
 
@@ -225,13 +224,13 @@ class Dataset:
         for root in np.unique(self.manifest.root[rows]):
             of_root = rows[self.manifest.root[rows] == root]
             store = self._open_store(self.manifest.roots[root])
-            for index, data in store.read_many(_Objects(self.manifest, of_root)):
+            for index, data in store.read_many(self.manifest.objects(of_root)):
                 yield int(of_root[index]), data
 
     def _process(self, row: int, data: bytes | storage.LostObject, *, is_cached: bool) -> NDArray[Any]:
         """Check and decode one image, and cache its bytes. Runs in a thread of the pool."""
         if isinstance(data, storage.LostObject):
-            raise UnreadableImage(data.reason, _describe_lost(data))
+            raise UnreadableImage(data.reason, data.detail)
         header = image_header.read_header(data, max_pixels=self._max_pixels)
         pixels = decode.decode_image(data, header, self.image_size)
         if not is_cached:
@@ -256,32 +255,8 @@ class Dataset:
         return decode.decode_image(data, image_header.read_header(data, max_pixels=self._max_pixels), self.image_size)
 
 
-def _describe_lost(lost: storage.LostObject) -> str:
-    return f"the object is {lost.reason} since it was listed"
-
-
 def _cannot_read(uri: str, detail: str) -> errors.DataError:
     return errors.DataError(
         f"{uri} cannot be read any more, and this run has begun with it: {detail}",
         remedy="restore it, or start a new run: a new Job, or another run.id",
     )
-
-
-class _Objects(Sequence[storage.ObjectInfo]):
-    """Rows of a manifest as a store's objects, created on access: a list of them would be large."""
-
-    def __init__(self, manifest: Manifest, rows: NDArray[Any]) -> None:
-        self._manifest = manifest
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> storage.ObjectInfo: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[storage.ObjectInfo]: ...
-    def __getitem__(self, index: int | slice) -> storage.ObjectInfo | Sequence[storage.ObjectInfo]:
-        if isinstance(index, slice):
-            return _Objects(self._manifest, self._rows[index])
-        return self._manifest.object(int(self._rows[index]))

@@ -11,8 +11,9 @@ import hashlib
 import json
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from job.errors import DataError
 from job.observability import log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -89,6 +90,10 @@ class Manifest:
             gzip=bool(self.gzip[row]),
         )
 
+    def objects(self, rows: NDArray[np.integer[Any]]) -> Sequence[storage.ObjectInfo]:
+        """Return the listed objects of these rows, created on access: a list of them would be large."""
+        return _Objects(self, rows)
+
     def take(self, rows: NDArray[np.integer[Any]]) -> Manifest:
         """Return a manifest of these rows, in the order given, with the same roots and labels."""
         return replace(
@@ -126,6 +131,24 @@ class Manifest:
                 "crc32c": int(self.crc32c[row]),
                 "generation": int(self.generation[row]),
             }
+
+
+class _Objects(Sequence[storage.ObjectInfo]):
+    def __init__(self, manifest: Manifest, rows: NDArray[Any]) -> None:
+        self._manifest = manifest
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> storage.ObjectInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[storage.ObjectInfo]: ...
+    def __getitem__(self, index: int | slice) -> storage.ObjectInfo | Sequence[storage.ObjectInfo]:
+        if isinstance(index, slice):
+            return _Objects(self._manifest, self._rows[index])
+        return self._manifest.object(int(self._rows[index]))
 
 
 class ManifestBuilder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from job.data.labels import SPLIT_NAMES
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from job.config.settings import InputSettings
-    from job.data.dataset import Dataset
     from job.data.manifest import Manifest
     from job.data.quarantine import Quarantined
     from job.observability.progress import Progress
@@ -48,15 +49,27 @@ class Prepared:
         yield "data/quarantine.jsonl", map(dataclasses.asdict, self.quarantined)
 
 
+class Passed(Protocol):
+    """What is known after all images were read: the data set after its pass, or the survey of their headers.
+
+    Attributes:
+        usable: bool [n], which of the listed images can be used.
+        quarantined: the others.
+    """
+
+    usable: NDArray[np.bool_]
+    quarantined: list[Quarantined]
+
+
 def prepare(
-    listed: Manifest, quarantined: list[Quarantined], images: Dataset, settings: InputSettings, progress: Progress
+    listed: Manifest, quarantined: list[Quarantined], images: Passed, settings: InputSettings, progress: Progress
 ) -> Prepared:
     """Check and split the images that the pass found usable, and report the number of images by class and split.
 
     Args:
         listed: every listed image.
         quarantined: images found unusable while listing.
-        images: the data set, after the pass.
+        images: what the pass found.
         settings: the fractions of the splits, and of images that may be unusable.
         progress: receives the events.
 

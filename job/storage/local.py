@@ -123,6 +123,22 @@ class LocalStore:
         """
         return in_parallel(self._read_listed, objects)
 
+    def read_heads(
+        self, objects: Sequence[ObjectInfo], size: int
+    ) -> Generator[tuple[int, bytes | LostObject], None, None]:
+        """Read the first bytes of listed files; see Store."""
+
+        def read(info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
+            if info.size <= size:
+                return self._read_listed(info, closed)
+            path = self._path(info.name)
+            if (file := _open(path)) is None:
+                return LostObject("missing")
+            with file, _errors_converted(path, "read"):
+                return file.read(size)
+
+        return in_parallel(read, objects)
+
     def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> ObjectInfo:
         """Store bytes or a file under a name; see Store.
 

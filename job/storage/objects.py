@@ -39,6 +39,11 @@ class LostObject:
 
     reason: Literal["missing", "changed"]
 
+    @property
+    def detail(self) -> str:
+        """A sentence, for people."""
+        return f"the object is {self.reason} since it was listed"
+
 
 class PreconditionFailed(Exception):  # noqa: N818  # a signal between modules; users never see it
     """The object's generation is not ``if_generation_match``: another process has written it."""
@@ -120,6 +125,16 @@ class Store(Protocol):
             The position in ``objects`` and the bytes, in the order of arrival. Requests wait for the consumer: at most
             64 objects and 256 MiB (or a single larger object) are held at a time. Closing the iterator stops its
             threads.
+        """
+
+    def read_heads(
+        self, objects: Sequence[ObjectInfo], size: int
+    ) -> Generator[tuple[int, bytes | LostObject], None, None]:
+        """Read the first bytes of listed objects in parallel, as `read_many` reads all of them.
+
+        Args:
+            objects: those listed.
+            size: the number of bytes. A smaller object is read whole, and verified; what is a part cannot be.
         """
 
     def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> ObjectInfo:

@@ -197,11 +197,12 @@ def test_gpu_without_other_limits(helm: Helm, setting: str) -> None:
     assert 1 == helm.render(setting).container["resources"]["limits"]["nvidia.com/gpu"]
 
 
-def test_only_run_asks_for_a_gpu(helm: Helm) -> None:
-    """`summary` proves the image without one."""
-    found = helm.render("command=summary")
+@pytest.mark.parametrize("command", ["summary", "validate"])
+def test_only_run_asks_for_a_gpu(helm: Helm, command: str) -> None:
+    """`summary` proves the image without one, and `validate` judges an input, which needs no output."""
+    found = helm.render(f"command={command}", "config.input.uri=gs://my-bucket/flowers")
 
-    assert "summary" == found.container["args"][0]
+    assert command == found.container["args"][0]
     assert "nvidia.com" not in found.text
     assert "device" not in found.config
 
@@ -494,7 +495,7 @@ def test_a_prefix_is_not_a_folder(helm: Helm) -> None:
         "config.run.job_uid=x",
         "image.pullPolicy=Sometimes",
         "image.digest=sha256:12",
-        "command=validate",
+        "command=train",
         "gpu.count=-1",
         "cache.sizeLimit=lots",
     ],

@@ -247,6 +247,23 @@ def test_an_object_that_was_lost_is_told_from_the_others(store: Store) -> None:
     assert {"changed": changed, "gone": missing, "grown": changed, "kept": b"before"} == result
 
 
+def test_heads_are_read(store: Store) -> None:
+    """read_heads yields the first bytes of what is larger, all of what is not, and what was lost in its place."""
+    for name in ("large", "small", "gone", "odd name/é #%?.jpg"):
+        store.write(name, name.encode() * (1 if name == "small" else 100))
+    objects = list(store.list())
+    store.delete("gone")
+
+    result = {objects[index].name: data for index, data in store.read_heads(objects, 12)}
+
+    assert {
+        "large": b"largelargela",
+        "small": b"small",
+        "gone": LostObject("missing"),
+        "odd name/é #%?.jpg": ("odd name/é #%?.jpg" * 2).encode()[:12],
+    } == result
+
+
 def test_an_abandoned_reader_leaves_no_threads(store: Store) -> None:
     """Closing read_many in the middle ends its threads, and the store goes on working."""
     for number in range(100):

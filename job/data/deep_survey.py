@@ -1,0 +1,70 @@
+"""Decodes every image of a survey, as the pass of a run does: what only shows then is found."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from job import storage
+from job.data import decode, image_header
+from job.data.quarantine import Quarantined, UnreadableImage
+
+if TYPE_CHECKING:
+    from job.data.survey import Survey
+    from job.observability.progress import Progress
+    from job.storage import OpenStore
+
+THREADS = 4
+"""Images decoded at a time: TensorFlow's kernels release the interpreter's lock."""
+
+
+def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progress: Progress) -> None:
+    """Download and decode every image with a usable header; those that fail join the survey's quarantine.
+
+    Args:
+        survey: the headers.
+        open_store: opens the stores.
+        image_size: height and width of the decoded pixels.
+        progress: receives the events.
+
+    Raises:
+        errors.AccessError: the store denies access.
+        errors.UnavailableError: it does not respond, after all retries.
+    """
+    manifest, rows = survey.manifest, np.flatnonzero(survey.usable)
+
+    def check(row: int, data: bytes | storage.LostObject) -> tuple[int, UnreadableImage | None]:
+        try:
+            if isinstance(data, storage.LostObject):
+                return row, UnreadableImage(data.reason, data.detail)
+            header = image_header.read_header(data, max_pixels=2**62)  # the survey has judged its size
+            decode.decode_image(data, header, image_size)
+        except UnreadableImage as error:
+            return row, error
+        return row, None
+
+    with progress.phase("decode", len(rows), "images") as phase, ThreadPoolExecutor(THREADS, "decode") as pool:
+        for root, uri in enumerate(manifest.roots):
+            of_root = rows[manifest.root[rows] == root]
+            pending = []
+            for index, data in open_store(uri).read_many(manifest.objects(of_root)):
+                pending.append(pool.submit(check, int(of_root[index]), data))
+                if len(pending) >= 4 * THREADS:
+                    _collect(survey, *pending.pop(0).result())
+                    phase.advance()
+            for future in pending:
+                _collect(survey, *future.result())
+                phase.advance()
+    survey.quarantined.sort(key=lambda image: image.uri)
+
+
+def _collect(survey: Survey, row: int, error: UnreadableImage | None) -> None:
+    if error is not None:
+        manifest = survey.manifest
+        label = manifest.labels[manifest.label[row]]
+        survey.usable[row] = False
+        survey.quarantined.append(
+            Quarantined(manifest.uri(row), label, int(manifest.size[row]), error.reason, error.detail)
+        )

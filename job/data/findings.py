@@ -1,0 +1,186 @@
+"""Judges surveyed data: what would mislead a training, or make its result worth less than its accuracy says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from job.data.labels import SPLIT_NAMES, TRAIN, VALIDATION, join_names
+from job.data.survey import FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from job.data.prepare import Prepared
+    from job.data.survey import Survey
+
+SMALL_CLASS: Final = 10
+IMBALANCE: Final = 100
+TINY_SIDE: Final = 64
+HUGE_PIXELS: Final = 24_000_000
+LONG_SIDE: Final = 3.0
+
+_CONSTANT, _ELSEWHERE, _OF_CLASS = 0.95, 0.05, 10
+"""A trait gives a class away if 95 % of its images have it and at most 5 % of the others; from 10 images on."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should look at before the training.
+
+    Attributes:
+        code: its kind, stable for programs.
+        message: what was found, with numbers.
+        remedy: what to do.
+    """
+
+    code: str
+    message: str
+    remedy: str
+
+
+def find(survey: Survey, prepared: Prepared, *, validation_fraction: float) -> list[Finding]:
+    """Return what may mislead, the gravest first.
+
+    Args:
+        survey: the headers of all listed images.
+        prepared: the usable images and their splits.
+        validation_fraction: the share that was asked for.
+    """
+    return [
+        *_leaks(survey, prepared),
+        *_copies(prepared),
+        *_balance(prepared),
+        *_shares(prepared, validation_fraction),
+        *_sizes(survey),
+    ]
+
+
+def _leaks(survey: Survey, prepared: Prepared) -> Iterator[Finding]:
+    """Find classes that differ from all others by how their files were made: a model learns that instead."""
+    usable, labels = survey.usable, prepared.usable.labels
+    label = prepared.usable.label
+    shapes = survey.width[usable].astype(np.int64) << 32 | survey.height[usable]
+    traits: dict[str, tuple[NDArray[Any], Any]] = {
+        "format": (survey.format[usable], lambda value: FORMATS[value].upper()),
+        "size": (shapes, lambda value: f"{value >> 32} x {value & 0xFFFFFFFF} pixels"),
+        "EXIF orientation": (survey.orientation[usable], str),
+    }
+    for trait, (values, name) in traits.items():
+        given_away = []
+        for number in range(len(labels)):
+            inside = values[label == number]
+            if len(inside) < _OF_CLASS:
+                continue
+            found, counts = np.unique(inside, return_counts=True)
+            value = found[counts.argmax()]
+            elsewhere = values[label != number]
+            if counts.max() >= _CONSTANT * len(inside) and (elsewhere == value).mean() <= _ELSEWHERE:
+                given_away.append(f"{labels[number]!r} ({name(int(value))})")
+        if given_away:
+            yield Finding(
+                "leak",
+                f"the {trait} of an image tells its class: {', '.join(given_away[:5])}",
+                "a model may learn how the files were made, and not what they show: take all classes from the same "
+                "source, or convert all images to one format and size",
+            )
+
+
+def _copies(prepared: Prepared) -> Iterator[Finding]:
+    """Find images that are in several splits: what is measured on them was trained on."""
+    keys, splits = prepared.usable.content_keys(), prepared.splits
+    _, picture, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    held_out = np.zeros(len(counts), np.bool_)
+    trained = held_out.copy()
+    held_out[picture[splits != TRAIN]] = True
+    trained[picture[splits == TRAIN]] = True
+    if leaking := int((held_out & trained).sum()):
+        yield Finding(
+            "copies_across_splits",
+            f"{leaking:,} pictures are in the train split and, with the same bytes, in another one",
+            "remove the copies: a model is measured on pictures that it was trained on",
+        )
+    if (copies := len(keys) - len(counts)) > 0.05 * len(keys):
+        yield Finding(
+            "copies",
+            f"{copies:,} of {len(keys):,} images are copies of others, byte by byte",
+            "remove them: they cost time and count several times",
+        )
+
+
+def _balance(prepared: Prepared) -> Iterator[Finding]:
+    manifest = prepared.usable
+    counts = np.bincount(manifest.label, minlength=len(manifest.labels))
+    small = [manifest.labels[number] for number in np.flatnonzero(counts < SMALL_CLASS).tolist()]
+    if small:
+        yield Finding(
+            "small_classes",
+            f"fewer than {SMALL_CLASS} images: {join_names(small)}",
+            "add images: what is measured on one or two of them says little",
+        )
+    if counts.max() > IMBALANCE * counts.min():
+        smallest, largest = int(counts.argmin()), int(counts.argmax())
+        yield Finding(
+            "imbalance",
+            f"{manifest.labels[largest]!r} has {counts[largest]:,} images, {manifest.labels[smallest]!r} "
+            f"{counts[smallest]:,}: accuracy says nothing of the rare class",
+            "add images of the rare class, or take fewer of the others",
+        )
+
+
+def _shares(prepared: Prepared, requested: float) -> Iterator[Finding]:
+    manifest, splits = prepared.usable, prepared.splits
+    totals = np.bincount(manifest.label, minlength=len(manifest.labels))
+    held_out = np.bincount(manifest.label[splits == VALIDATION], minlength=len(manifest.labels))
+    if held_out.sum() < 30:
+        yield Finding(
+            "few_to_validate_on",
+            f"{held_out.sum()} images to validate on",
+            "add images: with fewer than 30, the accuracy is a guess",
+        )
+    shares = held_out / np.maximum(totals, 1)
+    off = np.flatnonzero((shares < requested / 2) | (shares > requested * 2)).tolist()
+    if off:
+        examples = ", ".join(f"{manifest.labels[row]!r} {held_out[row]} of {totals[row]}" for row in off[:5])
+        yield Finding(
+            "validation_share",
+            f"{len(off)} classes have under half or over twice {requested:g} of their images held out: {examples}",
+            "a chance of small classes; or balance the splits that the input names",
+        )
+    for code in set(SPLIT_NAMES) - {TRAIN}:
+        numbers = np.bincount(manifest.label[splits == code], minlength=len(manifest.labels))
+        absent = [manifest.labels[row] for row in np.flatnonzero(numbers == 0).tolist()]
+        if numbers.any() and absent:
+            yield Finding(
+                "class_absent",
+                f"no image of {join_names(absent)} in the {SPLIT_NAMES[code]} split",
+                "nothing is measured of these classes there: add images of them",
+            )
+
+
+def _sizes(survey: Survey) -> Iterator[Finding]:
+    width, height = survey.width[survey.usable], survey.height[survey.usable]
+    short, long = np.minimum(width, height), np.maximum(width, height)
+    for code, found, share, what, remedy in (
+        ("tiny", short < TINY_SIDE, 0.01, f"a side under {TINY_SIDE} pixels", "they may be thumbnails: look at them"),
+        (
+            "huge",
+            width.astype(np.int64) * height > HUGE_PIXELS,
+            0.01,
+            f"more than {HUGE_PIXELS / 1e6:g} megapixels",
+            "shrink them once: they are decoded from full size",
+        ),
+        (
+            "long",
+            long > LONG_SIDE * np.maximum(short, 1),
+            0.05,
+            f"a side over {LONG_SIDE:g} times the other",
+            "every image is squeezed into a square: cut them to what matters",
+        ),
+    ):
+        if found.mean() > share:
+            yield Finding(code, f"{int(found.sum()):,} of {len(found):,} images have {what}", remedy)

@@ -1,0 +1,330 @@
+"""What `finetune validate` tells of an input: counts, formats, sizes, estimates and findings, as one document.
+
+The document is published as JSON (docs/validate.schema.json is generated from it), and drawn as a table for people.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from job.data import findings
+from job.data.cache import part_bytes
+from job.data.labels import SPLIT_NAMES
+from job.data.split import counts
+from job.data.survey import FORMATS
+
+if TYPE_CHECKING:
+    from job.config.settings import Settings
+    from job.data.prepare import Prepared
+    from job.data.quarantine import Quarantined
+    from job.data.survey import Survey
+    from job.errors import FinetuneError
+
+_SHOWN = 20
+
+MANIFEST_BYTES = 300
+"""Memory that an image takes at most while it trains; nothing else grows with their number (benchmarks/memory.py)."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+class ClassCounts(_Part):
+    """The images of one class."""
+
+    label: str
+    """The class."""
+    train: int
+    """Images to train on."""
+    validation: int
+    """Images to validate on."""
+    test: int
+    """Images to test on."""
+    unusable: int
+    """Images that cannot be used."""
+
+
+class Unusable(_Part):
+    """An image that cannot be used."""
+
+    uri: str
+    """Where it is."""
+    label: str
+    """Its class."""
+    reason: str
+    """The kind, as in data/quarantine.jsonl."""
+    detail: str
+    """A sentence, for people."""
+
+
+class Sides(_Part):
+    """Widths and heights of the images, in pixels: [width, height]."""
+
+    smallest: tuple[int, int]
+    """The image of the fewest pixels."""
+    median: tuple[int, int]
+    """The median of the widths, and of the heights."""
+    largest: tuple[int, int]
+    """The image of the most pixels."""
+
+
+class Estimates(_Part):
+    """What the run will take."""
+
+    download_bytes: int
+    """Downloaded once, by the first start."""
+    cache_needed_bytes: int
+    """Local disk without which the run ends with exit 3: features and encoded images."""
+    cache_pixels_bytes: int
+    """More local disk that saves decoding every image in each epoch."""
+    cache_available_bytes: int
+    """What the settings and this machine's free disk allow the cache."""
+    memory_bytes: int
+    """Memory for what is known of each image; the rest does not depend on their number."""
+
+
+class Finding(_Part):
+    """Something that a person should look at before the training."""
+
+    code: str
+    """Its kind, stable for programs."""
+    message: str
+    """What was found, with numbers."""
+    remedy: str
+    """What to do."""
+
+
+class Failure(_Part):
+    """Why a run with these settings would end."""
+
+    exit_code: int
+    """The exit code of the run, and of this command."""
+    message: str
+    """What is wrong."""
+    remedy: str
+    """What to do."""
+
+
+class Validation(_Part):
+    """An input, as a run would see it."""
+
+    uri: str
+    """The input."""
+    images: int
+    """Images listed, without those that the listing alone shows to be unusable."""
+    bytes: int
+    """Their stored size."""
+    decoded: bool
+    """Whether all images were decoded (--deep), or their headers read."""
+    classes: list[ClassCounts]
+    """The classes, in the order of labels.txt."""
+    formats: dict[str, int]
+    """Format -> images."""
+    rotated: int
+    """Images that EXIF says are to be rotated or mirrored: the run does so."""
+    sides: Sides | None
+    """Null if no image can be used."""
+    unusable: dict[str, int]
+    """Reason -> images that cannot be used."""
+    unusable_images: list[Unusable]
+    """The first 20 of them."""
+    estimates: Estimates
+    """What the run will take."""
+    findings: list[Finding]
+    """What may mislead, the gravest first."""
+    failure: Failure | None
+    """Null where a run would go on to train."""
+
+
+def build(
+    settings: Settings,
+    survey: Survey,
+    quarantined: list[Quarantined],
+    prepared: Prepared | FinetuneError,
+    *,
+    decoded: bool = False,
+) -> Validation:
+    """Return the document.
+
+    Args:
+        settings: of the run.
+        survey: the headers of the listed images.
+        quarantined: all unusable images, those found while listing as well.
+        prepared: the usable images and their splits, or why there are none.
+        decoded: whether every image was decoded.
+    """
+    manifest, usable = survey.manifest, survey.usable
+    estimates = _estimates(settings, survey)
+    found = []
+    failure = _failure_of_cache(estimates)
+    if isinstance(prepared, Exception):
+        failure = Failure(exit_code=prepared.exit_code, message=prepared.message, remedy=prepared.remedy)
+    else:
+        found = findings.find(survey, prepared, validation_fraction=settings.input.validation_fraction)
+    formats = Counter(FORMATS[number] for number in survey.format[usable].tolist())
+    return Validation(
+        uri=settings.input.uri,
+        images=len(manifest),
+        bytes=int(manifest.size.sum()),
+        decoded=decoded,
+        classes=_classes(survey, quarantined, prepared),
+        formats=dict(formats.most_common()),
+        rotated=int((survey.orientation[usable] > 1).sum()),
+        sides=_sides(survey),
+        unusable=dict(Counter(image.reason for image in quarantined).most_common()),
+        unusable_images=[
+            Unusable(uri=image.uri, label=image.label, reason=image.reason, detail=image.detail)
+            for image in quarantined[:_SHOWN]
+        ],
+        estimates=estimates,
+        findings=[Finding(code=one.code, message=one.message, remedy=one.remedy) for one in found],
+        failure=failure,
+    )
+
+
+def _classes(survey: Survey, quarantined: list[Quarantined], prepared: Prepared | FinetuneError) -> list[ClassCounts]:
+    manifest = survey.manifest
+    bad = Counter(image.label for image in quarantined)
+    if isinstance(prepared, Exception):  # not split: what the input itself names
+        named = np.maximum(manifest.split, 1)
+        numbers = counts(manifest.take(np.flatnonzero(survey.usable)), named[survey.usable])
+    else:
+        numbers = counts(prepared.usable, prepared.splits)
+    rows = dict(zip(manifest.labels, numbers.tolist(), strict=True))
+    rows |= {label: [0] * len(SPLIT_NAMES) for label in bad if label not in rows}
+    return [
+        ClassCounts(label=label, train=row[0], validation=row[1], test=row[2], unusable=bad[label])
+        for label, row in sorted(rows.items())
+    ]
+
+
+def _sides(survey: Survey) -> Sides | None:
+    width, height = survey.width[survey.usable], survey.height[survey.usable]
+    if not len(width):
+        return None
+    pixels = width.astype(np.int64) * height
+    smallest, largest = int(pixels.argmin()), int(pixels.argmax())
+    return Sides(
+        smallest=(int(width[smallest]), int(height[smallest])),
+        median=(int(np.median(width)), int(np.median(height))),
+        largest=(int(width[largest]), int(height[largest])),
+    )
+
+
+def feature_size(alpha: float) -> int:
+    """Return the length of a feature vector of MobileNetV2, known without TensorFlow (keras.applications)."""
+    return 1280 if alpha <= 1 else max(8, int(1280 * alpha + 4) // 8 * 8)
+
+
+def _estimates(settings: Settings, survey: Survey) -> Estimates:
+    images, total = len(survey.manifest), int(survey.manifest.size.sum())
+    parts = part_bytes(
+        images,
+        encoded_bytes=total,
+        image_size=settings.model.image_size,
+        feature_size=feature_size(settings.model.alpha) if settings.feature_extraction.epochs else 0,
+    )
+    folder = Path(settings.cache.dir or tempfile.gettempdir())
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    budget = free // 2 if settings.cache.max_bytes is None else min(settings.cache.max_bytes, free)
+    return Estimates(
+        download_bytes=total,
+        cache_needed_bytes=parts["features"] + parts["encoded"],
+        cache_pixels_bytes=parts["pixels"],
+        cache_available_bytes=budget,
+        memory_bytes=images * MANIFEST_BYTES,
+    )
+
+
+def _failure_of_cache(estimates: Estimates) -> Failure | None:
+    if estimates.cache_needed_bytes <= estimates.cache_available_bytes:
+        return None
+    return Failure(
+        exit_code=3,
+        message=f"the cache needs {estimates.cache_needed_bytes:,} bytes, and {estimates.cache_available_bytes:,} are "
+        "available on this machine",
+        remedy="set cache.dir to a larger disk, or raise cache.max_bytes",
+    )
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of the document."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Validation.model_json_schema()}
+
+
+def table(document: Validation) -> str:
+    """Return the document as text for people, below 100 columns but for long names and messages."""
+    lines = [
+        f"{document.uri}: {document.images:,} images, {_size(document.bytes)}, {len(document.classes)} classes",
+        "",
+    ]
+    lines += _class_table(document.classes)
+    lines.append("")
+    if document.sides:
+        formats = ", ".join(f"{name} {number:,}" for name, number in document.formats.items())
+        sides = [f"{width} x {height}" for width, height in (document.sides.smallest, document.sides.median)]
+        largest = " x ".join(map(str, document.sides.largest))
+        rotated = f"; {document.rotated:,} rotated by EXIF" if document.rotated else ""
+        lines.append(f"formats   {formats}{rotated}")
+        lines.append(f"pixels    {sides[0]} to {largest}, median {sides[1]}")
+    estimates = document.estimates
+    lines.append(f"download  {_size(estimates.download_bytes)}, once")
+    lines.append(
+        f"disk      {_size(estimates.cache_needed_bytes)} needed, {_size(estimates.cache_pixels_bytes)} more to keep "
+        f"decoded pixels; {_size(estimates.cache_available_bytes)} available here"
+    )
+    lines.append(f"memory    {_size(estimates.memory_bytes)} for the list of images")
+    if document.unusable:
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in document.unusable.items())
+        lines += ["", f"cannot be used: {reasons}"]
+        lines += [f"  {image.uri}: {image.detail}" for image in document.unusable_images[:5]]
+        if (more := sum(document.unusable.values()) - 5) > 0:
+            lines.append(f"  and {more:,} more")
+    if document.findings:
+        lines += ["", "look at:"]
+        for finding in document.findings:
+            lines += [f"  {finding.code}: {finding.message}", f"    -> {finding.remedy}"]
+    if document.failure is None:
+        lines += ["", "a run can train on these data" + (", but look at what is above" * bool(document.findings))]
+    return "\n".join(lines)
+
+
+def _class_table(classes: list[ClassCounts]) -> list[str]:
+    """Return a line for each class, of many classes the smallest and the largest, and the sums."""
+    size = {row.label: row.train + row.validation + row.test for row in classes}
+    shown, hidden = classes, 0
+    if len(classes) > 2 * _SHOWN:
+        by_size = sorted(classes, key=lambda row: size[row.label])
+        shown, hidden = by_size[:_SHOWN] + by_size[-_SHOWN:], len(classes) - 2 * _SHOWN
+    columns = ("train", "validation", "test", "unusable")
+    width = min(60, max([len(row.label) for row in shown] + [len("in all")]))
+
+    def line(label: str, numbers: list[int]) -> str:
+        cells = "".join(f"{number:>{max(len(name), 7) + 2},}" for name, number in zip(columns, numbers, strict=True))
+        return f"{label:{width}}{cells}"
+
+    lines = [f"{'class':{width}}" + "".join(f"{name:>{max(len(name), 7) + 2}}" for name in columns)]
+    for position, row in enumerate(shown):
+        if hidden and position == _SHOWN:
+            lines.append(f"… {hidden:,} classes of sizes between these …")
+        lines.append(line(row.label, [getattr(row, name) for name in columns]))
+    lines.append(line("in all", [sum(getattr(row, name) for row in classes) for name in columns]))
+    return lines
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes for people."""
+    for unit, factor in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count} bytes"

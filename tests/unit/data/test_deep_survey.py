@@ -1,0 +1,34 @@
+"""Decoding every image finds what its header hides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from listed_inputs import read_from
+from odd_images import KINDS, jpeg
+
+from job import storage
+from job.data.deep_survey import decode_all
+from job.data.image_header import Header
+from job.data.survey import survey
+from job.observability.progress import Progress
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_verdicts_of_odd_images(tmp_path: Path) -> None:
+    """Every kind of file has the verdict of a run: a header that promises pixels that are not there is corrupt."""
+    for label in ("odd", "cats"):
+        (tmp_path / label).mkdir()
+    (tmp_path / "cats/1.jpg").write_bytes(jpeg())
+    for name, kind in KINDS.items():
+        (tmp_path / "odd" / f"{name}.jpg").write_bytes(kind.build())
+    manifest, listed = read_from(tmp_path)
+    found = survey(manifest, storage.open_store, max_pixels=64_000_000, progress=Progress([]))
+
+    decode_all(found, storage.open_store, image_size=32, progress=Progress([]))
+
+    reasons = {image.uri.rpartition("/")[2][:-4]: image.reason for image in [*listed, *found.quarantined]}
+    assert {name: kind.verdict for name, kind in KINDS.items() if not isinstance(kind.verdict, Header)} == reasons
+    assert len(manifest) == int(found.usable.sum()) + len(found.quarantined)

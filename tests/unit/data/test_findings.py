@@ -1,0 +1,122 @@
+"""What may mislead a training is found, and nothing is said of sound data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from surveys import prepared, survey
+
+from job.data import findings
+from job.data.labels import TEST, TRAIN, VALIDATION
+from job.data.survey import FORMATS, Survey
+
+SOUND = [number % 2 for number in range(200)]
+SPLITS = [VALIDATION if number % 10 < 4 and number % 20 < 10 else TRAIN for number in range(200)]
+
+
+def codes(found: Survey, splits: list[int] = SPLITS, share: float = 0.2) -> list[str]:
+    """Return the kinds of what is found."""
+    return [one.code for one in findings.find(found, prepared(found, splits), validation_fraction=share)]
+
+
+def test_sound_data() -> None:
+    """Two classes of 100 images, a fifth of each held out."""
+    assert [] == codes(survey(SOUND))
+
+
+@pytest.mark.parametrize("trait", ["format", "size", "EXIF orientation"])
+def test_leak(trait: str) -> None:
+    """A class that only one camera took is told from the others without a look at the picture."""
+    found = survey(SOUND)
+    dogs = found.manifest.label == 1
+    if trait == "format":
+        found.format[dogs] = FORMATS.index("png")
+    elif trait == "size":
+        found.width[dogs], found.height[dogs] = 640, 480
+    else:
+        found.orientation[dogs] = 6
+
+    [leak, *_] = findings.find(found, prepared(found, SPLITS), validation_fraction=0.2)
+
+    assert "leak" == leak.code
+    assert trait in leak.message
+    assert "'dogs'" in leak.message
+
+
+def test_no_leak_where_all_classes_are_alike() -> None:
+    """One format, one size and one camera for all are no leak, nor is a class of a few images."""
+    found = survey(SOUND)
+    found.width[:], found.height[:] = 640, 480
+    few = survey([*SOUND, *[2] * 9], labels=("cats", "dogs", "owls"))
+    few.format[200:] = FORMATS.index("png")
+
+    assert [] == codes(found)
+    assert "leak" not in codes(few, [*SPLITS, *[TRAIN] * 9])
+
+
+def test_copies() -> None:
+    """Copies across splits are told with their number, and many copies in all."""
+    found = survey(SOUND, content=[0, 1, 0, *range(3, 200)])
+    many = survey(SOUND, content=[number // 2 * 2 if number < 40 else number for number in range(200)])
+
+    [one] = findings.find(
+        found, prepared(found, [TRAIN, *SPLITS[1:2], VALIDATION, *SPLITS[3:]]), validation_fraction=0.2
+    )
+
+    assert ("copies_across_splits", True) == (one.code, one.message.startswith("1 pictures"))
+    assert ["copies"] == codes(many, [TRAIN if number < 40 else code for number, code in enumerate(SPLITS)], 0.16)
+
+
+def test_small_classes_and_imbalance() -> None:
+    """Nine images are few; a hundred times as many are too many."""
+    found = survey([0] * 910 + [1] * 9)
+    splits = [VALIDATION if number % 5 == 0 else TRAIN for number in range(919)]
+
+    messages = {one.code: one.message for one in findings.find(found, prepared(found, splits), validation_fraction=0.2)}
+
+    assert {"small_classes", "imbalance"} == set(messages)
+    assert "'dogs'" in messages["small_classes"]
+    assert "'cats' has 910 images, 'dogs' 9" in messages["imbalance"]
+
+
+def test_validation_side() -> None:
+    """Few images to validate on, shares far from what was asked for, and classes that are absent from a split."""
+    found = survey(SOUND)
+    few = [VALIDATION if number < 29 else TRAIN for number in range(200)]
+    one_sided = [VALIDATION if number % 4 == 0 else TEST if number % 8 == 1 else TRAIN for number in range(200)]
+
+    assert ["few_to_validate_on"] == codes(found, few)
+    messages = [one.message for one in findings.find(found, prepared(found, one_sided), validation_fraction=0.2)]
+    assert ["'cats' 50 of 100", "'dogs' in the validation", "'cats' in the test"] == [
+        part
+        for message, part in zip(
+            messages, ["'cats' 50 of 100", "'dogs' in the validation", "'cats' in the test"], strict=True
+        )
+        if part in message
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "code"), [(63, 300, "tiny"), (6000, 4001, "huge"), (700, 200, "long"), (200, 700, "long")]
+)
+def test_sizes(width: int, height: int, code: str) -> None:
+    """Thumbnails, pictures of a large camera and narrow ones, if there are more than a few."""
+    found = survey(SOUND)
+    found.width[:12], found.height[:12] = width, height
+    few = survey(SOUND)
+    few.width[:2], few.height[:2] = width, height
+
+    assert code in codes(found)
+    assert code not in codes(few)
+
+
+def test_unusable_images_do_not_count() -> None:
+    """An image without a readable header has no size."""
+    found = survey(SOUND)
+    found.usable[:20] = False
+    found.width[:20] = found.height[:20] = 0
+    rest = prepared(found, SPLITS)
+    taken = found.manifest.take(np.arange(20, 200))
+    sound = rest.__class__(usable=taken, splits=rest.splits[20:], rows_of={}, quarantined=[])
+
+    assert "tiny" not in [one.code for one in findings.find(found, sound, validation_fraction=0.2)]

@@ -1,0 +1,101 @@
+"""The document of `finetune validate`, and its table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from surveys import prepared, survey
+
+from job.config.settings import Settings
+from job.data import validation
+from job.data.labels import TRAIN, VALIDATION
+from job.data.quarantine import Quarantined
+from job.errors import DataError
+
+SPLITS = [VALIDATION if number % 5 == 0 else TRAIN for number in range(200)]
+SETTINGS = Settings.model_validate({"input": {"uri": "gs://box/d"}, "cache": {"max_bytes": 10**9}})
+BAD = [Quarantined("gs://box/d/x.jpg", "dogs", 3, "corrupt", "cut off")]
+
+
+def test_document() -> None:
+    """Counts by class and split, formats, sizes, what is unusable and what it takes."""
+    found = survey([number % 2 for number in range(200)])
+    found.orientation[:3] = 6
+
+    document = validation.build(SETTINGS, found, BAD, prepared(found, SPLITS))
+
+    assert [("cats", 80, 20, 0, 0), ("dogs", 80, 20, 0, 1)] == [
+        (row.label, row.train, row.validation, row.test, row.unusable) for row in document.classes
+    ]
+    assert ({"jpeg": 200}, 3, {"corrupt": 1}) == (document.formats, document.rotated, document.unusable)
+    assert ((300, 200), (396, 200)) == (document.sides.smallest, document.sides.largest)  # type: ignore[union-attr]
+    assert 200_000 == document.estimates.download_bytes
+    assert document.estimates.cache_needed_bytes > 200 * (1000 + 4 * 1280)
+    assert document.failure is None
+    assert document == validation.Validation.model_validate_json(document.model_dump_json())
+
+
+def test_data_that_cannot_be_split() -> None:
+    """Where the run would end, the counts are told all the same, with its exit code and remedy."""
+    found = survey([0] * 5)
+    error = DataError("two classes or more are needed", remedy="add one")
+
+    document = validation.build(SETTINGS, found, [], error)
+
+    assert (3, "add one") == (document.failure.exit_code, document.failure.remedy)  # type: ignore[union-attr]
+    assert ("cats", 5) == (document.classes[0].label, document.classes[0].train)
+
+
+def test_too_little_cache() -> None:
+    """A cache that holds neither features nor images ends the run, before anything is downloaded."""
+    found = survey([number % 2 for number in range(200)])
+    small = SETTINGS.model_copy(update={"cache": SETTINGS.cache.model_copy(update={"max_bytes": 1000})})
+
+    document = validation.build(small, found, [], prepared(found, SPLITS))
+
+    assert document.failure is not None
+    assert "cache.max_bytes" in document.failure.remedy
+
+
+def test_table() -> None:
+    """A line for each class, the sums, what cannot be used and what to look at."""
+    found = survey([number % 2 for number in range(200)])
+    text = validation.table(validation.build(SETTINGS, found, BAD, prepared(found, SPLITS)))
+
+    lines = text.splitlines()
+    assert "gs://box/d: 200 images, 200 kB, 2 classes" == lines[0]
+    assert "class     train  validation     test  unusable" == lines[2]
+    assert "dogs         80          20        0         1" == lines[4]
+    assert "in all      160          40        0         1" == lines[5]
+    assert "  gs://box/d/x.jpg: cut off" in lines
+    assert max(map(len, lines)) <= 100
+    assert "a run can train on these data" == lines[-1]
+
+
+def test_table_of_many_classes() -> None:
+    """Of many classes the smallest and the largest are shown."""
+    labels = tuple(f"class {number:03}" for number in range(100))
+    label = [number for number in range(100) for _ in range(number + 2)]
+    found = survey(label, labels=labels)
+
+    lines = validation.table(validation.build(SETTINGS, found, [], prepared(found, [TRAIN] * len(label)))).splitlines()
+
+    assert "… 60 classes of sizes between these …" in lines
+    assert lines[3].startswith("class 000")
+    assert any(line.startswith("class 099") for line in lines)
+    assert not any(line.startswith("class 050") for line in lines)
+
+
+def test_schema_is_published() -> None:
+    """docs/ holds the schema of the document."""
+    path = Path(__file__).parents[3] / "docs/validate.schema.json"
+
+    assert validation.schema() == json.loads(path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("alpha", "size"), [(0.35, 1280), (1.0, 1280), (1.3, 1664), (1.4, 1792)])
+def test_feature_size(alpha: float, size: int) -> None:
+    """MobileNetV2's last layer grows with alpha above 1 only, in steps of 8."""
+    assert size == validation.feature_size(alpha)
