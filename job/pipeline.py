@@ -9,6 +9,7 @@ resumes at the step where it stopped.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -18,7 +19,8 @@ from job import storage
 from job.config.settings import STAGES
 from job.data import contradictions, manifest
 from job.data.listing import read_listing
-from job.data.prepare import Prepared, prepare
+from job.data.prepare import QUARANTINE, Prepared, prepare
+from job.errors import DataError
 from job.evaluation.gates import Gate
 from job.observability.status import StatusFile
 from job.runs import provenance, publish
@@ -32,11 +34,12 @@ from job.runtime.timing import Timing
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from job.config.load import Loaded
     from job.config.settings import Settings, StageName
     from job.data.dataset import Dataset
+    from job.data.quarantine import Quarantined
     from job.evaluation.scores import Scores
     from job.model.classifier import Classifier
     from job.observability.progress import Progress
@@ -89,7 +92,7 @@ def list_images(settings: Settings, open_store: OpenStore, progress: Progress) -
     """List the input images; their content is not read yet.
 
     Raises:
-        errors.DataError: the listing has nothing to train a classifier on, or holds the same images under two labels.
+        errors.DataError: the listing has fewer than two classes, or holds the same images under two labels.
     """
     source = settings.input
     if not source.uri:
@@ -99,7 +102,7 @@ def list_images(settings: Settings, open_store: OpenStore, progress: Progress) -
         source = source.model_copy(update={"uri": str(drawn)})
     with progress.phase("list", None, "objects") as phase:
         listed, quarantined = read_listing(source, open_store, phase.advance)
-    manifest.check_usable(listed, quarantined, settings.input.max_bad_fraction)
+    manifest.check_classes(listed)
     contradictions.check(listed, settled=source.layout != "auto")
     progress.event("input.listed", uri=source.uri, images=len(listed), labels=len(listed.labels))
     return Data(listed=listed, quarantined=quarantined)
@@ -137,6 +140,9 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     """
     settings, run, checkpoints, progress = context.loaded.settings, context.run, context.checkpoints, context.progress
     state, data = checkpoints.load() or TrainingState(), load_data(context, listing)
+    if data.usable is None:
+        with quarantine_published(run, lambda: data.quarantined):
+            manifest.check_usable(data.listed, data.quarantined, settings.input.max_bad_fraction)
     progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri, attempt=checkpoints.starts))
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
     with context.timing.part("import"), imports.without_gc():
@@ -241,13 +247,33 @@ def prepare_data(context: RunContext, data: Data, images: Dataset) -> Prepared:
         data: as listed, or as an earlier start saved them.
         images: after the pass over the data.
     """
-    prepared = prepare(data.listed, data.quarantined, images, context.loaded.settings.input, context.progress)
+    with quarantine_published(context.run, lambda: data.quarantined + images.quarantined):
+        prepared = prepare(data.listed, data.quarantined, images, context.loaded.settings.input, context.progress)
     for name, documents in prepared.documents():
         context.run.write_documents(name, documents)
     if data.usable is None:
         checked = Data(listed=data.listed, usable=images.usable, quarantined=prepared.quarantined)
         context.checkpoints.save_data(checked)
     return prepared
+
+
+@contextlib.contextmanager
+def quarantine_published(run: Run, quarantined: Callable[[], Sequence[Quarantined]]) -> Iterator[None]:
+    """Publish the list of unusable images where data are rejected: it is what their owner has to work through.
+
+    Args:
+        run: the run.
+        quarantined: returns the images.
+
+    Raises:
+        errors.DataError: as raised in the block, its remedy naming the list.
+    """
+    try:
+        yield
+    except DataError as error:
+        run.write_documents(QUARANTINE, map(dataclasses.asdict, quarantined()))
+        listed = f"; {run.uri}/{QUARANTINE} has each unusable image with its reason"
+        raise DataError(error.message, remedy=error.remedy + (listed if quarantined() else "")) from error
 
 
 def train_stages(

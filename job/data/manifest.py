@@ -277,6 +277,27 @@ def _sort_rows(manifest: Manifest, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.array(sorted(rows.tolist(), key=lambda row: (names[row], *(column[row] for column in columns))), np.intp)
 
 
+SMALL_LOSS, LOSS_OF_CLASS, LARGE_CLASS = 3, 0.1, 20
+"""Images that a class of over 20 may lose: 3, or a tenth of them."""
+
+
+def check_classes(manifest: Manifest) -> None:
+    """Reject data of fewer than two classes.
+
+    Args:
+        manifest: as listed.
+
+    Raises:
+        DataError: there are none, or one.
+    """
+    if len(manifest.labels) < 2:
+        only = "".join(f" ({label!r}, {len(manifest):,} images)" for label in manifest.labels)
+        raise DataError(
+            f"two classes or more are needed, found {len(manifest.labels)}{only} under {_places(manifest)}",
+            remedy=LAYOUT,
+        )
+
+
 def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad_fraction: float) -> None:
     """Reject data that no classifier can be trained on.
 
@@ -286,16 +307,15 @@ def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad
         max_bad_fraction: the largest fraction of all images that may be quarantined.
 
     Raises:
-        DataError: too many are quarantined; a class has no usable image, or none to train on; there are fewer than
-            two classes.
+        DataError: too many are quarantined, of all or of one class; a class has no usable image, or none to train on;
+            there are fewer than two classes.
     """
-    where = " and ".join(map(log.printable, manifest.roots[:3])) or "the input"
-    total = len(manifest) + len(quarantined)
+    check_classes(manifest)
+    where, total = _places(manifest), len(manifest) + len(quarantined)
     if len(quarantined) > max_bad_fraction * total:
-        examples = [f"{image.uri}: {image.detail}" for image in quarantined[:5]]
         raise DataError(
             f"{len(quarantined):,} of {total:,} images under {where} cannot be used ({_reasons(quarantined)}), and "
-            f"input.max_bad_fraction allows a fraction of {max_bad_fraction:g}. The first:\n  " + "\n  ".join(examples),
+            f"input.max_bad_fraction allows a fraction of {max_bad_fraction:g}.{_first(quarantined)}",
             remedy="fix or remove these images, or raise input.max_bad_fraction to train without them",
         )
     found = np.bincount(manifest.label, minlength=len(manifest.labels))
@@ -306,15 +326,40 @@ def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad
             f"({_reasons([image for image in quarantined if image.label in empty])})",
             remedy="fix the images of this class, or remove the class",
         )
-    if len(counts) < 2:
-        only = "".join(f" ({label!r}, {count:,} images)" for label, count in counts.items())
-        raise DataError(f"two classes or more are needed, found {len(counts)}{only} under {where}", remedy=LAYOUT)
+    _check_losses(counts, quarantined, where, max_bad_fraction)
     trainable = np.bincount(manifest.label[manifest.split <= TRAIN], minlength=len(counts))
     if untrainable := [label for label, count in zip(manifest.labels, trainable, strict=True) if not count]:
         raise DataError(
             f"the class {join_names(untrainable)} under {where} has images to validate or test on and none to train on",
             remedy="add images of it to the train split, or remove it from the others",
         )
+
+
+def _check_losses(
+    counts: dict[str, int], quarantined: Sequence[Quarantined], where: str, max_bad_fraction: float
+) -> None:
+    """Reject a class that loses many of its images, though they are few of all: it would be another class."""
+    for label, lost in Counter(image.label for image in quarantined).most_common():
+        total = counts.get(label, 0) + lost
+        fraction = max(LOSS_OF_CLASS, max_bad_fraction)
+        if total > LARGE_CLASS and lost > max(SMALL_LOSS, fraction * total):
+            of_class = [image for image in quarantined if image.label == label]
+            raise DataError(
+                f"{lost:,} of {total:,} images of the class {label!r} under {where} cannot be used "
+                f"({_reasons(of_class)}), and a class may lose {SMALL_LOSS} or a fraction of {fraction:g}."
+                f"{_first(of_class)}",
+                remedy=f"fix or remove these images, or raise input.max_bad_fraction above {lost / total:.2f} to train "
+                "without them",
+            )
+
+
+def _places(manifest: Manifest) -> str:
+    return " and ".join(map(log.printable, manifest.roots[:3])) or "the input"
+
+
+def _first(quarantined: Sequence[Quarantined]) -> str:
+    examples = [f"{image.uri}: {image.detail}" for image in quarantined[:5]]
+    return " The first:\n  " + "\n  ".join(examples)
 
 
 def _reasons(quarantined: Sequence[Quarantined]) -> str:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
+QUARANTINE = "data/quarantine.jsonl"
+"""Name of the file that lists the unusable images, in the run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -46,7 +49,7 @@ class Prepared:
         """Yield the name and the rows of each JSON Lines file that describes the data."""
         yield "data/manifest.jsonl", self.usable.rows()
         yield "data/split.jsonl", split.rows(self.usable, self.splits)
-        yield "data/quarantine.jsonl", map(dataclasses.asdict, self.quarantined)
+        yield QUARANTINE, map(dataclasses.asdict, self.quarantined)
 
 
 class Passed(Protocol):

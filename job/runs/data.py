@@ -42,10 +42,12 @@ class Data:
         Args:
             listing: of the same digest.
         """
+        if self.usable is None:  # nothing has been decided yet, and unusable files may have been removed
+            return listing
         old, new = self.listed, listing.listed
         if old.roots == new.roots and np.array_equal(old.generation, new.generation):
             return self
-        unusable = [] if self.usable is None else np.flatnonzero(~self.usable).tolist()
+        unusable = np.flatnonzero(~self.usable).tolist()
         new_uri = {old.uri(row): new.uri(row) for row in unusable}
         in_pass = [
             dataclasses.replace(image, uri=new_uri[image.uri]) for image in self.quarantined if image.uri in new_uri

@@ -80,7 +80,7 @@ def identify(settings: Settings, open_store: OpenStore, manifest: Manifest | Non
         folder, _, name = weights.rpartition("/")
         info = open_store(folder or "/").stat(name)
         values["model.weights"] = f"{info.size}:{info.crc32c:08x}" if info else weights
-    return Identity(recipe=RECIPE, data=manifest.digest() if manifest else None, settings=values)
+    return Identity(recipe=RECIPE, data=manifest.digest() if manifest is not None else None, settings=values)
 
 
 def default_run_id(identity: Identity, input_uri: str) -> str:

@@ -382,6 +382,40 @@ def test_unreadable_images_over_the_budget(pictures: Path, tmp_path: Path) -> No
     assert f"1 of 21 images under {copy} cannot be used (1 corrupt)" in caught.value.message
     assert str(copy / "dark/broken.jpg") in caught.value.message
     assert 3 == caught.value.exit_code
+    path = only_run(tmp_path / "out") / "data/quarantine.jsonl"
+    assert str(path) in caught.value.remedy
+    assert [("corrupt", str(copy / "dark/broken.jpg"))] == [
+        (row["reason"], row["uri"]) for row in map(strict_json, path.read_text().splitlines())
+    ]
+
+
+def test_too_many_unusable_images_in_the_listing(pictures: Path, tmp_path: Path) -> None:
+    """What the listing alone shows ends the run before anything is downloaded, and is listed all the same."""
+    copy = shutil.copytree(pictures, tmp_path / "pictures")
+    for number in range(3):
+        (copy / f"light/empty{number}.jpg").touch()
+    with pytest.raises(errors.DataError, match="3 of 23 images") as caught:
+        run("--input.uri", copy, "--output.uri", tmp_path / "out")
+    path = only_run(tmp_path / "out") / "data/quarantine.jsonl"
+    assert str(path) in caught.value.remedy
+    assert ["empty"] * 3 == [row["reason"] for row in map(strict_json, path.read_text().splitlines())]
+    for number in range(3):
+        (copy / f"light/empty{number}.jpg").unlink()
+
+    run("--input.uri", copy, "--output.uri", tmp_path / "out")
+
+    assert "" == path.read_text()
+
+
+def test_no_usable_image_in_the_listing(pictures: Path, tmp_path: Path) -> None:
+    """A table of images that do not exist has them all in its list."""
+    table = tmp_path / "list.csv"
+    table.write_text("".join(f"{pictures}/gone/{label}{number}.jpg,{label}\n" for label in "ab" for number in range(3)))
+    with pytest.raises(errors.DataError, match="6 of 6 images") as caught:
+        run("--input.uri", table, "--output.uri", tmp_path / "out")
+    path = only_run(tmp_path / "out") / "data/quarantine.jsonl"
+    assert str(path) in caught.value.remedy
+    assert ["missing"] * 6 == [row["reason"] for row in map(strict_json, path.read_text().splitlines())]
 
 
 def test_images_that_vanish_or_change_after_listing(pictures: Path, tmp_path: Path) -> None:

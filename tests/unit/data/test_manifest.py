@@ -120,6 +120,24 @@ def test_the_budget_is_a_part_of_all(tmp_path: Path) -> None:
         check_usable(manifest, bad(3), 0.02)
 
 
+@pytest.mark.parametrize(
+    ("images", "lost", "refused"), [(49, 5, False), (49, 6, True), (22, 3, False), (22, 4, True), (16, 4, False)]
+)
+def test_the_budget_of_a_class(tmp_path: Path, images: int, lost: int, refused: bool) -> None:
+    """A class of over 20 may lose 3 or a tenth of its images, though all are within their budget."""
+    names = [f"cats/{number}.jpg" for number in range(images)] + [f"dogs/{number}.jpg" for number in range(1000)]
+    manifest, _ = read_from(put(tmp_path, names))
+
+    if refused:
+        with pytest.raises(
+            DataError, match=rf"{lost} of {images + lost} images of the class 'cats' .*0\.1.*\n  /d/cats/bad0"
+        ):
+            check_usable(manifest, bad(lost), 0.01)
+    else:
+        check_usable(manifest, bad(lost), 0.01)
+    check_usable(manifest, bad(lost), 0.3)
+
+
 def test_a_class_without_usable_images(tmp_path: Path) -> None:
     """A class that lost all its images is an error that names it and what they suffered from."""
     manifest, _ = read_from(put(tmp_path, ANIMALS))

@@ -62,6 +62,19 @@ def test_relocated(tmp_path: Path) -> None:
     assert expected == [(image.reason, image.uri) for image in moved.quarantined]
 
 
+def test_unusable_files_that_were_removed(tmp_path: Path) -> None:
+    """Before the pass is over the new listing counts: what was unusable may be gone, or written again."""
+    put(tmp_path, NAMES)
+    put(tmp_path, ["cats/empty.jpg"], b"")
+    data = listing(tmp_path)
+    (tmp_path / "cats/empty.jpg").unlink()
+
+    found = data.relocated(listing(tmp_path))
+
+    assert (1, []) == (len(data.quarantined), found.quarantined)
+    assert data.listed.digest() == found.listed.digest()
+
+
 def test_not_relocated(tmp_path: Path) -> None:
     """Data found where they were are the same object: there is nothing to save."""
     put(tmp_path, NAMES)
