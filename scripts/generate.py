@@ -16,6 +16,7 @@ import generate_chart
 from generate_chart import ROOT
 
 from job import errors
+from job.commands import cli
 from job.config import reference
 from job.data.quarantine import REASONS
 
@@ -61,7 +62,12 @@ def main() -> int:
 def documents() -> dict[Path, str]:
     """Return the documents whose tables have their source in the code."""
     reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items()]
+    manuals = [
+        f"## finetune {name}\n\n```text\n{command.MANUAL.overview(name)}\n```\n"
+        for name, command in cli.COMMANDS.items()
+    ]
     tables = {
+        ROOT / "docs/cli.md": "\n" + "\n".join(manuals) + "\n",
         ROOT / "docs/settings.md": reference.settings_table(),
         ROOT / "docs/input.md": "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n",
     }

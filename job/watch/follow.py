@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import uri
-from job.errors import DataError, SettingsError, StoppedError, UnavailableError, all_errors
+from job.errors import DataError, StoppedError, UnavailableError, UsageError, all_errors
 from job.observability import log
 from job.observability.bars import Bars
 from job.observability.console import ConsoleListener
@@ -170,7 +170,7 @@ class _JobFollower:
             try:
                 found = self._cluster.job(self._name)
                 if found is None and job is None:
-                    raise SettingsError(
+                    raise UsageError(
                         f"there is no Job {self._name!r} in the namespace {self._cluster.namespace!r}",
                         remedy="kubectl get jobs --all-namespaces lists them; --namespace and --context choose",
                     )

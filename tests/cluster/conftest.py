@@ -113,7 +113,7 @@ def reachable_emulator() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     everywhere = "0.0.0.0"  # noqa: S104  # the Pods have addresses of their own
-    command: list[str | Path] = [emulators._program(), "-backend", "memory", "-scheme", "http", "-log-level", "warn"]
+    command: list[str | Path] = [emulators.program(), "-backend", "memory", "-scheme", "http", "-log-level", "warn"]
     command += ["-host", everywhere, "-port", str(port)]
     command += ["-external-url", f"http://{HOST}:{port}", "-public-host", f"{HOST}:{port}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
