@@ -26,7 +26,7 @@ def test_demo_has_its_own_buckets(flag: str) -> None:
 
 def test_demo_reports_mistakes_first() -> None:
     """A mistake in the flags is reported before anything is started."""
-    with pytest.raises(SettingsError, match="did you mean"):
+    with pytest.raises(SettingsError, match=r"use --fine_tuning\.epochs"):
         demo.run(["--fine_tuning.epoch", "1"])
 
 

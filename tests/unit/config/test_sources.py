@@ -67,7 +67,7 @@ def test_flags(flags: list[str], expected: dict[str, str]) -> None:
     [
         (["--run.sede", "3"], ["flag --run.sede: unknown setting 'run.sede': did you mean run.seed?"]),
         (["--epoch_", "3"], ["flag --epoch_: unknown setting 'epoch_': did you mean one.epochs or two.epochs?"]),
-        (["--num-gpus", "3"], [f"flag --num-gpus: unknown setting 'num-gpus': use {ELSEWHERE['num_gpus']}"]),
+        (["--num-gpus", "3"], [f"flag --num-gpus: unknown setting 'num-gpus': {ELSEWHERE['num_gpus']}"]),
         (["-o", "x"], ["argument '-o': every setting is a flag, such as --run.seed 7: use --output.uri"]),
         (
             ["gs://b/d"],
@@ -144,7 +144,7 @@ def test_nothing_in_the_file(file: Path, text: str) -> None:
     ("text", "mistake"),
     [
         ("run:\n  sede: 3", ", line 2: unknown setting 'run.sede': did you mean run.seed?"),
-        ("device: {}\nruns: {seed: 3}", ", line 2: unknown setting 'runs': did you mean run?"),
+        ("device: {}\nruns: {seed: 3}", ", line 2: unknown group of settings 'runs': did you mean run?"),
         ("run: 3", ", line 1: 'run' is a group of settings: run.seed"),
         ("run: {seed: 3}\nrun: {seed: 4}", ", line 2: 'run' is given twice"),
         ("run: {seed: 3, seed: 4}", ", line 1: 'run.seed' is given twice"),
