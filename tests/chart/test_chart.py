@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import readme
 import yaml
 from charts import CHART, ROOT, Rendered
 
@@ -615,3 +616,18 @@ def test_values_of_an_older_chart(helm: Helm, tmp_path: Path, name: str) -> None
     (chart / "values.yaml").write_text(yaml.safe_dump({key: value for key, value in VALUES.items() if key != name}))
 
     assert Rendered(helm.template(chart=chart).stdout).container
+
+
+def test_install_command_of_the_readme(helm: Helm) -> None:
+    """The README's `helm install` renders, with its image, its places and a GPU; `gpu.count=0` takes the GPU away."""
+    _, _, release, chart, *flags = readme.command("helm install").split()
+    settings = [flag for flag in flags if flag != "--set"]
+
+    found = helm.render(*settings)
+
+    assert ("finetune", "./helm") == (release, chart)
+    assert "REGISTRY/finetune:TAG" == found.container["image"]
+    assert {"uri": "gs://BUCKET/pictures"} == found.config["input"]
+    assert {"uri": "gs://BUCKET/models"} == found.config["output"]
+    assert "nvidia.com/gpu" in found.container["resources"]["limits"]
+    assert "nvidia.com/gpu" not in helm.render(*settings, "gpu.count=0").container["resources"]["limits"]
