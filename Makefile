@@ -10,7 +10,7 @@ COMMA := ,
 # note: without precision, which takes hours on a CPU without instructions for half precision
 CLAIMS := $(filter-out harness attempts digests plain_keras gpu_check precision,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test unit lint format lock bench gpu-check soak mutants clean generated cluster image image-gpu build-image
+.PHONY: help demo test prerequisites unit lint format lock bench gpu-check soak mutants clean generated cluster image image-gpu build-image
 
 help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,9 +22,12 @@ demo: $(INSTALLED)  ## train on pictures drawn here, from and to a bucket on thi
 # note: each test of the other tiers has the machine to itself: they train on all cores, kill processes, start clusters
 PARALLEL := tests/unit tests/integration tests/chart
 
-test: lint  ## the whole test suite, as CI runs it
+test: prerequisites lint  ## the whole test suite, as CI runs it
 	$(BIN)/python -m pytest --cov --cov-fail-under=0 --numprocesses auto --dist loadfile $(PARALLEL)
 	$(BIN)/python -m pytest --cov --cov-append $(addprefix --ignore ,$(PARALLEL))
+
+prerequisites: $(INSTALLED)  ## report what this machine lacks for the whole test suite
+	$(BIN)/python scripts/prerequisites.py
 
 unit: $(INSTALLED)  ## the fast tests alone
 	$(BIN)/python -m pytest --numprocesses auto tests/unit

@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import generate_chart
+import prerequisites
 from generate_chart import ROOT
 
 from job import errors
@@ -68,6 +69,7 @@ def documents() -> dict[Path, str]:
     ]
     tables = {
         ROOT / "docs/cli.md": "\n" + "\n".join(manuals) + "\n",
+        ROOT / "CONTRIBUTING.md": prerequisites.table(),
         ROOT / "docs/settings.md": reference.settings_table(),
         ROOT / "docs/input.md": "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n",
     }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import prerequisites
 import pytest
 from attempts import Attempt
 from digests import arrays_sha256
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from job.storage import Store
 
-UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 """Starts a program as the first process of a container is started."""
 
 SUPERSEDED = "another process has taken this run over"
@@ -132,9 +131,9 @@ with checkpoint.Checkpoints(output, "c", identity={}, owner="", interval=60.0, t
 
 def test_two_containers_with_one_name(output: Store) -> None:
     """Two containers that share a host's name, each the first process of its own, see that the other one is alive."""
-    if os.geteuid() != 0 or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("making a PID namespace needs root")
-    command = [*UNSHARE, sys.executable, "-c", CLAIM, output.uri]
+    if reason := prerequisites.reason_to_skip("root, with PID namespaces"):
+        pytest.skip(reason)
+    command = [*prerequisites.UNSHARE, sys.executable, "-c", CLAIM, output.uri]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         assert b"claimed\n" == first.stdout.readline()
         second = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

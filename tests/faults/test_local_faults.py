@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import prerequisites
 import pytest
 from attempts import Attempt
 from digests import arrays_sha256
@@ -34,8 +35,8 @@ def moved(flags: tuple[str, ...], tmp_path: Path) -> tuple[str, ...]:
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int, image: Path | None = None) -> Iterator[Path]:
     """Mount an empty disk of some bytes: memory, or ext4 in a file."""
-    if os.getuid() != 0:
-        pytest.skip("a disk can be mounted by root only")
+    if reason := prerequisites.reason_to_skip("root, with loop devices"):
+        pytest.skip(reason)
     folder.mkdir()
     if image is None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
@@ -43,8 +44,7 @@ def small_disk(folder: Path, size: int, image: Path | None = None) -> Iterator[P
         with image.open("wb") as file:
             file.truncate(size)
         subprocess.run(["/sbin/mkfs.ext4", "-q", image], check=True)
-        if subprocess.run(["mount", "-o", "loop", image, folder], check=False).returncode:
-            pytest.skip("there is no loop device here to mount a file with")
+        subprocess.run(["mount", "-o", "loop", image, folder], check=True)
     try:
         yield folder
     finally:
@@ -155,12 +155,12 @@ def test_full_disk_at_the_export(flags: tuple[str, ...], undisturbed: str, tmp_p
 
 def test_clock_that_jumps(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
     """A clock set a day ahead and then a year back, during the run, changes no bit, and no time comes out negative."""
-    if not (found_libraries := sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))):
-        pytest.skip("libfaketime, which sets a process's clock, is not installed: apt-get install faketime")
+    if reason := prerequisites.reason_to_skip("libfaketime"):
+        pytest.skip(reason)
     clock = tmp_path / "clock"
     clock.write_text("+0")
     environment = {
-        "LD_PRELOAD": str(found_libraries[0]),
+        "LD_PRELOAD": str(next(Path("/usr/lib").glob(prerequisites.FAKETIME))),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_CACHE_DURATION": "1",  # seconds between two looks at the file
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # a clock that is set does not move that one
