@@ -133,7 +133,7 @@ def _read_folders(store: Store, builder: ManifestBuilder, advance: Callable[[], 
     if not builder.labels:
         raise _no_label_error(store.uri, unlabelled, ignored)
     if ignored.count:
-        log.get().info("input.litter_ignored", files=ignored.count, examples=ignored.examples)
+        log.get().info("input.files_ignored", files=ignored.count, examples=ignored.examples)
     if unlabelled.count:
         log.get().warning("input.unlabelled_ignored", images=unlabelled.count, examples=unlabelled.examples)
 

@@ -75,7 +75,7 @@ def test_litter_is_ignored_and_counted_once(tmp_path: Path) -> None:
         manifest, quarantined = read_from(tmp_path)
 
     assert (("cats", "dogs"), ANIMALS, []) == (manifest.labels, sorted(manifest.names, key=ANIMALS.index), quarantined)
-    assert {"input.litter_ignored": 9} == events(logs)
+    assert {"input.files_ignored": 9} == events(logs)
     check_usable(manifest, quarantined, 0)
 
 

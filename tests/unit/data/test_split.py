@@ -269,7 +269,7 @@ def shares(images: Iterable[Image], validation: float = 0.2, test: float = 0.0) 
     """Return the facts of the warnings of classes whose share of validation images is off."""
     with capture_logs() as logs:
         assign(images, validation, test)
-    return [entry for entry in logs if entry["event"] == "split.share_off"]
+    return [entry for entry in logs if entry["event"] == "split.share_deviates"]
 
 
 def hashed(side: int, count: int, fraction: float = 0.2) -> list[int]:
