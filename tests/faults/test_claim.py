@@ -55,7 +55,7 @@ def check_published(output: Store, arrays: str, folder: Path) -> None:
 
 
 def test_held_up_in_an_epoch(uploaded: tuple[str, ...], output: Store, undisturbed: str, tmp_path: Path) -> None:
-    """A Pod that was held up while the Job's next one went on finds itself superseded, and stops with 75."""
+    """A Pod that was suspended while the Job's next one took over is superseded, and stops with 75."""
     run = [*uploaded, "--output.uri", output.uri, "--run.job_uid", "uid-1"]
     with Attempt(run) as first:
         assert first.wait_for("stage.first_step", 2)
@@ -93,7 +93,7 @@ def test_held_up_while_publishing(
 def test_other_owner_waits_and_takes_over(
     uploaded: tuple[str, ...], output: Store, undisturbed: str, tmp_path: Path
 ) -> None:
-    """Another owner waits for a claim to fall silent, then takes the run over and ends it the same."""
+    """Another owner waits until the claim expires, then takes the run over and ends in the same bits."""
     run = [*uploaded, "--output.uri", output.uri, "--checkpoint.takeover", "5"]
     with Attempt([*run, "--run.job_uid", "uid-1"]) as first:
         assert first.wait_for("stage.started", 2)
@@ -107,7 +107,7 @@ def test_other_owner_waits_and_takes_over(
 
 
 def test_other_owner_gives_way(uploaded: tuple[str, ...], output: Store) -> None:
-    """Another owner that sees the claim renewed ends with exit 2, naming the holder."""
+    """Another owner that sees the claim renewed ends with exit 75, naming the holder."""
     run = [*uploaded, "--output.uri", output.uri, "--checkpoint.takeover", "8", "--fine_tuning.epochs", "500"]
     with Attempt([*run, "--run.job_uid", "uid-1"]) as first:
         assert first.wait_for("stage.started", 2)

@@ -65,7 +65,7 @@ def found(attempt: Attempt, name: str) -> dict[str, object]:
 
 
 def test_nothing_is_read_again(moved: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """A Job's next Pod goes on with what lies on the cache volume: the input is neither listed nor read again."""
+    """A Job's next Pod uses the cache volume: the input is neither listed nor read again."""
     moved = (*moved, "--run.job_uid", "uid-1")
     with Attempt([*moved, "--output.uri", tmp_path / "out"]) as attempt:
         attempt.wait_for("epoch.finished")
@@ -80,7 +80,7 @@ def test_nothing_is_read_again(moved: tuple[str, ...], undisturbed: str, tmp_pat
 
 
 def test_damaged_cache(moved: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """What is damaged on the cache volume is made again, from the store where it must be."""
+    """Damaged rows on the cache volume are recomputed, and downloaded again if necessary."""
     with Attempt([*moved, "--output.uri", tmp_path / "out"]) as attempt:
         attempt.wait_for("epoch.finished")
         attempt.stop(signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_damaged_cache(moved: tuple[str, ...], undisturbed: str, tmp_path: Path)
 
 
 def test_cache_that_vanishes(moved: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """A cache folder that somebody removes during the run is not missed."""
+    """A cache folder that is removed during the run does not end it."""
     with Attempt([*moved, "--output.uri", tmp_path / "out"]) as attempt:
         attempt.wait_for("stage.started")
         shutil.rmtree(tmp_path / "cache")
@@ -132,7 +132,7 @@ def test_small_disk(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) ->
 
 
 def test_space_that_was_not_enough_is_free_again(tmp_path: Path) -> None:
-    """A disk that has less room than it said keeps nothing of what was taken before that showed."""
+    """If a disk has less space than it reported, the files that were written until then are removed."""
     with small_disk(tmp_path / "disk", 2**23, tmp_path / "image") as disk:
         before = os.statvfs(disk).f_bfree
         with pytest.raises(OSError, match="No space left"):
