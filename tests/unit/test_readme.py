@@ -127,3 +127,20 @@ def test_settings_that_are_named() -> None:
         assert found, name
         if default.strip() not in ("", "the demo's pictures"):
             assert default.strip() == found[1].strip('"').removesuffix(".0"), name
+
+
+def test_results_are_those_that_were_measured() -> None:
+    """Each figure of the README is in benchmarks/RESULTS.md or docs/results.md, perhaps with more digits."""
+    measured = {
+        float(number.replace(",", ""))
+        for page in ("benchmarks/RESULTS.md", "docs/results.md")
+        for number in re.findall(r"\d[\d,]*(?:\.\d+)?", (ROOT / page).read_text(encoding="utf-8"))
+        if number.strip(",")
+    }
+    [table] = re.findall(r"^\| what \| figure \|\n\|---\|---\|\n((?:\|.*\n)+)", README, re.MULTILINE)
+    figures = re.findall(r"\d+(?:\.\d+)?", re.sub(r"^\|[^|]*\|", "", table, flags=re.MULTILINE))
+
+    assert len(figures) > 5
+    for figure in figures:
+        digits = len(figure.partition(".")[2])
+        assert float(figure) in {round(number, digits) for number in measured}, figure
