@@ -1,7 +1,7 @@
 """A cluster, the job's image on it, an emulator that its Pods reach, and a namespace for each test.
 
 The cluster is that of KUBECONFIG, where the image of FINETUNE_TEST_IMAGE must be and Pods must reach this machine as
-FINETUNE_TEST_HOST; or one that is started beside the project, and put down at the end.
+FINETUNE_TEST_HOST; or one that is started beside the project, and stopped at the end.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _own(command: str, *arguments: str, timeout: float) -> subprocess.CompletedP
 
 @pytest.fixture(scope="session")
 def new_namespace(cluster: None, image: str) -> Iterator[Callable[..., Namespace]]:  # noqa: ARG001  # it must be up
-    """Return a function that makes a namespace; Pod Security `restricted` is enforced in it unless told otherwise."""
+    """Return a function that makes a namespace; Pod Security `restricted` is enforced in it by default."""
     helm = helm_4()
     if helm is None:
         pytest.skip("no helm on the path, nor beside the project")

@@ -54,7 +54,7 @@ def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [["run", "--help"], ["help", "run"], ["run", "--run.seed", "x", "-h"]])
 def test_help_of_run(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    """The help of a command with settings tells every one of them, with its default and its meaning."""
+    """The help of `run` has every setting with its default and its meaning."""
     text = output_of(capsys, *arguments)
 
     for row in reference.rows():
@@ -190,7 +190,7 @@ def test_a_settings_error_can_be_read_on_a_terminal() -> None:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # nobody has it open any more
+    except OSError:  # no process has it open any more
         return b""
 
 

@@ -89,7 +89,7 @@ def test_flags(flags: list[str], expected: dict[str, str]) -> None:
     ],
 )
 def test_mistakes_in_flags(flags: list[str], mistakes: list[str]) -> None:
-    """What is no flag, has no value or no known name is told with what was meant."""
+    """An argument that is no flag, has no value or an unknown name is reported with the flag that is meant."""
     assert mistakes == read(*flags)[1]
 
 
@@ -120,7 +120,7 @@ def test_environment() -> None:
     ],
 )
 def test_mistakes_in_the_environment(name: str, meant: str) -> None:
-    """A misspelt variable is told with the one that was meant, also where it has one underscore only."""
+    """A misspelt variable is reported with the one that is meant, also with a single underscore."""
     assert [f"variable {name}: unknown setting: did you mean {meant}?"] == read(environment={name: "3"})[1]
 
 
@@ -162,7 +162,7 @@ def test_nothing_in_the_file(file: Path, text: str) -> None:
     ],
 )
 def test_mistakes_in_the_file(file: Path, text: str | bytes, mistake: str) -> None:
-    """A mistake in the file is told with its line."""
+    """A mistake in the file is reported with its line."""
     (found,) = read_file(file, text)[1]
 
     assert found.startswith(f"{file}{mistake}")
@@ -177,7 +177,7 @@ def test_last_file_wins(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A missing file, or a folder, is told with its path; the flags are read nevertheless."""
+    """A missing file, or a folder, is reported with its path; the flags are read nevertheless."""
     missing, folder = tmp_path / "missing.yaml", tmp_path
 
     assert [f"flag --config={missing}: cannot be read: No such file or directory"] == read("--config", str(missing))[1]

@@ -66,7 +66,7 @@ def test_damaged_bytes_are_replaced(tmp_path: Path) -> None:
 
 
 def test_disk_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the disk does not give is as good as damaged: it is made again, and features in use end the run with 20."""
+    """Rows that cannot be read count as damaged and are recomputed; unreadable features in use end the run with 20."""
 
     def fail(*_: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

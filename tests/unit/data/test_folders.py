@@ -30,15 +30,15 @@ from job.errors import DataError
         "cats/1.JSON",
     ],
 )
-def test_litter(name: str) -> None:
-    """What tools leave behind, and files that are plainly of another kind, are litter wherever they lie."""
+def test_ignored_files(name: str) -> None:
+    """Files that tools leave behind, and files of another type, are ignored in every folder."""
     assert is_ignored(name)
 
 
 @pytest.mark.parametrize(
     "name", ["cats/1.jpg", "cats/1", "cats/1.gif.exe", "1.JPEG", "cats.v2/a b/%20#?.png", "cats/x~$.jpg", "a/__MACOSX"]
 )
-def test_no_litter(name: str) -> None:
+def test_files_of_a_class(name: str) -> None:
     """Every file of a class is a candidate, whatever it is called, and so is an image in the root."""
     assert not is_ignored(name)
 

@@ -237,7 +237,7 @@ def test_known_but_unsupported(data: bytes, name: str) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_not_an_image(data: bytes, what: str) -> None:
-    """A file that is no image says what it is instead, as far as that can be told."""
+    """A file that is no image is described by its actual type, if that is known."""
     error = refusal(data)
 
     assert "not_an_image" == error.reason

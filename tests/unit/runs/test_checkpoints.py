@@ -230,7 +230,7 @@ def test_checkpoints_of_another_run(tmp_path: Path, key: str) -> None:
 
 
 def test_commit(tmp_path: Path) -> None:
-    """What a run is published with is known to whoever takes it over; who was superseded cannot say it any more."""
+    """The process that takes a run over finds the hash it is published with; a superseded process cannot change it."""
     first = open_checkpoints(tmp_path)
     with first, open_checkpoints(tmp_path) as second:
         assert second.manifest_sha256 is None

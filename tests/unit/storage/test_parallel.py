@@ -1,4 +1,4 @@
-"""Reading many objects in parallel: each once, within the memory agreed, and an end that waits for nobody."""
+"""Reading many objects in parallel: each once, within the memory limit, and an end without waiting for retries."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_an_error_of_a_reader_is_the_consumers() -> None:
 
 
 def test_readers_that_wait_are_told_to_end() -> None:
-    """Closing sets the event that readers wait on, so nobody waits for their retries."""
+    """Closing sets the event that readers wait on, so that they do not finish their retries."""
     reader = in_parallel(lambda info, closed: info.name == "0" or closed.wait(WAIT), objects(20))
     assert (0, True) == next(reader)
 

@@ -107,7 +107,7 @@ def watching(folder: Path) -> subprocess.Popen[str]:
     ],
 )
 def test_a_run_that_has_ended(tmp_path: Path, facts: dict[str, object], code: int) -> None:
-    """A run by its folder or URI: watch tells how it ended, and exits as it did."""
+    """A run by its folder or URI: watch reports how it ended, and exits as it did."""
     write_status(tmp_path / "run", **facts)
 
     done = watching(tmp_path / "run")
