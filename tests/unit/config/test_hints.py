@@ -39,6 +39,8 @@ TYPED = {
     "epochs=3": EPOCHS,
     "--lr0=0.01": RATES,
     "--save_dir=runs": "use --output.uri",
+    "device=0": "the first visible GPU is used",
+    "--model=mobilenet.pt": "use --model.backbone or --model.weights",
     # Hugging Face: run_image_classification.py
     "--output_dir=out": "use --output.uri",
     "--train_dir=data": "use --input.uri",
@@ -50,6 +52,7 @@ TYPED = {
     "--data-path=data": "use --input.uri",
     "-b": "use --feature_extraction.batch_size or --fine_tuning.batch_size",
     "-j": "use --device.threads",
+    "--device=cuda": "the first visible GPU is used",
     "--amp": "use --device.mixed_precision",
     "--pretrained": "use --model.weights",
     # fastai, Keras, AI Platform

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pods import ended, pod
 
+from job.errors import UsageError
 from job.observability.progress import Event, Listener
 from job.watch import follow
 from job.watch.api_reader import Cluster
@@ -353,3 +354,13 @@ def test_log_that_is_cut_repeats_no_line(monkeypatch: pytest.MonkeyPatch) -> Non
     _, events = follow_job(cluster, monkeypatch)
 
     assert [line for _, line in lines] == [event.name for event in events if event.name.startswith("line")]
+
+
+def test_a_job_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistyped name of a Job is a usage error, and no failed run; the namespace is named."""
+    cluster = object.__new__(Cluster)
+    cluster.namespace = "ml"
+    monkeypatch.setattr(cluster, "job", lambda _: None, raising=False)
+
+    with pytest.raises(UsageError, match="no Job 'floers' in the namespace 'ml'"):
+        follow._JobFollower(cluster, "floers", Replay([], phases=False)).follow()
