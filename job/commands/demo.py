@@ -34,7 +34,7 @@ _INPUT, _OUTPUT = "gs://demo-pictures", "gs://demo-trained"
 
 
 MANUAL = Manual(
-    summary="Do all of it on drawn pictures, from an emulated bucket on this machine to another.",
+    summary="Train on drawn pictures, from one emulated bucket on this machine to another.",
     usage=(SETTINGS_USAGE,),
     description=f"""\
 It takes nothing: the pictures of two classes are drawn, and an emulator of Cloud Storage is started and stopped with

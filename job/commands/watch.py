@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from job.observability.progress import Progress
 
 MANUAL = Manual(
-    summary="Follow a Job in a cluster, or a run by its URI or folder, and exit as it does.",
+    summary="Follow a Job in a cluster, or a run by its URI or folder, and exit with its code.",
     usage=(
         "JOB [--namespace NAME] [--context NAME]",
         "gs://BUCKET/PREFIX/runs/ID",
