@@ -69,7 +69,7 @@ def test_help_of_a_group(capsys: pytest.CaptureFixture[str], arguments: list[str
 
 
 def test_settings_of_the_chart_are_last(capsys: pytest.CaptureFixture[str]) -> None:
-    """What people need not set stands at the end of the help, under a heading of its own."""
+    """Settings that the chart fills in are at the end of the help, under their own heading."""
     by_hand, by_chart = output_of(capsys, "run", "--help").split("\n\nkubernetes: Filled in by the Helm chart.\n")
 
     assert "--run.seed" in by_hand
@@ -203,7 +203,7 @@ def test_help_of_the_process() -> None:
 
 
 def test_every_end_has_its_exit_code_and_its_line(tmp_path: Path) -> None:
-    """However a command ends, the exit code says so, and one last line of the log says why."""
+    """Every end of a run has its exit code, and the last line of the log has the reason."""
     code = f"""
 import sys, types
 from job import errors

@@ -87,7 +87,7 @@ def open_files(folder: Path) -> set[str]:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    """Where another process works in the folder, a new one is made beside it."""
+    """If another process uses the folder, a new one is created beside it."""
     with open_cache(tmp_path) as first:
         fill(first)
         with open_cache(tmp_path) as second:

@@ -30,7 +30,7 @@ def test_rows_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["features", "pixels", "encoded", "features.crc32c", "pixels.crc32c", "encoded.index"])
 def test_damage_is_noticed(tmp_path: Path, name: str) -> None:
-    """A bit that flipped, in any of the files, is not taken for data; the rows beside it are still good."""
+    """A flipped bit in any of the files is detected; the neighbouring rows stay valid."""
     path = interrupted(tmp_path) / name
     data = bytearray(path.read_bytes())
     data[8] ^= 1

@@ -44,7 +44,7 @@ def test_files_of_a_class(name: str) -> None:
 
 
 def test_classes_are_the_first_folders() -> None:
-    """The label is the first folder, however deep an image lies in it; an image in the root has none."""
+    """The label is the first folder, at any depth; an image in the root has none."""
     names = ["cats/1.jpg", "dogs/2020/05/2.jpg", "3.jpg", "/4.jpg"]
 
     assert [("cats", 0), ("dogs", 0), None, None] == list(map(Layout.detect(names).parse, names))

@@ -115,7 +115,7 @@ def test_size_of_other_kinds(data: bytes) -> None:
     ids=["fill bytes", "zero", "garbage", "Huffman table", "arithmetic table", "comment"],
 )
 def test_jpeg_frame_is_found_where_libjpeg_finds_it(before: bytes) -> None:
-    """Whatever stands between a JPEG's segments, the size comes from the frame header."""
+    """A JPEG's size is read from the frame header, whatever other segments precede it."""
     header = read(with_segments(before))
 
     assert (30, 20) == (header.width, header.height)

@@ -304,7 +304,7 @@ long_values = st.one_of(
 @given(st.dictionaries(st.text(), long_values))
 @settings(max_examples=15)
 def test_every_line_is_short_json(facts: dict[str, object]) -> None:
-    """Whatever the facts, and however many, the line is strict JSON below the limit, with severity and time."""
+    """For any facts, of any number, the line is strict JSON below the limit, with severity and time."""
     line = json_line({key: value for key, value in facts.items() if key not in ("event", "exc_info")})
 
     assert "INFO" == line["severity"]

@@ -235,7 +235,7 @@ def test_second_gpu_of_somebody_else(machine: Machine) -> None:
 
 
 def test_hidden_gpus(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where CUDA_VISIBLE_DEVICES may be the reason, it stands beside what the driver says."""
+    """If CUDA_VISIBLE_DEVICES may be the reason, the message names it beside the driver's error."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     machine.driver = Driver(cuInit=NO_DEVICE)
 

@@ -43,7 +43,7 @@ def test_everything_is_read_with_its_position() -> None:
 
 
 def test_a_slow_consumer_is_not_overrun() -> None:
-    """No more objects are read ahead than agreed, however long the consumer takes."""
+    """The number of objects read ahead is limited, however slow the consumer is."""
     counted = Counted(objects(500))
     reader = in_parallel(lambda info, _: info.name, counted)
 
