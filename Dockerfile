@@ -1,20 +1,20 @@
-# The job's image: Python, the locked packages, the ImageNet weights, the project. For a GPU, unless told otherwise:
+# The job's image: Python, the locked packages, the ImageNet weights, the project. Built for a GPU by default:
 #
 #     docker build --tag finetune:gpu .
 #     docker build --tag finetune:cpu --build-arg ACCELERATOR=cpu .
 #
-# Where the package index is behind a proxy with a certificate of its own, add --secret id=ca,src=BUNDLE.pem: it is
-# used by the steps that download, and is in no layer. A release passes BASE_IMAGE with a digest.
+# If the package index is behind a proxy with its own certificate, add --secret id=ca,src=BUNDLE.pem: the steps that
+# download use it, and no layer contains it. A release passes BASE_IMAGE with a digest.
 
 ARG BASE_IMAGE=python:3.13-slim-trixie
 
-# What is installed changes seldom: a stage of its own, so that a change of the sources repeats none of it.
+# Dependencies change rarely: in a stage of their own, so that a change of the sources does not install them again.
 FROM ${BASE_IMAGE} AS dependencies
-# strip, which removes symbol tables: the last stage has no binutils.
+# For strip, which removes symbol tables. The last stage has no binutils.
 RUN apt-get update -q && apt-get install -qy --no-install-recommends binutils && rm -rf /var/lib/apt/lists/*
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ONLY_BINARY=:all: PIP_ROOT_USER_ACTION=ignore
 
-# pip and what builds: beside the job's environment, which holds nothing but what the job needs.
+# pip and the build tools are in another environment: the job's contains only what the job needs.
 RUN --mount=type=bind,source=requirements/build.txt,target=/mnt/build.txt \
     --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=ca \
@@ -31,11 +31,11 @@ RUN --mount=type=bind,source=requirements,target=/mnt/requirements \
     /opt/build/bin/pip --python /opt/finetune/venv/bin/python install --quiet --no-compile \
         --require-hashes --requirement /mnt/requirements/${ACCELERATOR}.txt
 
-# What no run needs is removed: what compilers read (headers, static libraries, libclang, libnvvm, nvrtc's second copies;
-# XLA needs ptxas and libdevice alone), libraries of CUDA that TensorFlow does not use (cusolverMg is for several GPUs),
-# the Kubernetes client for asyncio, the packages' own tests, types, symbol tables. Metadata stay, for the bill of
-# materials. What Python would compile at each start, since it can write nowhere, is compiled once.
-# note: unchecked, and with one order of sets: two builds give the same bytes
+# Remove what no run needs: input of compilers (headers, static libraries, libclang, libnvvm, nvrtc's second copies; XLA
+# needs only ptxas and libdevice), CUDA libraries that TensorFlow does not use (cusolverMg is for several GPUs), the
+# Kubernetes client for asyncio, the packages' own tests, type stubs, symbol tables. Metadata is kept for the bill of
+# materials. Python files are compiled here, since a read-only container would compile them at each start.
+# note: unchecked hashes and a fixed hash seed, so that two builds give the same bytes
 RUN cd /opt/finetune/venv/lib/python3*/site-packages \
     && rm -rf tensorflow/include clang kubernetes/aio nvidia/*/include nvidia/cuda_nvcc/nvvm/lib64 \
         nvidia/cuda_nvrtc/lib/*.alt.so* nvidia/cublas/lib/libnvblas.so* nvidia/cufft/lib/libcufftw.so* \
@@ -45,13 +45,13 @@ RUN cd /opt/finetune/venv/lib/python3*/site-packages \
     && PYTHONHASHSEED=0 /opt/finetune/venv/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
         /opt/finetune/venv/lib
 
-# What is left is whole, and works.
+# The remaining packages are complete, and can be imported.
 RUN /opt/build/bin/pip --python /opt/finetune/venv/bin/python check \
     && TF_CPP_MIN_LOG_LEVEL=3 /opt/finetune/venv/bin/python -B -c "import keras, kubernetes, obstore, tensorflow"
 
 FROM dependencies AS build
 
-# From the build context where it has them (WEIGHTS_FILE), else downloaded. Either way the digest is checked.
+# From the build context if it has them (WEIGHTS_FILE), else downloaded. The digest is checked in both cases.
 ARG WEIGHTS_FILE=*.h5
 COPY scripts/fetch_weights.py ${WEIGHTS_FILE} /mnt/weights/
 RUN --mount=type=bind,source=job,target=/mnt/source/job \
@@ -65,7 +65,7 @@ RUN --mount=type=bind,source=job,target=/mnt/source/job \
     && mkdir -p /opt/finetune/weights \
     && cp /root/.keras/models/*_1.0_224_no_top.h5 /opt/finetune/weights/
 
-# The project, as the wheel that others would install; under /opt/project as it will lie over the dependencies.
+# The project, installed from its wheel under /opt/project, which the last stage copies over the dependencies.
 RUN --mount=type=bind,source=.,target=/mnt/source,rw \
     cd /mnt/source \
     && /opt/build/bin/python -m hatchling build --target wheel --directory /tmp/wheel \
@@ -74,14 +74,14 @@ RUN --mount=type=bind,source=.,target=/mnt/source,rw \
     && PYTHONHASHSEED=0 /opt/finetune/venv/bin/python -m compileall -q -f --invalidation-mode unchecked-hash \
         -s /opt/project -p / /opt/project
 
-# What is in the image, in CycloneDX; without a time and a serial number, so that the same contents give the same file.
+# The bill of materials, in CycloneDX, without time and serial number: the same contents give the same file.
 RUN PYTHONPATH=$(echo /opt/project/opt/finetune/venv/lib/python3*/site-packages) \
     /opt/build/bin/cyclonedx-py environment --output-reproducible --no-validate \
         --output-file /opt/project/opt/finetune/sbom.cdx.json /opt/finetune/venv/bin/python
 
 FROM ${BASE_IMAGE}
-# Nobody becomes root, and nothing can be written but /tmp and two folders for volumes to be mounted on: a new volume
-# takes their owner. Group 0, since some clusters choose the user and leave the group (OpenShift).
+# No setuid files, and nothing is writable but /tmp and two mount points for volumes: a new volume inherits their owner.
+# Group 0, since OpenShift chooses the user and keeps the group.
 RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
     && find / -xdev ! -type l -perm /022 ! -path /tmp -exec chmod go-w {} + \
     && install -d -o 65532 -g 0 -m 2775 /cache /output
@@ -90,15 +90,15 @@ COPY --from=dependencies /opt/finetune/venv /opt/finetune/venv
 COPY --from=build /opt/finetune/weights /opt/finetune/weights
 COPY --from=build /opt/project /
 
-# HOME: an unknown user has none, and what programs leave there belongs to no run.
-# LD_LIBRARY_PATH: where GKE mounts the GPU's driver; others mount it where it is found anyhow.
+# HOME: an arbitrary user has none, and files that programs write there belong to no run.
+# LD_LIBRARY_PATH: where GKE mounts the GPU driver; other clusters mount it in a default location.
 ENV PATH=/opt/finetune/venv/bin:$PATH \
     HOME=/tmp \
     LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
 USER 65532:65532
-# The job imports, and for a GPU every library of CUDA opens on a machine that has none: else there is no image.
+# The build fails if the job cannot be imported or, for a GPU, if a CUDA library cannot be opened.
 RUN ["python", "-B", "-c", "from job import pipeline; from job.runtime import gpu; broken = gpu.broken(); assert not broken, broken"]
 ENTRYPOINT ["finetune"]
 HEALTHCHECK NONE
@@ -107,7 +107,7 @@ ARG BASE_IMAGE
 ARG SOURCE=
 ARG REVISION=
 ARG VERSION=
-# manifest.json names it in each run's provenance.
+# Recorded in the provenance of each run.
 ENV SOURCE_REVISION=${REVISION}
 LABEL org.opencontainers.image.title="finetune" \
     org.opencontainers.image.description="Fine-tunes image classifiers from pictures in a bucket" \

@@ -1,32 +1,35 @@
-# One virtual environment, one lock, one name for each thing a developer does. `make` lists them.
+# One virtual environment, one lock, one target for each task of a developer. `make` lists them.
 
 VENV := .venv
 BIN := $(VENV)/bin
-PYTHON ?=# which Python makes the environment; empty: the newest of 3.11 to 3.13
+PYTHON ?=# the Python of the virtual environment; empty: the newest of 3.11 to 3.13
 INSTALLED := $(VENV)/.installed
 COMMA := ,
 
-# every file here proves a claim and refreshes its own section of benchmarks/RESULTS.md
+# each of these benchmarks updates its own section of benchmarks/RESULTS.md
 # note: without precision, which takes hours on a CPU without instructions for half precision
 CLAIMS := $(filter-out harness attempts digests plain_keras gpu_check precision,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test unit lint format lock bench gpu-check soak mutants clean generated cluster image image-gpu build-image
+.PHONY: help demo test prerequisites unit lint format lock bench gpu-check soak mutants clean generated cluster image image-gpu build-image
 
 help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(INSTALLED)  ## train on pictures drawn here, from and to a bucket on this machine: under 3 minutes
+demo: $(INSTALLED)  ## train on drawn pictures, from and to an emulated bucket on this machine: under 3 minutes
 	$(BIN)/python scripts/fetch_weights.py
 	$(BIN)/finetune demo
 
-# note: each test of the other tiers has the machine to itself: they train on all cores, kill processes, start clusters
+# note: tests of the other tiers run one at a time: they train on all cores, kill processes, start clusters
 PARALLEL := tests/unit tests/integration tests/chart
 
-test: lint  ## the whole test suite, as CI runs it
+test: prerequisites lint  ## the whole test suite, as CI runs it
 	$(BIN)/python -m pytest --cov --cov-fail-under=0 --numprocesses auto --dist loadfile $(PARALLEL)
 	$(BIN)/python -m pytest --cov --cov-append $(addprefix --ignore ,$(PARALLEL))
 
-unit: $(INSTALLED)  ## the fast tests alone
+prerequisites: $(INSTALLED)  ## report what this machine lacks for the whole test suite
+	$(BIN)/python scripts/prerequisites.py
+
+unit: $(INSTALLED)  ## only the fast tests
 	$(BIN)/python -m pytest --numprocesses auto tests/unit
 
 lint: $(INSTALLED)  ## style, types, import contracts, locks
@@ -36,14 +39,14 @@ lint: $(INSTALLED)  ## style, types, import contracts, locks
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest -q tests/unit/test_project.py
 
-format: $(INSTALLED)  ## mend the style where that needs no thought
+format: $(INSTALLED)  ## fix the style where ruff can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 # Pins stay as they are unless ARGS=--upgrade or ARGS='--upgrade-package NAME'.
-# note: wheels only and one version for all Pythons, so that an installation needs no compiler and any two are alike
-# note: with the extras (`coverage[toml]==…`): without them pip before 24 takes the newest version instead of the pinned one
-lock: $(INSTALLED)  ## lock what pyproject.toml asks for
+# note: wheels only and one version for all Pythons, so that no installation needs a compiler and all are alike
+# note: with the extras (`coverage[toml]==…`): without them pip before 24 installs the newest version, not the pinned one
+lock: $(INSTALLED)  ## lock the dependencies of pyproject.toml
 	for lock in 'dev pyproject.toml --extra dev' 'cpu pyproject.toml --extra cpu' 'gpu pyproject.toml --extra gpu' \
 	    'build --group build' 'proxy --group proxy'; do \
 	    $(BIN)/uv pip compile $${lock#* } --output-file requirements/$${lock%% *}.txt --quiet \
@@ -54,7 +57,7 @@ lock: $(INSTALLED)  ## lock what pyproject.toml asks for
 bench: $(INSTALLED)  ## measure every claim (or CLAIMS="one other") and write benchmarks/RESULTS.md
 	for claim in $(CLAIMS); do $(BIN)/python benchmarks/$$claim.py || exit; done
 
-# note: an environment of its own, since the usual one has the TensorFlow for the CPU alone
+# note: in another virtual environment, since the default one has TensorFlow for the CPU
 GPU_VENV := $(VENV)/gpu
 
 gpu-check: $(GPU_VENV)/.locked  ## measure the recipe on the first GPU here, in every precision (ARGS=--small: on the CPU)
@@ -66,17 +69,17 @@ $(GPU_VENV)/.locked: requirements/gpu.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
 	touch $@
 
-HELM ?= helm# which helm renders the manifests
+HELM ?= helm# the program that renders the manifests
 
-generated: $(INSTALLED)  ## write every file that follows from the code: tables, helm/, k8s/ (HELM=/path/to/helm)
+generated: $(INSTALLED)  ## write the files that are generated from the code: tables, helm/, k8s/ (HELM=/path/to/helm)
 	$(BIN)/python scripts/generate.py --helm $(HELM)
 
-cluster: $(INSTALLED)  ## the tests on a real Kubernetes: that of KUBECONFIG, or one that is started for them
+cluster: $(INSTALLED)  ## the tests on a Kubernetes cluster: that of KUBECONFIG, or one that they start
 	$(BIN)/python -m pytest tests/cluster
 
-# note: Debian's own client builds with BuildKit, which a second one on the path may not
-DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)# which docker builds the images
-CA_BUNDLE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)# what the build's downloads trust; it gets into no layer
+# note: Debian's client builds with BuildKit; another one on the path may not
+DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)# the client that builds the images
+CA_BUNDLE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)# certificates for the build's downloads; no layer contains them
 
 image: ACCELERATOR := cpu
 image: build-image  ## build finetune:cpu (ARGS='--build-arg BASE_IMAGE=… --tag …')
@@ -97,11 +100,11 @@ soak: $(INSTALLED)  ## kill runs a hundred times at random moments; every one mu
 mutants: $(INSTALLED)  ## plant mistakes one at a time and report which tests notice them (ARGS='NAME…': these alone)
 	$(BIN)/python scripts/mutants.py $(ARGS)
 
-clean:  ## remove all that was made here
+clean:  ## remove all generated files that git ignores
 	rm -rf $(VENV) build dist finetune-demo htmlcov .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# Made anew when the lock changes, so that nothing stays which the lock does not name.
+# Recreated when the lock changes, so that it contains nothing that the lock does not name.
 $(VENV)/.locked: requirements/dev.txt
 	python="$$(sh scripts/find_python.sh $(PYTHON))" && "$$python" -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<

@@ -28,7 +28,7 @@ SIGNAL_AT = "ATTEMPT_SIGNAL_AT"
 
 
 def position(facts: Mapping[str, Any]) -> Position:
-    """Return the position that an event, or the state in an index of checkpoints, tells."""
+    """Return the position that an event, or the state in an index of checkpoints, reports."""
     return facts["stage"], facts["epoch"], facts["step"]
 
 

@@ -5,7 +5,7 @@
 Measured is the job's own process, not the one that checks the exported model, as the kernel accounts for it 50 times a
 second. Private memory (RssAnon) is what only swap could take away. The resident set (VmHWM) has the mapped files
 besides: program code, and whatever of the cache is mapped. Training has a large and constant part of its own, which
-could hide what grows before it: so the peak before the first stage is told as well.
+could hide what grows before it: so the peak before the first stage is reported as well.
 
 The pictures differ in a comment only: 64 drawings, encoded once.
 """

@@ -7,12 +7,12 @@ Pictures from a local folder, ImageNet weights, and an emulated bucket for the o
 
 - what saving costs: the epochs of stage 2 between the end of the first and the end of the last, validation and saving
   counted, of runs that save at the default interval and of runs that do not save at all, in turn, epoch by epoch. The
-  emulator's time comes from the same processor, so it is told. Both copy the state at the end of an epoch, to go back
+  emulator uses the same processor, so its time is reported. Both copy the state at the end of an epoch, to go back
   to it should a loss not be finite;
-- signal to exit: runs stopped by SIGTERM in each of their phases in turn, each start going on from the one before, with
+- signal to exit: runs stopped by SIGTERM in each of their phases in turn, each start resuming the one before, with
   a cache folder that outlives them as on a volume;
 - the steps that are taken twice after a signal in stage 2: the last before it and the first after it are compared;
-- the seconds from that start to the end of its first step, which is compiled anew, beyond those of a process that does
+- the seconds from that start to the end of its first step, which is compiled again, beyond those of a process that does
   nothing but import TensorFlow and Keras.
 """
 
@@ -63,7 +63,7 @@ if sys.argv.pop(1) == "unsaved":
     checkpoint.Checkpoints.save = lambda self, capture, *, now, wait: None
 sys.exit(program.main())
 """
-"""The job, which also tells how the pass advances."""
+"""The job, which also reports the progress of the pass."""
 
 
 def main() -> None:
@@ -153,11 +153,11 @@ def flags(options: argparse.Namespace, data: Path, name: str) -> list[str | Path
     return [*arguments, "--model.image_size", str(options.image_size)]
 
 
-# Stopping, and going on
+# Stopping and resuming
 
 
 def measure_stopping(options: argparse.Namespace, pictures: Path, scratch: Path) -> list[list[object]]:
-    """Stop runs in each of their phases, and see how the next start goes on."""
+    """Stop runs in each of their phases, and measure how the next start resumes."""
     data = scratch / "in"
     copy(pictures, data, options.images)
     seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
@@ -215,7 +215,7 @@ def import_tensorflow() -> float:
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Wait for what no event tells."""
+    """Wait for a condition that no event reports."""
     while not condition():
         time.sleep(0.002)
 

@@ -12,7 +12,7 @@ signals.install()  # before the slow imports
 with imports.without_gc():
     from job.commands import cli
     from job.config.settings import LogSettings
-    from job.errors import FinetuneError, StoppedError, unexpected
+    from job.errors import FinetuneError, StoppedError, UsageError, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress = cli.listen(command.log)
             code = command.execute(progress)
     except FinetuneError as error:
-        if isinstance(error, StoppedError):
-            progress.event("run.stopped", severity="warning", **error.facts)
-        else:
-            progress.event("run.failed", severity="error", **error.facts)
         code = error.exit_code
+        match error:
+            case UsageError():
+                cli.report_usage(error)
+            case StoppedError():
+                progress.event("run.stopped", severity="warning", **error.facts)
+            case _:
+                progress.event("run.failed", severity="error", **error.facts)
     except KeyboardInterrupt:
         progress.event("run.stopped", severity="warning", **_stopped().facts)
         code = StoppedError.exit_code

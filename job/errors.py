@@ -2,6 +2,7 @@
 
     FinetuneError                  also any exception that is not one of these
     ├── SettingsError              the settings or the environment
+    │   └── UsageError             a command line that selects nothing to run
     ├── DataError
     ├── DeviceError
     ├── AccessError
@@ -63,6 +64,10 @@ class SettingsError(FinetuneError):
     exit_code = 2
     meaning = "the settings are wrong"
     job_action = "FailJob"
+
+
+class UsageError(SettingsError):
+    """The command line is no call of a command: nothing ran, so there is nothing to log."""
 
 
 class DataError(FinetuneError):

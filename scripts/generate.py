@@ -14,9 +14,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import generate_chart
+import prerequisites
 from generate_chart import ROOT
 
 from job import errors
+from job.commands import cli
 from job.config import reference
 from job.data import litter, validation
 from job.data.quarantine import REASONS
@@ -63,25 +65,29 @@ def main() -> int:
 def documents() -> dict[Path, str]:
     """Return the documents whose tables have their source in the code."""
     reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items()]
-    kinds = [
-        f"| {kind} | {' '.join(f'`{ending}`' for ending in endings)} |" for kind, endings in litter.kinds().items()
+    manuals = [
+        f"## finetune {name}\n\n```text\n{command.MANUAL.overview(name)}\n```\n"
+        for name, command in cli.COMMANDS.items()
     ]
+    kinds = [f"| {kind} | {' '.join(f'`{one}`' for one in endings)} |" for kind, endings in litter.kinds().items()]
     tables = [
-        ("settings.md", "settings", reference.settings_table()),
-        ("input.md", "quarantine", "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n"),
-        ("input.md", "litter", "\n".join(["| files | endings |", "|---|---|", *kinds]) + "\n"),
+        ("docs/cli.md", "commands", "\n" + "\n".join(manuals) + "\n"),
+        ("CONTRIBUTING.md", "prerequisites", prerequisites.table()),
+        ("docs/settings.md", "settings", reference.settings_table()),
+        ("docs/input.md", "litter", "\n".join(["| files | endings |", "|---|---|", *kinds]) + "\n"),
+        ("docs/input.md", "quarantine", "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n"),
     ]
     operations = ROOT / "docs/operations.md"
-    schema = json.dumps(validation.schema(), indent=2, ensure_ascii=False) + "\n"
-    names = {name for name, _, _ in tables}
-    files = {path: path.read_text(encoding="utf-8") for path in (*(ROOT / "docs" / name for name in names), operations)}
+    paths = {ROOT / name for name, _, _ in tables} | {operations}
+    files = {path: path.read_text(encoding="utf-8") for path in sorted(paths)}
     for name, what, table in tables:
         pattern = rf"(<!-- generated: {what} -->\n).*?(?=<!-- end -->)"
-        files[ROOT / "docs" / name] = _replace(files[ROOT / "docs" / name], pattern, rf"\g<1>{_escape(table)}")
+        files[ROOT / name] = _replace(files[ROOT / name], pattern, rf"\g<1>{_escape(table)}")
     # Causes and remedies are written by hand, between what the code knows of each exit code.
     for code, (meaning, action) in errors.exit_codes().items():
         row = rf"| {code} | {_escape(meaning)} |\1| {JOB_DOES[action]} |\n"
         files[operations] = _replace(files[operations], rf"(?<=\n)\| {code} \|[^|]*\|([^\n]*)\|[^|]*\|\n", row)
+    schema = json.dumps(validation.schema(), indent=2, ensure_ascii=False) + "\n"
     return files | {ROOT / "docs/validate.schema.json": schema}
 
 

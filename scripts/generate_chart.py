@@ -35,21 +35,21 @@ K8S = ROOT / "k8s"
 Document = dict[str, Any]
 
 MANAGED = {*reference.SET_BY_CHART, "events"}
-"""What the chart itself fills in: no value of it."""
+"""Set by the chart itself, so they are not values."""
 
 SHOWN = {"input.uri", "output.uri"}
-"""What nearly everyone sets: these stand in values.yaml as values, the other settings as comments."""
+"""Settings that nearly everyone changes: values in values.yaml; the others are comments there."""
 
 COMPUTED = {
-    "device.require_gpu": "Unset: true where gpu.count is above 0.",
+    "device.require_gpu": "Unset: true if gpu.count is above 0.",
     "cache.dir": "Unset: /cache, the volume that `cache` describes.",
     "cache.max_bytes": "Unset: three quarters of cache.sizeLimit.",
 }
-"""Where the chart's default is not the job's."""
+"""Settings whose default in the chart differs from the job's."""
 
 OPENING = """\
-  # Generated from job/config/settings.py up to the end of this section. What is unset is the job's own default, so that
-  # an image and a chart of different versions cannot disagree in silence.
+  # Generated from job/config/settings.py up to the end of this section. A setting that is not set here has the default
+  # of the job in the image, also if image and chart are of different versions.
 """
 
 
@@ -259,13 +259,13 @@ def pod_failure_policy() -> str:
     counted = "".join(f"  # {code}: {meaning}\n" for code, (meaning, does) in codes.items() if does == "Count")
     return (
         "{{/* Generated from job/errors.py by `make generated`. A rule for exit codes names its container,\n"
-        "or it would be for sidecars, too. */}}\n"
+        "or it would apply to sidecars, too. */}}\n"
         '{{- define "finetune.podFailurePolicy" -}}\n'
         "rules:\n"
-        "  # First: what the node did to the Pod is not the Pod's failure, whatever it exits with.\n"
+        "  # First: a disruption by the node is not a failure of the Pod, whatever its exit code.\n"
         '  - action: Ignore\n    onPodConditions:\n      - type: DisruptionTarget\n        status: "True"\n'
         + "".join(rules)
-        + "  # All else counts against backoffLimit:\n"
+        + "  # Everything else counts against backoffLimit:\n"
         + counted
         + "{{- end }}\n"
     )
@@ -307,10 +307,10 @@ def manifests(helm: str) -> dict[Path, str]:
     return {
         K8S / "kustomization.yaml": _yaml(
             kustomization,
-            "Generated from helm/. Here are namespace and image; config.yaml has the settings.\n"
+            "Generated from helm/. Namespace and image are set here, the settings in config.yaml.\n"
             f"{start}kubectl apply -k k8s/ && kubectl create job first --from=cronjob/finetune\n",
         ),
-        K8S / "config.yaml": _header("The job's settings: `finetune schema` prints what there is.") + settings,
+        K8S / "config.yaml": _header("The job's settings: `finetune schema` prints all of them.") + settings,
         **{
             K8S / f"{name}.yaml": _yaml(document, "Generated from helm/ by `make generated`.\n")
             for name, document in zip(names, objects.values(), strict=True)

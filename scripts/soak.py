@@ -6,11 +6,12 @@ Small runs are started one after the other; each is killed again and again, by S
 then taken to its end; every other one has a cache volume that outlives it. Lost is
 
     a process       that ends with anything but the signal, 75 after SIGTERM, or 0 with the run published
-    a checkpoint    that lay on the disk, and from which the next start did not go on
+    a checkpoint    that was on the disk, and from which the next start did not resume
     a step          that is done twice though it was taken before the newest checkpoint, or before SIGTERM
     a run           whose arrays are not those of an undisturbed one
 
-A line a kill and a loss, a summary, exit 1 on any loss, or where no start went on from a checkpoint: it shows nothing.
+Prints a line for each kill and each loss, and a summary. Exit 1 on any loss, or if no start resumed from a checkpoint,
+since then nothing was shown.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ class Tally:
     Attributes:
         epoch: steps of one.
         lost: how much.
-        resumed: starts that went on from a checkpoint.
-        within: those of them that went on in the middle of an epoch.
+        resumed: starts that resumed from a checkpoint.
+        within: those of them that resumed in the middle of an epoch.
         unsaved: steps that were taken after the newest checkpoint before a signal, by its name.
         again: steps that were done twice after a signal, by its name.
     """
@@ -108,7 +109,7 @@ class Tally:
 
     def __str__(self) -> str:
         return (
-            f"{self.resumed} starts went on from a checkpoint, {self.within} of them in the middle of an epoch; steps "
+            f"{self.resumed} starts resumed from a checkpoint, {self.within} of them in the middle of an epoch; steps "
             f"done twice: {self.again['SIGKILL']} after SIGKILL (of {self.unsaved['SIGKILL']} since the last "
             f"checkpoint), {self.again['SIGTERM']} after SIGTERM"
         )
@@ -187,7 +188,7 @@ class Run:
         tally.unsaved[before] += max(0, self._done - self._saved)
         tally.again[before] += max(0, self._done - first)
         if first < (self._saved if before == "SIGKILL" else self._done):
-            tally.lose(f"{self.name} went on at step {first}, after {before} at step {self._done}, {self._saved} saved")
+            tally.lose(f"{self.name} resumed at step {first}, after {before} at step {self._done}, {self._saved} saved")
         self._done = first + len(taken)
         if [*range(first + 1, self._done + 1)] != [*map(self._place, taken)]:
             tally.lose(f"{self.name} took other steps than {first + 1} to {self._done}")

@@ -210,7 +210,7 @@ class Namespace:
         return found
 
     def describe(self) -> str:
-        """Return what there is to know about a test that waits in vain."""
+        """Return the state of the namespace, for the message of a test that timed out."""
         logs = [self.kubectl("logs", pod["metadata"]["name"], "--tail=20", check=False) for pod in self.get("pods")]
         return "\n".join([self.kubectl("get", "jobs,pods,events"), *logs])
 

@@ -22,7 +22,7 @@ RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER in socket(7)
 
 
 class FaultAddon:
-    """Carries out what it is told."""
+    """Applies the faults that the test chooses."""
 
     def __init__(self) -> None:
         self._told: dict[str, asyncio.Future[dict[str, Any]]] = {}

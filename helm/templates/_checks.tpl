@@ -1,4 +1,4 @@
-{{/* Values that are right alone and wrong together. Each message: what, why, which key. */}}
+{{/* Combinations of values that contradict each other. Each message has the value, the reason and the key to change. */}}
 {{- define "finetune.check" -}}
 {{- $config := .Values.config | default dict -}}
 {{- $input := ($config.input).uri | default "" | toString | trimSuffix "/" -}}
@@ -16,7 +16,7 @@
 {{- fail (printf "config.output.uri must be given with config.input.uri=%s: the model would be lost with the Pod. Set config.output.uri to gs://BUCKET/PREFIX" $input) -}}
 {{- end -}}
 {{- if and $input (hasPrefix (printf "%s/" $input) (printf "%s/" $output)) -}}
-{{- fail (printf "config.output.uri=%s lies inside config.input.uri=%s: the next run would list what this one writes as data. Give config.output.uri a prefix of its own" $output $input) -}}
+{{- fail (printf "config.output.uri=%s is inside config.input.uri=%s: the next run would read published files as data. Set config.output.uri to another prefix" $output $input) -}}
 {{- end -}}
 {{- range $key, $uri := dict "config.input.uri" $input "config.output.uri" $output -}}
 {{- if and $uri (not (hasPrefix "gs://" $uri)) -}}
@@ -30,7 +30,7 @@
 {{- end -}}
 {{- end -}}
 {{- if lt (include "finetune.gracePeriod" . | int) 15 -}}
-{{- fail (printf "terminationGracePeriodSeconds=%s is below 15: the job needs up to 8 s from SIGTERM to save its state, and the kubelet and its volumes some more. Leave terminationGracePeriodSeconds unset" (include "finetune.gracePeriod" .)) -}}
+{{- fail (printf "terminationGracePeriodSeconds=%s is below 15: the job needs up to 8 s from SIGTERM to save its state, and the kubelet needs some more. Leave terminationGracePeriodSeconds unset" (include "finetune.gracePeriod" .)) -}}
 {{- end -}}
 {{- if and (eq $type "existingClaim") (not $cache.existingClaim) -}}
 {{- fail "cache.existingClaim must be given with cache.type=existingClaim: the name of a PersistentVolumeClaim in this namespace" -}}

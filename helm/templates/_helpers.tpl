@@ -1,4 +1,4 @@
-{{/* Names come from here and nowhere else. 50 characters leave room for what Jobs, CronJobs and Pods add. */}}
+{{/* All names are made here. 50 characters leave room for the suffixes of Jobs, CronJobs and Pods. */}}
 {{- define "finetune.name" -}}
 {{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" -}}
 {{- end }}
@@ -14,7 +14,7 @@
 {{- end -}}
 {{- end }}
 
-{{/* Yes unless it says no: an account that is not made must be named. */}}
+{{/* True unless serviceAccount.create is false. */}}
 {{- define "finetune.makesServiceAccount" -}}
 {{- if ne (toJson (.Values.serviceAccount).create) "false" }}true{{ end -}}
 {{- end }}
@@ -35,8 +35,8 @@
 {{- printf "%s-%s" (include "finetune.fullname" .) (include "finetune.hash" .) -}}
 {{- end }}
 
-{{/* Of the Pod template, the settings and what else of a Job cannot be changed: another hash is another Job, so that an
-upgrade never meets "field is immutable". What may differ without another Job (backoffLimit, the chart's version) is out. */}}
+{{/* Hash of the Pod template, the settings and all other immutable fields of a Job: a change creates a new Job, so that an
+upgrade never fails with "field is immutable". Mutable fields (backoffLimit, the chart's version) are not part of it. */}}
 {{- define "finetune.hash" -}}
 {{- $podTemplate := include "finetune.podTemplate" (dict "root" . "configName" "") -}}
 {{- $queue := (.Values.kueue).queueName | default "" -}}
@@ -93,7 +93,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.command | default "run" -}}
 {{- end }}
 
-{{/* How many GPUs the Pod asks for: only `run` needs any. */}}
+{{/* The number of GPUs that the Pod requests: only `run` needs any. */}}
 {{- define "finetune.gpus" -}}
 {{- if eq (include "finetune.command" .) "run" }}{{ int (.Values.gpu).count }}{{ else }}0{{ end -}}
 {{- end }}
@@ -118,7 +118,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- (.Values.cache).type | default "emptyDir" -}}
 {{- end }}
 
-{{/* The settings file: config as it is given, and what follows from the chart's own values where config does not say it. */}}
+{{/* The settings file: config as given, and the defaults that follow from the chart's other values. */}}
 {{- define "finetune.config" -}}
 {{- $config := deepCopy (.Values.config | default dict) -}}
 {{- $_ := include "finetune.dropNulls" $config -}}
@@ -150,7 +150,7 @@ imagePullPolicy: {{ . }}
 {{- end }}
 {{- end }}
 
-{{/* Everything that Pod Security "restricted" asks for. Not a value: nothing that the job does needs more. */}}
+{{/* Everything that Pod Security "restricted" requires. Not a value: the job never needs more privileges. */}}
 {{- define "finetune.podSecurityContext" -}}
 runAsNonRoot: true
 runAsUser: 65532
@@ -184,7 +184,7 @@ readOnlyRootFilesystem: true
 {{- toYaml $resources -}}
 {{- end }}
 
-{{/* What the job's container and that of `helm test` have in common, so that the test has the job's identity. */}}
+{{/* Shared by the job's container and that of `helm test`, so that the test runs with the job's identity. */}}
 {{- define "finetune.env" -}}
 {{- with (.Values.googleCredentials).existingSecret }}
 - name: GOOGLE_APPLICATION_CREDENTIALS
@@ -221,7 +221,7 @@ readOnlyRootFilesystem: true
 {{- end }}
 {{- end }}
 
-{{/* Takes root and configName: the name is part of what is hashed otherwise. */}}
+{{/* Takes root and configName, which is empty for the hash: the name contains the hash. */}}
 {{- define "finetune.volumes" -}}
 {{- $ := .root -}}
 - name: config

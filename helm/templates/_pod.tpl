@@ -14,9 +14,9 @@ spec:
   restartPolicy: Never
   terminationGracePeriodSeconds: {{ include "finetune.gracePeriod" $ }}
   serviceAccountName: {{ include "finetune.serviceAccountName" $ }}
-  # Only the Events need the token.
+  # Only Events need the token.
   automountServiceAccountToken: {{ ternary true false (eq (include "finetune.events" $) "true") }}
-  # A Service called finetune would add variables that begin like the settings'.
+  # A Service called finetune would add variables with the settings' prefix.
   enableServiceLinks: false
   securityContext:
     {{- include "finetune.podSecurityContext" $ | nindent 4 }}
@@ -99,7 +99,7 @@ spec:
       securityContext:
         {{- include "finetune.securityContext" $ | nindent 8 }}
       terminationMessagePath: /dev/termination-log
-      # Where nothing is in it, as after an out-of-memory kill, the end of the log says more than nothing.
+      # If it is empty, as after an out-of-memory kill, Kubernetes shows the end of the log.
       terminationMessagePolicy: FallbackToLogsOnError
       volumeMounts:
         {{- include "finetune.volumeMounts" $ | nindent 8 }}
@@ -156,7 +156,7 @@ activeDeadlineSeconds: {{ int . }}
 {{- if not (kindIs "invalid" (.Values.job).ttlSecondsAfterFinished) }}
 ttlSecondsAfterFinished: {{ int .Values.job.ttlSecondsAfterFinished }}
 {{- end }}
-# With podFailurePolicy the only one that is accepted: a new Pod once the old one has ended, not while it is ending.
+# The only value accepted with podFailurePolicy: the new Pod is created after the old one has ended, not while it ends.
 podReplacementPolicy: Failed
 podFailurePolicy:
   {{- include "finetune.podFailurePolicy" . | nindent 2 }}

@@ -1,8 +1,8 @@
 {{/* Generated from job/errors.py by `make generated`. A rule for exit codes names its container,
-or it would be for sidecars, too. */}}
+or it would apply to sidecars, too. */}}
 {{- define "finetune.podFailurePolicy" -}}
 rules:
-  # First: what the node did to the Pod is not the Pod's failure, whatever it exits with.
+  # First: a disruption by the node is not a failure of the Pod, whatever its exit code.
   - action: Ignore
     onPodConditions:
       - type: DisruptionTarget
@@ -25,7 +25,7 @@ rules:
         - 7 # the loss is not finite
         - 8 # out of memory at the smallest batch
         - 9 # an invariant of the recipe was broken
-  # All else counts against backoffLimit:
+  # Everything else counts against backoffLimit:
   # 1: unexpected
   # 4: no usable GPU where one is required
   # 20: storage or network, after all retries; the verification killed; or no progress for too long

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from job import __version__
 from job.commands import demo, run, schema, summary, validate, watch
 from job.commands.command import Command, CommandModule, printing
-from job.config.hints import did_you_mean
-from job.errors import SettingsError, exit_codes
+from job.commands.manual import all_codes, help_text
+from job.config.hints import similar
+from job.errors import SettingsError, UsageError
 from job.observability import log
 from job.observability.console import ConsoleListener
 from job.observability.progress import Event, Listener, LogListener, Progress
-from job.observability.termination import TerminationMessage
+from job.observability.termination import TerminationMessage, write_termination_message
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,11 +36,25 @@ COMMANDS: dict[str, CommandModule] = {
 }
 
 
+ALIASES: Final = MappingProxyType(
+    {
+        **dict.fromkeys(("train", "training", "fit", "start", "job", "finetune", "fine-tune", "submit"), "run"),
+        **dict.fromkeys(("example", "quickstart", "try"), "demo"),
+        **dict.fromkeys(("follow", "status", "logs", "tail", "attach"), "watch"),
+        **dict.fromkeys(("model", "layers", "describe"), "summary"),
+        **dict.fromkeys(("settings", "config", "json-schema"), "schema"),
+        "version": "--version",
+    }
+)
+"""What a command is called in other tools -> what to use here."""
+
+
 def parse(arguments: Sequence[str]) -> Command:
     """Return the command that the arguments select.
 
     Raises:
-        SettingsError: unknown command or invalid arguments.
+        UsageError: unknown command or invalid arguments.
+        SettingsError: the settings of a run are invalid.
     """
     name, rest = (arguments[0], arguments[1:]) if arguments else ("help", ())
     if name in ("--version", "-V"):
@@ -48,23 +64,36 @@ def parse(arguments: Sequence[str]) -> Command:
             return printing(_help())
         name, rest = rest[0], ("--help", *rest[1:])
     if name not in COMMANDS:
-        raise SettingsError(f"there is no command {name!r}{_hint(name)}", remedy="finetune help lists the commands")
+        raise UsageError(f"there is no command {name!r}{_hint(name)}", remedy="finetune help lists the commands")
     command = COMMANDS[name]
     for position, argument in enumerate(rest):
         if argument in ("-h", "--help"):
-            return printing(command.help_text(*rest[position + 1 : position + 2]))
-    return command.parse(rest)
+            return printing(help_text(name, command.MANUAL, *rest[position + 1 : position + 2]))
+    try:
+        return command.parse(rest)
+    except SettingsError as error:
+        if command is run:  # its log and its termination message are read by other programs
+            raise
+        raise UsageError(error.message, remedy=error.remedy) from None
+
+
+def report_usage(error: UsageError) -> None:
+    """Write a mistake in the command line to stderr, as text in every format of the log, and why to Kubernetes."""
+    write_termination_message(error.facts)
+    for line in f"finetune: {error.message}\n{error.remedy}".splitlines() if sys.stderr else ():
+        # Arguments may come from a script: escape control sequences.
+        sys.stderr.write((line if line.isprintable() else repr(line)[1:-1]) + "\n")
 
 
 def _hint(name: str) -> str:
     """Return a suggestion for a word that is not a command."""
     if name.startswith("-"):
         return f": did you mean finetune run {name} …?"
-    if name in ("train", "fit", "start", "job", "finetune"):
-        return ": did you mean finetune run?"
     if name.startswith("gs://") or Path(name).exists():
         return f": did you mean finetune run --input.uri {name} …?"
-    return did_you_mean(name, COMMANDS)
+    nearest = [name] if name in ALIASES else similar(name, {*COMMANDS, *ALIASES})
+    meant = sorted({f"finetune {ALIASES.get(word, word)}" for word in nearest})
+    return f": did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def listen(settings: LogSettings) -> Progress:
@@ -86,16 +115,17 @@ class _LastLine(Listener):
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:9}{command.SUMMARY}" for name, command in COMMANDS.items())
-    codes = "\n".join(f"  {code:<4}{meaning}" for code, (meaning, _) in exit_codes().items())
+    commands = "\n".join(f"  {name:9}{command.MANUAL.summary}" for name, command in COMMANDS.items())
+    codes = "\n".join(f"  {code:<4}{meaning}" for code, meaning in all_codes().items())
     return f"""\
 finetune {__version__}: fine-tune an ImageNet-pretrained image classifier on your own pictures, in two stages.
 
-usage: finetune COMMAND [--config FILE] [--SETTING VALUE]...
+usage: finetune COMMAND [--config FILE]... [--SETTING VALUE]...
+   or: finetune COMMAND --help           what it takes, where its result goes, its flags and exit codes
+   or: finetune --version
 
 commands:
 {commands}
-finetune COMMAND --help explains each of them.
 
 examples:
   finetune run --output.uri ./trained
@@ -104,5 +134,4 @@ examples:
       your own: a folder for each class under gs://my-bucket/flowers
 
 exit codes:
-{codes}
-"""
+{codes}"""

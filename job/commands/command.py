@@ -1,17 +1,13 @@
-"""The interface of a command: a module with a summary, a help text and an argument parser."""
+"""The interface of a command: a module with a manual and an argument parser."""
 
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import sys
-import textwrap
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from job.config import reference
-from job.config.hints import did_you_mean
 from job.config.settings import LogSettings, Settings
 from job.errors import SettingsError
 from job.observability import log
@@ -19,6 +15,7 @@ from job.observability import log
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from job.commands.manual import Manual
     from job.observability.progress import Progress
 
 
@@ -37,18 +34,7 @@ class Command(NamedTuple):
 class CommandModule(Protocol):
     """The module of one command."""
 
-    SUMMARY: str
-    """One line for ``finetune help``."""
-
-    def help_text(self, topic: str = "") -> str:
-        """Return what ``finetune COMMAND --help`` prints.
-
-        Args:
-            topic: the word that follows ``--help``: a group of settings.
-
-        Raises:
-            SettingsError: there is no such topic.
-        """
+    MANUAL: Manual
 
     def parse(self, arguments: Sequence[str]) -> Command:
         """Parse the arguments that follow the command's name.
@@ -96,46 +82,3 @@ def check_machine(settings: Settings) -> None:
     weights = settings.model.weights
     if weights.startswith("/") and not Path(weights).is_file():
         raise SettingsError(f"model.weights = {weights!r}: there is no such file", remedy="check the path")
-
-
-def settings_help(name: str, summary: str, topic: str = "") -> str:
-    """Return the help of a command that accepts the job's settings.
-
-    Args:
-        name: of the command.
-        summary: of the command.
-        topic: a group of settings, whose part of the help is returned; empty: all of it.
-
-    Raises:
-        SettingsError: there is no such group.
-    """
-    groups = reference.groups()
-    if topic:
-        group = topic.lstrip("-").partition(".")[0]
-        if group not in groups:
-            raise SettingsError(
-                f"there is no group of settings {topic!r}{did_you_mean(group, groups)}",
-                remedy=f"finetune {name} --help GROUP explains one of: {', '.join(groups)}",
-            )
-        return _group_help(group, groups[group])
-    settings = "\n".join(_group_help(group, documented) for group, documented in groups.items())
-    return f"""\
-usage: finetune {name} [--config FILE]... [--SETTING VALUE]...
-   or: finetune {name} --help GROUP      the settings of one group: {next(iter(groups))}, …
-
-{summary}
-
-Settings come from YAML files (--config, later ones override earlier ones), over them from environment variables, over
-these from flags:
-  run: {{seed: 7}}        in the file
-  FINETUNE_RUN__SEED=7  in the environment
-  --run.seed 7          as a flag, or --run.seed=7
-
-{settings}"""
-
-
-def _group_help(name: str, group: reference.Group) -> str:
-    width = min(100, shutil.get_terminal_size().columns)
-    wrap = partial(textwrap.fill, width=width, initial_indent=" " * 6, subsequent_indent=" " * 6)
-    settings = "\n".join(f"  --{row.name} {row.default}\n{wrap(row.meaning)}" for row in group.rows)
-    return f"{name}: {group.meaning}\n{settings}\n"

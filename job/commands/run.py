@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from job.commands.command import Command, check_machine, settings_help, show_bars
+from job.commands.command import Command, check_machine, show_bars
+from job.commands.manual import SETTINGS_USAGE, Manual, all_codes, all_groups
 from job.config.load import load_settings
 from job.runtime import signals
 from job.runtime.watchdog import StallWatch
@@ -17,12 +18,25 @@ if TYPE_CHECKING:
     from job.errors import StallError
     from job.observability.progress import Progress
 
-SUMMARY = "Train, evaluate, export and publish: the job itself."
+MANUAL = Manual(
+    summary="Train, evaluate, export and publish: the job itself.",
+    usage=(SETTINGS_USAGE, "--help GROUP      the settings of one group: input, output, …"),
+    description="""\
+It takes labelled images, a folder for each class under --input.uri (or a CSV or JSON Lines manifest), and publishes the
+model with its metrics under --output.uri, in runs/ID; latest.json names the newest run that passed its quality gate.
+The log goes to stderr: sentences on a terminal, else one JSON object a line.
 
-
-def help_text(topic: str = "") -> str:
-    """Return what ``finetune run --help`` prints."""
-    return settings_help("run", SUMMARY, topic)
+A start with the same data and settings resumes the run where it was stopped, or finds it published. Ctrl-C and SIGTERM
+save the state. How long a run takes depends on the images: the log and status.json report the time that remains.
+""",
+    examples={
+        "--output.uri ./trained": "the built-in demo pictures, to a folder here",
+        "--input.uri gs://my-bucket/flowers --output.uri gs://my-bucket/trained": "your own, from and to a bucket",
+        "--help model": "the settings of the model",
+    },
+    exit_codes=all_codes(),
+    settings=all_groups(),
+)
 
 
 def parse(arguments: Sequence[str]) -> Command:

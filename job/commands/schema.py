@@ -6,18 +6,23 @@ import json
 from typing import TYPE_CHECKING
 
 from job.commands.command import Command, printing
+from job.commands.manual import Manual
 from job.config import reference
 from job.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SUMMARY = "Print the JSON Schema of the settings file."
-
-
-def help_text(_: str = "") -> str:
-    """Return what ``finetune schema --help`` prints."""
-    return f"usage: finetune schema\n\n{SUMMARY}\n"
+MANUAL = Manual(
+    summary="Print the JSON Schema of the settings file.",
+    usage=("",),
+    description="""\
+It names every setting with its type, default, choices and meaning, for editors that complete and check YAML. It is
+printed to stdout within a second.
+""",
+    examples={"> finetune.schema.json": "into a file, which an editor can be pointed at"},
+    exit_codes={0: "printed", 2: "it was called with arguments"},
+)
 
 
 def parse(arguments: Sequence[str]) -> Command:
@@ -27,5 +32,6 @@ def parse(arguments: Sequence[str]) -> Command:
         SettingsError: there are arguments.
     """
     if arguments:
-        raise SettingsError(f"finetune schema takes no arguments, got {arguments[0]!r}", remedy="leave it out")
+        found = ", ".join(map(repr, arguments))
+        raise SettingsError(f"finetune schema takes no arguments, got {found}", remedy="leave them out")
     return printing(json.dumps(reference.json_schema(), indent=2))

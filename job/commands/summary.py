@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from job.commands.command import Command, check_machine, printing, settings_help
+from job.commands.command import Command, check_machine, printing
+from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config.load import load_settings
 from job.runtime import device
 
@@ -15,12 +16,17 @@ if TYPE_CHECKING:
     from job.config.settings import ModelSettings
     from job.observability.progress import Progress
 
-SUMMARY = "Print the model's layers and which of them each stage trains. Needs no data."
-
-
-def help_text(topic: str = "") -> str:
-    """Return what ``finetune summary --help`` prints."""
-    return settings_help("summary", SUMMARY, topic)
+MANUAL = Manual(
+    summary="Print the model's layers and which of them each stage trains. Needs no data.",
+    usage=(SETTINGS_USAGE,),
+    description="""\
+It takes the settings of finetune run, of which those of the model matter, and loads no weights. The table is printed to
+stdout after about 5 seconds, most of which TensorFlow needs to start.
+""",
+    examples={"": "the default model", "--model.alpha 0.35 --model.image_size 96": "a smaller one"},
+    exit_codes={0: "printed", 2: "a setting is wrong, or TensorFlow is not installed"},
+    settings=("model",),
+)
 
 
 def parse(arguments: Sequence[str]) -> Command:

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from job.commands.command import Command, check_machine, settings_help, show_bars, write
+from job.commands.command import Command, check_machine, show_bars, write
+from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config.load import load_settings
 from job.errors import DataError, SettingsError
 from job.runtime import device
@@ -18,14 +19,33 @@ if TYPE_CHECKING:
     from job.data.prepare import Prepared
     from job.observability.progress import Progress
 
-SUMMARY = "List and judge the images of an input, as a run would. Needs no GPU, and writes nothing to a bucket."
-
-_FLAGS = """\
-validate only:
-  --deep             decode every image, and not only read its header; needs TensorFlow
-  --json             print one JSON document (docs/validate.schema.json) instead of a table
-  --sheet FILE.jpg   draw a few images of each class into one picture
-"""
+MANUAL = Manual(
+    summary="List and judge the images of an input as a run would, before a GPU is paid for.",
+    usage=("--input.uri URI [--deep] [--json] [--sheet FILE.jpg]", SETTINGS_USAGE),
+    description="""\
+It takes the settings of finetune run, of which those of the input matter; --output.uri is not needed. It reads the
+header of each image and prints a table to stdout: images by class and split, formats, sizes, the disk that the run
+needs, what cannot be used, and what may mislead the training. Nothing is written to a bucket. How long it takes depends
+on the store: the processor is busy for half a millisecond an image.
+""",
+    flags={
+        "--deep": "download and decode every image, as a run does; needs TensorFlow",
+        "--json": "print one JSON document instead of the table; its schema is docs/validate.schema.json",
+        "--sheet FILE.jpg": "draw up to eight images of each class into one picture",
+    },
+    examples={
+        "--input.uri gs://my-bucket/flowers": "counts and findings",
+        "--input.uri ./flowers --deep --sheet flowers.jpg": "every image, and a picture to look at",
+    },
+    exit_codes={
+        0: "a run can train on these data; findings are printed",
+        2: "a setting is wrong",
+        3: "a run would end with the same error",
+        5: "no permission",
+        20: "the store did not respond",
+    },
+    settings=("input", "storage", "cache"),
+)
 
 
 class Options(NamedTuple):
@@ -40,12 +60,6 @@ class Options(NamedTuple):
     deep: bool = False
     as_json: bool = False
     sheet: Path | None = None
-
-
-def help_text(topic: str = "") -> str:
-    """Return what ``finetune validate --help`` prints."""
-    text = settings_help("validate", SUMMARY, topic)
-    return text if topic else f"{text}\n{_FLAGS}"
 
 
 def parse(arguments: Sequence[str]) -> Command:

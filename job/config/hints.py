@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from difflib import SequenceMatcher
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-SIMILAR = 0.75
-"""Similarity from which a name is probably misspelt; ``out`` and ``dropout`` have 0.6."""
-
 _LEARNING_RATE = "--feature_extraction.learning_rate or --fine_tuning.learning_rate"
 _EPOCHS = "--feature_extraction.epochs or --fine_tuning.epochs"
 _BATCH_SIZE = "--feature_extraction.batch_size or --fine_tuning.batch_size"
-_RESUME = "nothing: a run resumes by itself when it is started again with the same settings"
-_GPU = "nothing: the first visible GPU is used; --device.require_gpu makes it an error if there is none"
+_RESUME = "a run resumes by itself when it is started again with the same settings"
+_GPU = "the first visible GPU is used; --device.require_gpu makes it an error if there is none"
 _VALIDATION = "--input.validation_fraction"
+_ONE_GPU = "a run uses one GPU, in one Pod"
 _NO_STOPPING = "--keep=best, the default: the weights of the best epoch are published"
 
 ELSEWHERE: Final = MappingProxyType(
@@ -29,29 +26,41 @@ ELSEWHERE: Final = MappingProxyType(
         **dict.fromkeys(("data", "data_dir", "data_path", "dataset", "train", "train_dir", "source"), "--input.uri"),
         **dict.fromkeys(("i", "in", "input", "images", "image_dir", "dataset_dir"), "--input.uri"),
         **dict.fromkeys(("o", "out", "output", "out_dir", "output_dir", "output_path", "save_dir"), "--output.uri"),
-        **dict.fromkeys(("model_dir", "job_dir", "project", "export_dir"), "--output.uri"),
+        **dict.fromkeys(("model_dir", "job_dir", "export_dir"), "--output.uri"),
+        "project": "--output.uri or --storage.user_project",
         **dict.fromkeys(("imgsz", "img", "img_size", "image_size", "input_size", "size"), "--model.image_size"),
-        **dict.fromkeys(("model", "arch", "architecture", "backbone", "base_model"), "--model.backbone"),
-        **dict.fromkeys(("weights", "pretrained", "checkpoint", "init_weights"), "--model.weights"),
+        **dict.fromkeys(("arch", "architecture", "backbone", "base_model"), "--model.backbone"),
+        **dict.fromkeys(("model", "model_name_or_path"), "--model.backbone or --model.weights"),
+        **dict.fromkeys(("weights", "pretrained", "init_weights"), "--model.weights"),
+        "checkpoint": "--model.weights to start from a file; a run resumes by itself",
+        **dict.fromkeys(("width_mult", "width_multiplier"), "--model.alpha"),
+        **dict.fromkeys(("drop_rate", "dropout_rate"), "--model.dropout"),
+        **dict.fromkeys(("fine_tune_epochs", "unfreeze_epochs"), "--fine_tuning.epochs"),
+        **dict.fromkeys(("freeze_epochs", "initial_epochs"), "--feature_extraction.epochs"),
+        **dict.fromkeys(("nodes", "nnodes", "num_nodes", "nproc_per_node", "world_size", "replicas"), _ONE_GPU),
+        **dict.fromkeys(("deterministic", "enable_op_determinism"), "--run.reproducible"),
         **dict.fromkeys(("name", "run_name", "experiment", "exp_name", "run_id"), "--run.id"),
         **dict.fromkeys(("random_seed", "seed"), "--run.seed"),
         **dict.fromkeys(("resume", "resume_from_checkpoint", "auto_resume"), _RESUME),
         **dict.fromkeys(("gpu", "gpus", "num_gpus", "ngpu", "gpu_ids", "cuda", "accelerator"), _GPU),
+        **dict.fromkeys(("device", "devices"), _GPU),
         **dict.fromkeys(("workers", "num_workers", "j", "threads", "num_threads", "jobs"), "--device.threads"),
         **dict.fromkeys(("amp", "fp16", "bf16", "half", "precision"), "--device.mixed_precision"),
         "jit_compile": "--device.xla",
         **dict.fromkeys(("patience", "early_stopping", "early_stop"), _NO_STOPPING),
-        **dict.fromkeys(("optimizer", "opt"), f"nothing: Adam trains both stages; its rate is {_LEARNING_RATE}"),
+        **dict.fromkeys(("optimizer", "opt"), f"Adam trains both stages; its rate is {_LEARNING_RATE}"),
         **dict.fromkeys(
             ("freeze", "freeze_base", "freeze_backbone"), "--fine_tuning.epochs=0: only the head is trained"
         ),
         **dict.fromkeys(("val_split", "validation_split", "val_fraction", "val_ratio", "valid_pct"), _VALIDATION),
         **dict.fromkeys(("test_split", "test_ratio"), "--input.test_fraction"),
-        **dict.fromkeys(("v", "verbose", "verbosity", "log_level", "loglevel", "debug"), "--log.level"),
+        **dict.fromkeys(("log_level", "loglevel"), "--log.level"),
+        **dict.fromkeys(("v", "verbose", "verbosity", "debug"), "--log.level=debug"),
         **dict.fromkeys(("q", "quiet", "silent"), "--log.level=warning"),
         **dict.fromkeys(("c", "cfg", "conf", "config_file", "f", "values"), "--config"),
         **dict.fromkeys(("save_best_only", "save_best", "load_best_model_at_end"), "--keep"),
         **dict.fromkeys(("cache_dir",), "--cache.dir"),
+        **dict.fromkeys(("cache_size", "max_cache_size"), "--cache.max_bytes"),
         **dict.fromkeys(("save_interval", "save_freq", "checkpoint_interval"), "--checkpoint.interval"),
     }
 )
@@ -59,9 +68,17 @@ ELSEWHERE: Final = MappingProxyType(
 
 
 def hint(name: str, names: Iterable[str]) -> str:
-    """Return ": use …" for a name of other tools, else what `did_you_mean` returns."""
-    elsewhere = ELSEWHERE.get(_normalized(name))
-    return f": use {elsewhere}" if elsewhere else did_you_mean(name, names)
+    """Return what to use instead of a name of other tools, after ": ", else what `did_you_mean` returns.
+
+    ``fine_tuning.lr`` is answered as ``lr`` is, with the settings of its group alone.
+    """
+    group, _, last = _normalized(name).rpartition(".")
+    meant = ELSEWHERE.get(last, "")
+    if group:
+        meant = " or ".join(setting for setting in meant.split(" or ") if setting.startswith(f"--{group}."))
+    if not meant:
+        return did_you_mean(name, names)
+    return f": use {meant}" if meant.startswith("--") else f": {meant}"
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -73,21 +90,28 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 def similar(name: str, names: Iterable[str]) -> list[str]:
     """Return the most similar names, at most three; none if the difference is larger than a typing error.
 
-    The last part of a dotted name is enough: ``sede`` is similar to ``run.seed``.
+    A typing error is one edit, and one more for every eight letters. The last part of a dotted name is enough: ``sede``
+    is similar to ``run.seed``.
     """
     query = _normalized(name)
-    scores = {
-        known: max(_similarity(query, part.lower()) for part in (known, known.rpartition(".")[2])) for known in names
+    limit = 1 + len(query) // 8
+    edits = {
+        known: min(_edits(query, _normalized(part)) for part in (known, known.rpartition(".")[2])) for known in names
     }
-    best = max(scores.values(), default=0.0)
-    return [known for known, score in scores.items() if score == best][:3] if best >= SIMILAR else []
+    least = min(edits.values(), default=limit + 1)
+    return [known for known, count in edits.items() if count == least][:3] if least <= limit else []
 
 
-def _similarity(name: str, known: str) -> float:
-    """Return the similarity of two names, from 0 to 1; one wrong letter is always a typing error."""
-    if len(name) == len(known) and sum(map(str.__ne__, name, known)) == 1:
-        return max(SIMILAR, SequenceMatcher(None, name, known).ratio())
-    return SequenceMatcher(None, name, known).ratio()
+def _edits(name: str, known: str) -> int:
+    """Return how many letters must be inserted, removed, replaced or exchanged with their neighbour."""
+    before, row = [0], list(range(len(known) + 1))
+    for i, letter in enumerate(name):
+        above, before, row = before, row, [i + 1]
+        for j, other in enumerate(known):
+            row.append(min(before[j + 1] + 1, row[j] + 1, before[j] + (letter != other)))
+            if i and j and (letter, name[i - 1]) == (known[j - 1], other):
+                row[-1] = min(row[-1], above[j - 1] + 1)
+    return row[-1]
 
 
 def _normalized(name: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import yaml
 
-from job.config.hints import ELSEWHERE, hint, similar
+from job.config.hints import did_you_mean, hint, similar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -75,8 +75,7 @@ class Sources:
 
     def _unknown(self, name: str, names: Iterable[str]) -> str:
         if below := [known for known in self.kinds if known.startswith(f"{name}.")]:
-            meant = ELSEWHERE.get(name)
-            return f"{name!r} is a group of settings: {f'use {meant}' if meant else ', '.join(below)}"
+            return f"{name!r} is a group of settings{hint(name, ()) or ': ' + ', '.join(below)}"
         return f"unknown setting {name!r}{hint(name, names)}"
 
     # Flags
@@ -113,7 +112,7 @@ class Sources:
         name = argument.lstrip("-").partition("=")[0]
         if name in self.kinds:
             return f": did you mean --{argument.lstrip('-')}?"
-        if argument.startswith("-"):
+        if argument.startswith("-") or "=" in argument:
             return hint(name, ())
         if argument.startswith("gs://") or Path(argument).exists():
             return f": did you mean --input.uri {argument}?"
@@ -168,8 +167,10 @@ class Sources:
                 self._mistake(where, f"{name!r} is given twice")
             elif is_group and name in groups:
                 self._read_mapping(value, path, f"{name}.", seen)
+            elif is_group and name not in self.kinds:
+                self._mistake(where, f"unknown group of settings {name!r}{did_you_mean(name, groups)}")
             elif name not in self.kinds and not (name in groups and value.tag == _NULL):
-                self._mistake(where, self._unknown(name, groups if is_group else self.kinds))
+                self._mistake(where, self._unknown(name, self.kinds))
             elif isinstance(value, yaml.SequenceNode) and self.kinds[name] == "list":
                 self._read_list(value, name, where)
             elif not isinstance(value, yaml.ScalarNode):

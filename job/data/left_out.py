@@ -69,7 +69,7 @@ class Litter(Examples):
             images: the number that is used.
         """
         if self.count:
-            log.get().info("input.litter_ignored", files=self.count, examples=self.examples)
+            log.get().info("input.files_ignored", files=self.count, examples=self.examples)
         if self.images.count > 0.01 * (images + self.images.count):
             log.get().warning("input.images_ignored", images=self.images.count, examples=self.images.examples)
 

@@ -207,4 +207,4 @@ def _report_shares(manifest: Manifest, is_free: NDArray[np.bool_], splits: NDArr
     off = np.flatnonzero((totals > 0) & ((shares < requested / 2) | (shares > requested * 2)))
     if len(off):
         examples = {manifest.labels[label]: f"{held_out[label]} of {totals[label]}" for label in off[:10].tolist()}
-        log.get().warning("split.share_off", requested=requested, classes=len(off), validation=examples)
+        log.get().warning("split.share_deviates", requested=requested, classes=len(off), validation=examples)

@@ -54,6 +54,22 @@ def create_bucket(url: str, name: str) -> None:
         pass
 
 
+def program() -> Path:
+    """Return the emulator's program.
+
+    Raises:
+        SettingsError: the extra ``demo`` is not installed, or has no program for this kind of machine.
+    """
+    package = importlib.util.find_spec(PACKAGE)
+    for folder in (package and package.submodule_search_locations) or ():
+        for found in Path(folder, "vendor", "fake-gcs-server", "bin").glob("fake-gcs-server-*"):
+            return found
+    raise SettingsError(
+        "the storage emulator is not installed, or not for this kind of machine",
+        remedy="in a checkout: make demo, or pip install '.[cpu,demo]' (it has programs for Linux and macOS)",
+    )
+
+
 @contextlib.contextmanager
 def running(port: int = 0) -> Iterator[Emulator]:
     """Run an emulator with objects in memory, until the context exits or the thread that entered it ends.
@@ -65,11 +81,11 @@ def running(port: int = 0) -> Iterator[Emulator]:
         SettingsError: the extra ``demo`` is not installed.
         UnavailableError: the emulator did not start; the message has its output.
     """
-    program = _program()
+    path = program()
     with socket.create_server(("127.0.0.1", port)) as server:
         host = f"127.0.0.1:{server.getsockname()[1]}"
     url = f"http://{host}"
-    command: list[str | Path] = [program, "-backend", "memory", "-scheme", "http", "-log-level", "warn"]
+    command: list[str | Path] = [path, "-backend", "memory", "-scheme", "http", "-log-level", "warn"]
     # On the public host it serves the XML paths (/BUCKET/NAME) that obstore uses.
     command += ["-host", "127.0.0.1", "-port", host.partition(":")[2], "-external-url", url, "-public-host", host]
     # Not a pipe: nothing would read it, and a full pipe blocks the server.
@@ -87,23 +103,12 @@ def running(port: int = 0) -> Iterator[Emulator]:
                 log_text = output.read().decode(errors="replace").strip()
                 raise UnavailableError(
                     f"the storage emulator did not start at {url}: {log_text[-500:] or 'it said nothing'}",
-                    remedy=f"Run {program} by hand to see what it lacks.",
+                    remedy=f"Run {path} by hand to see what it lacks.",
                 )
             yield Emulator(url, process.pid)
         finally:
             process.kill()  # it has no state but memory
             process.wait()
-
-
-def _program() -> Path:
-    package = importlib.util.find_spec(PACKAGE)
-    for folder in (package and package.submodule_search_locations) or ():
-        for program in Path(folder, "vendor", "fake-gcs-server", "bin").glob("fake-gcs-server-*"):
-            return program
-    raise SettingsError(
-        "the storage emulator is not installed, or not for this kind of machine",
-        remedy="Install the extra: pip install 'finetune[demo]' (it has programs for Linux and macOS).",
-    )
 
 
 def _die_with_parent() -> functools.partial[Any] | None:

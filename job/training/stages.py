@@ -331,7 +331,7 @@ class StageTrainer:
             state.learning_rate_scale /= 2
             self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
         self._progress.event(
-            "training.went_back",
+            "training.rolled_back",
             severity="warning",
             epoch=state.epoch,
             step=state.step,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from job.config import certificates
-from job.errors import AccessError, SettingsError, UnavailableError
+from job.errors import AccessError, SettingsError, UnavailableError, UsageError
 from job.observability.kube_events import CONTAINER, TIMEOUT, Object
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Cluster:
             configuration = client.Configuration()
             config.load_kube_config(context=context, client_configuration=configuration)
         except (config.ConfigException, OSError) as error:
-            raise SettingsError(
+            raise UsageError(
                 f"there is no usable kubeconfig: {error}",
                 remedy="set KUBECONFIG, or name a context of it with --context",
             ) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import uri
-from job.errors import DataError, SettingsError, StoppedError, UnavailableError, all_errors
+from job.errors import DataError, StoppedError, UnavailableError, UsageError, all_errors
 from job.observability import log
 from job.observability.bars import Bars
 from job.observability.console import ConsoleListener
@@ -170,7 +170,7 @@ class _JobFollower:
             try:
                 found = self._cluster.job(self._name)
                 if found is None and job is None:
-                    raise SettingsError(
+                    raise UsageError(
                         f"there is no Job {self._name!r} in the namespace {self._cluster.namespace!r}",
                         remedy="kubectl get jobs --all-namespaces lists them; --namespace and --context choose",
                     )
@@ -181,7 +181,7 @@ class _JobFollower:
                     self._report_status(job)
                 last_contact = time.monotonic()
             except UnavailableError as error:
-                self._report("cluster", "cluster.away", error.message, severity="warning")
+                self._report("cluster", "cluster.unreachable", error.message, severity="warning")
                 if time.monotonic() - last_contact > MAX_SILENCE / 3:
                     raise
                 time.sleep(_POLL_INTERVAL)
@@ -306,7 +306,7 @@ class _LogReader:
                     self.last = timestamp
                     self._lines.put(line)
         except Exception as error:  # noqa: BLE001  # the next poll of the cluster reports the problem
-            log.get().debug("log.cut", pod=pod, error=error)
+            log.get().debug("log.disconnected", pod=pod, error=error)
             time.sleep(_POLL_INTERVAL)
         finally:
             self.ended.set()

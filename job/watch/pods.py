@@ -38,7 +38,7 @@ def pending_reason(pod: Object, warnings: Sequence[str]) -> str:
         waiting = (container.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
             return f"{waiting['reason']}: {waiting.get('message', '')}"
-    return warnings[-1] if warnings else "its container is being made"
+    return warnings[-1] if warnings else "its container is being created"
 
 
 def describe_end(pod: Object, code: int | None) -> str:
@@ -48,7 +48,7 @@ def describe_end(pod: Object, code: int | None) -> str:
             return f"{condition.get('reason')}: {condition.get('message')} (does not count)"
     reason = (container_state(pod).get("terminated") or {}).get("reason")
     if code is None:
-        return "it is gone, and nobody saw how"
+        return "its container status is lost, so the reason is unknown"
     codes = exit_codes()
     if code in codes:
         meaning, action = codes[code]

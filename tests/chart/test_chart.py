@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import readme
 import yaml
 from charts import CHART, ROOT, Rendered
 
@@ -58,7 +59,7 @@ def test_every_helm_renders_the_plain_manifests(helm: Helm) -> None:
 
 
 def test_without_values_it_is_the_demo(helm: Helm) -> None:
-    """With no value at all the demo pictures are trained on one GPU, to a folder that goes with the Pod."""
+    """Without values the job trains on the demo pictures with one GPU, and publishes to an emptyDir."""
     found = helm.render()
 
     assert {"ServiceAccount", "ConfigMap", "Role", "RoleBinding", "Job", "test"} == set(found.objects)
@@ -71,7 +72,7 @@ def test_without_values_it_is_the_demo(helm: Helm) -> None:
 
 
 def test_job_fields(helm: Helm) -> None:
-    """What makes a batch job safe is there, and what would take evidence or time away is not."""
+    """The Job has the fields of a safe batch job, and no deadline and no TTL by default."""
     found = helm.render()
     spec = found.job["spec"]
 
@@ -102,14 +103,14 @@ def test_pods_are_told_apart_by_component(helm: Helm) -> None:
 
 
 def test_the_job_knows_its_uid(helm: Helm) -> None:
-    """All Pods of a Job keep to one run: its UID is a setting of theirs."""
+    """The Job's UID is passed to its Pods as a setting, so that all of them work on one run."""
     env = named(helm.render().container["env"], "FINETUNE_RUN__JOB_UID")
 
     assert "metadata.labels['batch.kubernetes.io/controller-uid']" == env["valueFrom"]["fieldRef"]["fieldPath"]
 
 
 def test_settings_are_an_immutable_file(helm: Helm) -> None:
-    """What stands under `config` is the --config file, in a ConfigMap that cannot change under a running Job."""
+    """The values under `config` become the --config file, in an immutable ConfigMap."""
     found = helm.render(*BUCKET, "config.fine_tuning.epochs=3", "config.keep=last")
 
     assert found.objects["ConfigMap"]["immutable"] is True
@@ -135,14 +136,14 @@ def test_settings_are_an_immutable_file(helm: Helm) -> None:
     ],
 )
 def test_another_template_is_another_job(helm: Helm, setting: str, another: bool) -> None:
-    """The Job's name changes with what cannot be changed in a Job, and with nothing else."""
+    """The Job's name changes with its immutable fields, and with nothing else."""
     before, after = (helm.render(*settings).objects["Job"]["metadata"]["name"] for settings in ((), (setting,)))
 
     assert another == (before != after)
 
 
 def test_another_version_of_the_chart_is_the_same_job(helm: Helm, tmp_path: Path) -> None:
-    """A new version of the chart that changes nothing for the Pod leaves a running Job alone."""
+    """A new version of the chart that changes nothing for the Pod keeps the Job's name."""
     chart = shutil.copytree(CHART, tmp_path / "helm")
     text = (chart / "Chart.yaml").read_text()
     (chart / "Chart.yaml").write_text(re.sub(r"^version: .*$", "version: 9.9.9", text, flags=re.MULTILINE))
@@ -154,7 +155,7 @@ def test_another_version_of_the_chart_is_the_same_job(helm: Helm, tmp_path: Path
 
 
 def test_names_fit(helm: Helm) -> None:
-    """However long the release's name: Job and CronJob keep room for what Kubernetes adds."""
+    """Names of Job and CronJob leave room for Kubernetes' suffixes, however long the release's name is."""
     long = "fullnameOverride=" + "a" * 63
     assert len(helm.render(long).objects["Job"]["metadata"]["name"]) <= 59
     assert len(helm.render(long, "cronjob.enabled=true").objects["CronJob"]["metadata"]["name"]) <= 52
@@ -164,7 +165,7 @@ def test_names_fit(helm: Helm) -> None:
 
 
 def test_one_gpu_is_required_where_it_is_requested(helm: Helm) -> None:
-    """The GPU stands in the limits once, and the job must find it."""
+    """The GPU is in the limits once, and the job requires it."""
     found = helm.render()
 
     assert 1 == found.container["resources"]["limits"]["nvidia.com/gpu"]
@@ -175,7 +176,7 @@ def test_one_gpu_is_required_where_it_is_requested(helm: Helm) -> None:
 
 
 def test_gpu_values(helm: Helm) -> None:
-    """Count, resource and model of the GPU; several share memory; none is not required; one's own word wins."""
+    """Count, resource and model of the GPU are rendered; several share memory; require_gpu follows the count."""
     several = helm.render("gpu.count=2", "gpu.accelerator=nvidia-l4")
     mig = helm.render("gpu.resource=nvidia.com/mig-1g.10gb")
     none = helm.render("gpu.count=0")
@@ -193,13 +194,13 @@ def test_gpu_values(helm: Helm) -> None:
 
 @pytest.mark.parametrize("setting", ["resources.limits=null", "resources={}", 'resources={"requests":{"cpu":1}}'])
 def test_gpu_without_other_limits(helm: Helm, setting: str) -> None:
-    """Without the other limits the GPU is still in the limits."""
+    """The GPU is in the limits, even if the other limits are dropped."""
     assert 1 == helm.render(setting).container["resources"]["limits"]["nvidia.com/gpu"]
 
 
 @pytest.mark.parametrize("command", ["summary", "validate"])
 def test_only_run_asks_for_a_gpu(helm: Helm, command: str) -> None:
-    """`summary` proves the image without one, and `validate` judges an input, which needs no output."""
+    """`summary` and `validate` request no GPU, and `validate` needs no output."""
     found = helm.render(f"command={command}", "config.input.uri=gs://my-bucket/flowers")
 
     assert command == found.container["args"][0]
@@ -208,7 +209,7 @@ def test_only_run_asks_for_a_gpu(helm: Helm, command: str) -> None:
 
 
 def test_spot(helm: Helm) -> None:
-    """A Spot Pod goes to Spot nodes, and promises no more time than it gets."""
+    """A Spot Pod selects Spot nodes, and its grace period is the one that GKE grants."""
     pod = helm.render("spot=true").pod
 
     assert {"cloud.google.com/gke-spot": "true"} == pod["nodeSelector"]
@@ -259,7 +260,7 @@ def test_events_alone_need_the_token(helm: Helm) -> None:
 
 
 def test_service_account(helm: Helm) -> None:
-    """The account is made, with Workload Identity's annotation, or is one that is there."""
+    """The account is created, with Workload Identity's annotation, or an existing one is used."""
     annotation = "iam\\.gke\\.io/gcp-service-account=a@p.iam.gserviceaccount.com"
     made = helm.render(f"serviceAccount.annotations.{annotation}")
     found = helm.render("serviceAccount.create=false", "serviceAccount.name=trainer")
@@ -289,7 +290,7 @@ def test_google_credentials(helm: Helm) -> None:
 
 
 def test_cache(helm: Helm) -> None:
-    """The cache is an emptyDir with a limit, a volume of its own or a claim; the job may fill three quarters of it."""
+    """The cache is an emptyDir, an ephemeral volume or a claim; the job may use three quarters of it."""
     plain = helm.render()
     ephemeral = helm.render("cache.type=ephemeral", "cache.sizeLimit=100G", "cache.storageClassName=fast")
     claim = helm.render("cache.type=existingClaim", "cache.existingClaim=pvc")
@@ -354,7 +355,7 @@ def test_placement(helm: Helm) -> None:
 
 
 def test_extras(helm: Helm) -> None:
-    """Environment, volumes and sidecars of one's own; the first two in the test as well."""
+    """Extra environment, volumes and sidecars are rendered; the first two in the test Pod as well."""
     found = helm.render(
         'extraEnv=[{"name": "A", "value": 1000000}, {"name": "B", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]',
         'extraVolumes=[{"name": "data", "emptyDir": {}}]',
@@ -375,7 +376,7 @@ def test_extras(helm: Helm) -> None:
 
 
 def test_network_policy(helm: Helm) -> None:
-    """Where it is asked for, the Pod reaches names, HTTPS at the given addresses and the metadata server."""
+    """The network policy allows DNS, HTTPS at the given addresses and the metadata server."""
     found = helm.render("networkPolicy.enabled=true", 'networkPolicy.cidrs=["199.36.153.8/30"]')
     closed = helm.render("networkPolicy.enabled=true", "networkPolicy.metadataServer=false", "networkPolicy.cidrs=[]")
     spec = found.objects["NetworkPolicy"]["spec"]
@@ -394,7 +395,7 @@ def test_network_policy(helm: Helm) -> None:
 
 
 def test_image(helm: Helm) -> None:
-    """A digest wins over a tag, and without either it is the image of the chart's version."""
+    """A digest overrides a tag; without either the tag is the chart's appVersion."""
     digest = "sha256:" + "0" * 64
     plain = helm.render("image.repository=r/x", "image.pullPolicy=Never")
 
@@ -426,7 +427,7 @@ def test_test_resources(helm: Helm) -> None:
 
 
 def test_cronjob(helm: Helm) -> None:
-    """In place of the Job; suspended unless a schedule is given; never two at a time; its Jobs are those of the Job."""
+    """The CronJob replaces the Job, is suspended without a schedule, never runs two Jobs, and has the same Job spec."""
     idle = helm.render("cronjob.enabled=true")
     nightly = helm.render(
         "cronjob.enabled=true",
@@ -473,14 +474,14 @@ def test_cronjob(helm: Helm) -> None:
     ],
 )
 def test_mistakes_of_several_values(helm: Helm, settings: tuple[str, ...], keys: tuple[str, ...]) -> None:
-    """Values that are right alone and wrong together are refused, and the message names the keys."""
+    """Combinations of values that contradict each other are rejected, and the message names the keys."""
     message = helm.refusal(*settings)
 
     assert [] == [key for key in keys if key not in message]
 
 
 def test_a_prefix_is_not_a_folder(helm: Helm) -> None:
-    """gs://b/x2 does not lie inside gs://b/x."""
+    """gs://b/x2 is not inside gs://b/x."""
     helm.render("config.input.uri=gs://b/x", "config.output.uri=gs://b/x2")
 
 
@@ -501,7 +502,7 @@ def test_a_prefix_is_not_a_folder(helm: Helm) -> None:
     ],
 )
 def test_wrong_values_are_refused_by_the_schema(helm: Helm, setting: str) -> None:
-    """A misspelt or impossible value is refused before anything is rendered."""
+    """A misspelt or impossible value is rejected before anything is rendered."""
     assert "values don't meet the specifications of the schema" in helm.refusal(setting)
 
 
@@ -528,7 +529,7 @@ def test_wrong_values_are_refused_by_the_schema(helm: Helm, setting: str) -> Non
     ],
 )
 def test_notes(helm: Helm, settings: tuple[str, ...], said: tuple[str, ...]) -> None:
-    """The notes say what to do next, and warn of the doubtful."""
+    """The notes name the next commands, and warn of doubtful values."""
     arguments = [part for setting in settings for part in ("--set", setting)]
     done = helm.run("install", "finetune", CHART, "--dry-run=client", *arguments)
 
@@ -587,12 +588,12 @@ def test_null_drops_a_default(helm: Helm, name: str) -> None:
 
 
 def test_image_cannot_be_dropped(helm: Helm) -> None:
-    """The one value without which nothing works is asked for by its name."""
+    """The image's repository cannot be dropped: the error names the value."""
     assert "image.repository" in helm.refusal("image=null")
 
 
 def test_as_a_subchart(helm: Helm, tmp_path: Path) -> None:
-    """A parent's condition and globals do not meet a closed door."""
+    """The schema accepts a parent chart's condition and globals."""
     parent = tmp_path / "parent"
     shutil.copytree(CHART, parent / "charts" / "finetune")
     (parent / "Chart.yaml").write_text(
@@ -616,3 +617,18 @@ def test_values_of_an_older_chart(helm: Helm, tmp_path: Path, name: str) -> None
     (chart / "values.yaml").write_text(yaml.safe_dump({key: value for key, value in VALUES.items() if key != name}))
 
     assert Rendered(helm.template(chart=chart).stdout).container
+
+
+def test_install_command_of_the_readme(helm: Helm) -> None:
+    """The README's `helm install` renders, with its image, its places and a GPU; `gpu.count=0` takes the GPU away."""
+    _, _, release, chart, *flags = readme.command("helm install").split()
+    settings = [flag for flag in flags if flag != "--set"]
+
+    found = helm.render(*settings)
+
+    assert ("finetune", "./helm") == (release, chart)
+    assert "REGISTRY/finetune:TAG" == found.container["image"]
+    assert {"uri": "gs://BUCKET/pictures"} == found.config["input"]
+    assert {"uri": "gs://BUCKET/models"} == found.config["output"]
+    assert "nvidia.com/gpu" in found.container["resources"]["limits"]
+    assert "nvidia.com/gpu" not in helm.render(*settings, "gpu.count=0").container["resources"]["limits"]

@@ -1,7 +1,7 @@
 """A cluster, the job's image on it, an emulator that its Pods reach, and a namespace for each test.
 
 The cluster is that of KUBECONFIG, where the image of FINETUNE_TEST_IMAGE must be and Pods must reach this machine as
-FINETUNE_TEST_HOST; or one that is started beside the project, and put down at the end.
+FINETUNE_TEST_HOST; or one that is started beside the project, and stopped at the end.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _own(command: str, *arguments: str, timeout: float) -> subprocess.CompletedP
 
 @pytest.fixture(scope="session")
 def new_namespace(cluster: None, image: str) -> Iterator[Callable[..., Namespace]]:  # noqa: ARG001  # it must be up
-    """Return a function that makes a namespace; Pod Security `restricted` is enforced in it unless told otherwise."""
+    """Return a function that makes a namespace; Pod Security `restricted` is enforced in it by default."""
     helm = helm_4()
     if helm is None:
         pytest.skip("no helm on the path, nor beside the project")
@@ -113,7 +113,7 @@ def reachable_emulator() -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     everywhere = "0.0.0.0"  # noqa: S104  # the Pods have addresses of their own
-    command: list[str | Path] = [emulators._program(), "-backend", "memory", "-scheme", "http", "-log-level", "warn"]
+    command: list[str | Path] = [emulators.program(), "-backend", "memory", "-scheme", "http", "-log-level", "warn"]
     command += ["-host", everywhere, "-port", str(port)]
     command += ["-external-url", f"http://{HOST}:{port}", "-public-host", f"{HOST}:{port}"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -53,7 +53,7 @@ def forbidden() -> Iterator[str]:
 
 
 def test_more_gpus_than_there_are(namespace: Namespace) -> None:
-    """The Pod is Pending, and `watch` says what for; Ctrl-C ends the watching alone."""
+    """`watch` reports why a Pod is Pending; Ctrl-C ends `watch` and not the Job."""
     job = namespace.install(TINY | {"gpu.count": 7})
 
     watching = watch(namespace, job)
@@ -89,7 +89,7 @@ def test_no_usable_gpu(namespace: Namespace) -> None:
 
 
 def test_wrong_settings(namespace: Namespace) -> None:
-    """Settings that are wrong together, which no schema sees, end the Job with its first Pod."""
+    """Contradicting settings, which no schema can detect, fail the Job with its first Pod."""
     job = namespace.install(TINY | {"config.model.weights": "imagenet", "config.model.alpha": 0.9})
 
     assert "Failed" == namespace.finish(job)
@@ -111,7 +111,7 @@ def test_missing_permission(namespace: Namespace, pictures: Bucket, forbidden: s
 
 
 def test_a_failed_gate(namespace: Namespace, pictures: Bucket) -> None:
-    """A model that is not good enough is published, not named the latest, and ends the Job with exit code 6."""
+    """A model below the gate is published, latest.json does not name it, and the Job fails with exit code 6."""
     job = namespace.install(TINY | pictures.values() | {"config.gate.min_accuracy": 1, "config.run.seed": 3})
 
     outcome = namespace.finish(job)

@@ -59,7 +59,7 @@ def test_default_install(namespace: Namespace) -> None:
 
 
 def test_from_bucket_to_bucket(installed: Installed) -> None:
-    """The run is published whole, and pinned under the UID of the Job."""
+    """The run is published completely, and recorded under the UID of the Job."""
     run = installed.bucket.only_run()
     uid = installed.namespace.job(installed.job)["metadata"]["uid"]
 
@@ -78,7 +78,7 @@ def test_events_of_the_job(installed: Installed, kind: str) -> None:
 
 
 def test_nothing_was_refused_for_want_of_limits(installed: Installed) -> None:
-    """Under a ResourceQuota every Pod was made at once."""
+    """Under a ResourceQuota no Pod was rejected."""
     warnings = installed.namespace.get("events", "--field-selector", "type=Warning")
 
     assert [] == [one["message"] for one in warnings if one["reason"] == "FailedCreate"]
@@ -95,7 +95,7 @@ def test_helm_test(installed: Installed) -> None:
 
 
 def test_the_account_may_create_events_and_nothing_else(installed: Installed) -> None:
-    """A stolen token of the Pod can write down what happened, and read or change nothing of anyone's."""
+    """The Pod's token can create Events, and read or change nothing."""
     account = f"system:serviceaccount:{installed.namespace.name}:finetune"
     said = installed.namespace.kubectl("auth", "can-i", "--list", "--as", account)
     nobody = installed.namespace.kubectl("auth", "can-i", "--list", "--as", account.replace("finetune", "default"))
@@ -105,7 +105,7 @@ def test_the_account_may_create_events_and_nothing_else(installed: Installed) ->
 
 
 def test_a_second_release_finds_the_run_published(installed: Installed) -> None:
-    """Two releases stand side by side; with the same settings and pictures the second trains nothing."""
+    """Two releases can be installed; with the same settings and pictures the second trains nothing."""
     before = installed.bucket.read(f"{installed.bucket.only_run()}/manifest.json")
 
     job = installed.namespace.install(TINY | installed.bucket.values(), release="again")
@@ -119,7 +119,7 @@ def test_a_second_release_finds_the_run_published(installed: Installed) -> None:
 
 
 def test_watch_of_a_finished_job(installed: Installed) -> None:
-    """`finetune watch JOB` tells what is to be known of a Job that has ended, and exits with its code."""
+    """`finetune watch JOB` reports a Job that has ended, and exits with its code."""
     command = [sys.executable, "-m", "job", "watch", installed.job, "--namespace", installed.namespace.name]
 
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -132,7 +132,7 @@ def test_watch_of_a_finished_job(installed: Installed) -> None:
 
 
 def test_upgrade_rollback_uninstall(installed: Installed) -> None:
-    """Other values are another Job, the same values the same; a rollback is a Job again; the bucket stays."""
+    """An upgrade with other values creates another Job, one without keeps it; all of them keep the bucket."""
     namespace, values = installed.namespace, TINY | installed.bucket.values()
     uid = namespace.job(installed.job)["metadata"]["uid"]
 

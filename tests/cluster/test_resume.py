@@ -49,7 +49,7 @@ def in_stage_2(namespace: Namespace, job: str, after: list[dict[str, object]]) -
 
 
 def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
-    """An eviction does not count, a kill does; after both, and in a new Job, the run goes on to the same bits."""
+    """An eviction does not count, a kill does; after both, and in a new Job, the run resumes to the same bits."""
     if not shutil.which("ctr"):
         pytest.skip("ctr of the node's containerd is not on the path: nothing else kills a container as a crash does")
     values = SLOW | undisturbed.values(output_prefix="disturbed")

@@ -108,7 +108,7 @@ def test_one_file_job(namespace: Namespace, pictures: Bucket, tmp_path: Path) ->
 
 
 def test_a_native_sidecar(namespace: Namespace, pictures: Bucket) -> None:
-    """A sidecar that never ends by itself keeps no Job from completing, nor does its end make it fail."""
+    """A native sidecar that never ends by itself neither keeps the Job from completing nor makes it fail."""
     sidecar = {
         "name": "proxy",
         "image": namespace.image,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import prerequisites
 import pytest
 from attempts import Attempt
 from digests import arrays_sha256
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from job.storage import Store
 
-UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 """Starts a program as the first process of a container is started."""
 
 SUPERSEDED = "another process has taken this run over"
@@ -56,7 +55,7 @@ def check_published(output: Store, arrays: str, folder: Path) -> None:
 
 
 def test_held_up_in_an_epoch(uploaded: tuple[str, ...], output: Store, undisturbed: str, tmp_path: Path) -> None:
-    """A Pod that was held up while the Job's next one went on finds itself superseded, and stops with 75."""
+    """A Pod that was suspended while the Job's next one took over is superseded, and stops with 75."""
     run = [*uploaded, "--output.uri", output.uri, "--run.job_uid", "uid-1"]
     with Attempt(run) as first:
         assert first.wait_for("stage.first_step", 2)
@@ -94,7 +93,7 @@ def test_held_up_while_publishing(
 def test_other_owner_waits_and_takes_over(
     uploaded: tuple[str, ...], output: Store, undisturbed: str, tmp_path: Path
 ) -> None:
-    """Another owner waits for a claim to fall silent, then takes the run over and ends it the same."""
+    """Another owner waits until the claim expires, then takes the run over and ends in the same bits."""
     run = [*uploaded, "--output.uri", output.uri, "--checkpoint.takeover", "5"]
     with Attempt([*run, "--run.job_uid", "uid-1"]) as first:
         assert first.wait_for("stage.started", 2)
@@ -108,7 +107,7 @@ def test_other_owner_waits_and_takes_over(
 
 
 def test_other_owner_gives_way(uploaded: tuple[str, ...], output: Store) -> None:
-    """Another owner that sees the claim renewed ends with exit 2, naming the holder."""
+    """Another owner that sees the claim renewed ends with exit 75, naming the holder."""
     run = [*uploaded, "--output.uri", output.uri, "--checkpoint.takeover", "8", "--fine_tuning.epochs", "500"]
     with Attempt([*run, "--run.job_uid", "uid-1"]) as first:
         assert first.wait_for("stage.started", 2)
@@ -132,9 +131,9 @@ with checkpoint.Checkpoints(output, "c", identity={}, owner="", interval=60.0, t
 
 def test_two_containers_with_one_name(output: Store) -> None:
     """Two containers that share a host's name, each the first process of its own, see that the other one is alive."""
-    if os.geteuid() != 0 or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("making a PID namespace needs root")
-    command = [*UNSHARE, sys.executable, "-c", CLAIM, output.uri]
+    if reason := prerequisites.reason_to_skip("root, with PID namespaces"):
+        pytest.skip(reason)
+    command = [*prerequisites.UNSHARE, sys.executable, "-c", CLAIM, output.uri]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         assert b"claimed\n" == first.stdout.readline()
         second = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

@@ -57,7 +57,7 @@ def saved(output: Path) -> list[dict[str, Any]]:
 
 
 def test_sigkill(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """Killed at moments chosen by seed from its first line to its last, a run loses nothing and goes on each time.
+    """Killed at moments chosen by seed from its first line to its last, a run loses nothing and resumes each time.
 
     Steps are done twice only where they were taken after the newest checkpoint that lies on the disk.
     """
@@ -126,7 +126,7 @@ def test_sigkill_after_success(uploaded: tuple[str, ...], bucket: str, proxy: Pr
 
 
 def test_damaged_checkpoint(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """Where the newest checkpoint is damaged, the run goes on from the one before it; the log names both."""
+    """If the newest checkpoint is damaged, the run resumes from the one before it; the log names both."""
     stop = (signal.SIGTERM, ("fine_tuning", 1, 3))
     with Attempt([*flags, "--output.uri", tmp_path], signal_at=stop) as attempt:
         assert 75 == attempt.wait(), attempt.events[-1]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import prerequisites
 import pytest
 from attempts import Attempt
 from digests import arrays_sha256
@@ -34,8 +35,8 @@ def moved(flags: tuple[str, ...], tmp_path: Path) -> tuple[str, ...]:
 @contextlib.contextmanager
 def small_disk(folder: Path, size: int, image: Path | None = None) -> Iterator[Path]:
     """Mount an empty disk of some bytes: memory, or ext4 in a file."""
-    if os.getuid() != 0:
-        pytest.skip("a disk can be mounted by root only")
+    if reason := prerequisites.reason_to_skip("root, with loop devices"):
+        pytest.skip(reason)
     folder.mkdir()
     if image is None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
@@ -43,8 +44,7 @@ def small_disk(folder: Path, size: int, image: Path | None = None) -> Iterator[P
         with image.open("wb") as file:
             file.truncate(size)
         subprocess.run(["/sbin/mkfs.ext4", "-q", image], check=True)
-        if subprocess.run(["mount", "-o", "loop", image, folder], check=False).returncode:
-            pytest.skip("there is no loop device here to mount a file with")
+        subprocess.run(["mount", "-o", "loop", image, folder], check=True)
     try:
         yield folder
     finally:
@@ -65,7 +65,7 @@ def found(attempt: Attempt, name: str) -> dict[str, object]:
 
 
 def test_nothing_is_read_again(moved: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """A Job's next Pod goes on with what lies on the cache volume: the input is neither listed nor read again."""
+    """A Job's next Pod uses the cache volume: the input is neither listed nor read again."""
     moved = (*moved, "--run.job_uid", "uid-1")
     with Attempt([*moved, "--output.uri", tmp_path / "out"]) as attempt:
         attempt.wait_for("epoch.finished")
@@ -80,7 +80,7 @@ def test_nothing_is_read_again(moved: tuple[str, ...], undisturbed: str, tmp_pat
 
 
 def test_damaged_cache(moved: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """What is damaged on the cache volume is made again, from the store where it must be."""
+    """Damaged rows on the cache volume are recomputed, and downloaded again if necessary."""
     with Attempt([*moved, "--output.uri", tmp_path / "out"]) as attempt:
         attempt.wait_for("epoch.finished")
         attempt.stop(signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_damaged_cache(moved: tuple[str, ...], undisturbed: str, tmp_path: Path)
 
 
 def test_cache_that_vanishes(moved: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
-    """A cache folder that somebody removes during the run is not missed."""
+    """A cache folder that is removed during the run does not end it."""
     with Attempt([*moved, "--output.uri", tmp_path / "out"]) as attempt:
         attempt.wait_for("stage.started")
         shutil.rmtree(tmp_path / "cache")
@@ -132,7 +132,7 @@ def test_small_disk(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) ->
 
 
 def test_space_that_was_not_enough_is_free_again(tmp_path: Path) -> None:
-    """A disk that has less room than it said keeps nothing of what was taken before that showed."""
+    """If a disk has less space than it reported, the files that were written until then are removed."""
     with small_disk(tmp_path / "disk", 2**23, tmp_path / "image") as disk:
         before = os.statvfs(disk).f_bfree
         with pytest.raises(OSError, match="No space left"):
@@ -155,12 +155,12 @@ def test_full_disk_at_the_export(flags: tuple[str, ...], undisturbed: str, tmp_p
 
 def test_clock_that_jumps(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
     """A clock set a day ahead and then a year back, during the run, changes no bit, and no time comes out negative."""
-    if not (found_libraries := sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))):
-        pytest.skip("libfaketime, which sets a process's clock, is not installed: apt-get install faketime")
+    if reason := prerequisites.reason_to_skip("libfaketime"):
+        pytest.skip(reason)
     clock = tmp_path / "clock"
     clock.write_text("+0")
     environment = {
-        "LD_PRELOAD": str(found_libraries[0]),
+        "LD_PRELOAD": str(next(Path("/usr/lib").glob(prerequisites.FAKETIME))),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
         "FAKETIME_CACHE_DURATION": "1",  # seconds between two looks at the file
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # a clock that is set does not move that one

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import prerequisites
 import pytest
 from attempts import Attempt
 from digests import arrays_sha256
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 
-UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc")
 """Starts a program as the first process of a container is started."""
 
 
@@ -261,10 +261,10 @@ def test_second_signal(flags: tuple[str, ...], tmp_path: Path) -> None:
 
 def test_first_process_of_a_container(flags: tuple[str, ...], tmp_path: Path) -> None:
     """As PID 1, for which the system has no default action, the job is stopped by SIGTERM like any other process."""
-    if os.geteuid() != 0 or subprocess.run([*UNSHARE, "true"], check=False, capture_output=True).returncode:
-        pytest.skip("making a PID namespace needs root")
+    if reason := prerequisites.reason_to_skip("root, with PID namespaces"):
+        pytest.skip(reason)
     run = [*flags, "--output.uri", tmp_path, "--fine_tuning.epochs", "200"]
-    with Attempt(run, within=(*UNSHARE, "--kill-child")) as attempt:
+    with Attempt(run, within=prerequisites.UNSHARE) as attempt:
         attempt.wait_for("stage.first_step", 2)
         [first] = children(attempt.process.pid)
         status = Path(f"/proc/{first}/status").read_text()

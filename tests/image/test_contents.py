@@ -34,7 +34,7 @@ def shell(script: str, *options: str) -> str:
 
 
 def test_help() -> None:
-    """The image alone says what it can do."""
+    """The image's entrypoint prints the help."""
     ended = run()
 
     assert 0 == ended.code
@@ -42,14 +42,14 @@ def test_help() -> None:
 
 
 def test_program_is_the_entry_point_and_no_user_is_root(config: Any) -> None:
-    """The program itself is process 1, no shell before it; a number that any cluster takes for non-root is its user."""
+    """The program is process 1, without a shell, and its user is a numeric non-root ID."""
     assert ["finetune"] == config["Entrypoint"]
     assert "65532:65532" == config["User"]
     assert ["NONE"] == config["Healthcheck"]["Test"]
 
 
 def test_labels(config: Any) -> None:
-    """The image says what it was made of, and from which sources."""
+    """The labels name version, revision, source and base image."""
     labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -59,7 +59,7 @@ def test_labels(config: Any) -> None:
 
 
 def test_program_is_installed_from_its_wheel() -> None:
-    """What runs is the installed package, and none of the sources lie about."""
+    """The installed package runs, and the image contains no sources."""
     [origin, *files] = shell(
         "python -c 'import job; print(job.__file__)';find / -xdev -name fetch_weights.py -o -xdev -name pyproject.toml",
         *AS_ROOT,
@@ -71,7 +71,7 @@ def test_program_is_installed_from_its_wheel() -> None:
 
 
 def test_nothing_to_build_with() -> None:
-    """No compiler, no installer and none of its cache: neither a tool for an intruder, nor weight."""
+    """The image contains no compiler, no installer and no cache of one."""
     found = shell(
         "for name in pip pip3 uv cc gcc make; do command -v $name; done;"
         "ls -d /root/.cache /opt/build /mnt/* 2>/dev/null;"
@@ -94,7 +94,7 @@ def test_packages_fit_together() -> None:
 
 
 def test_packages_are_those_of_the_lock() -> None:
-    """The bill of materials, in CycloneDX, names every package with its version, and is without time and chance."""
+    """The bill of materials names every package with its version, and is reproducible."""
     document = json.loads(shell("cat /opt/finetune/sbom.cdx.json"))
     listed = {component["name"].lower().replace("_", "-"): component["version"] for component in document["components"]}
     lock = (ROOT / "requirements/cpu.txt").read_text()
@@ -108,7 +108,7 @@ def test_packages_are_those_of_the_lock() -> None:
 
 
 def test_weights_are_a_layer_of_their_own() -> None:
-    """The ImageNet weights of the default model lie where the settings look for them."""
+    """The ImageNet weights of the default model are at the path of the default settings, in a layer of their own."""
     name = weights.file_name(1.0, 224)
 
     history = docker("history", "--no-trunc", "--format", "{{.Size}} {{.CreatedBy}}", IMAGE).stdout
@@ -118,20 +118,20 @@ def test_weights_are_a_layer_of_their_own() -> None:
 
 
 def test_no_secret_and_no_certificate_is_left() -> None:
-    """The bundle of certificates that the build used is in no layer: there is no trace of where it was mounted."""
+    """No layer contains the build's certificates or their mount point."""
     assert "" == shell("ls -A /run/secrets 2>/dev/null; true")
 
 
 @pytest.mark.parametrize("user", ["65532:65532", "1000740000:0"])
 def test_nothing_can_be_written_but_what_is_meant_to_be(user: str) -> None:
-    """Neither the program's user nor one that a cluster chose may change a file of the image."""
+    """Neither the default user nor an arbitrary one can change a file of the image."""
     writable = shell("find / -xdev -writable ! -type l ! -path '/proc/*' 2>/dev/null; true", "--user", user)
 
     assert {TEMPORARY[1], "/cache", "/output"} == set(writable.split())
 
 
 def test_with_a_read_only_root_only_temporary_files_can_be_written() -> None:
-    """With --read-only nothing is left to write to but what is mounted."""
+    """With --read-only only mounted folders are writable."""
     writable = shell(
         "find / -xdev -writable -type d ! -path '/proc/*' 2>/dev/null; test -w /tmp && echo /tmp",
         "--read-only",
@@ -142,12 +142,12 @@ def test_with_a_read_only_root_only_temporary_files_can_be_written() -> None:
 
 
 def test_nobody_can_become_root() -> None:
-    """No file of the image has the bit that lends its owner's or its group's rights."""
+    """No file of the image has a setuid or setgid bit."""
     assert "" == shell("find / -xdev -type f -perm /6000", *AS_ROOT)
 
 
 def test_every_module_is_compiled() -> None:
-    """Python compiles nothing at the start: it could not write it down."""
+    """Every module is compiled in the image, so Python compiles none at the start."""
     missing = shell(
         "cd /opt/finetune/venv/lib/python3*/site-packages; python -c 'import job.pipeline';"
         "for file in job/*.py tensorflow/__init__.py keras/__init__.py; do"

@@ -109,7 +109,7 @@ def test_storage(wrong: tuple[str, str, str], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_token_server(wrong: tuple[str, str, str]) -> None:
-    """A server of tokens with a wrong certificate is no lack of credentials."""
+    """A token server with a wrong certificate is not reported as missing credentials."""
     url, reason, _ = wrong
 
     def attempt(_: int) -> object:

@@ -96,5 +96,5 @@ print(json.dumps([machine.facts(), machine.changes({before!r}), machine.changes(
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("gradients", [False, True])
 def test_device_that_computes_with_xla(dtype: str, gradients: bool) -> None:
-    """A device that computes what XLA compiles passes in silence."""
+    """A device that computes what XLA compiles passes without a warning."""
     device_check.check("CPU:0", dtype, xla=True, gradients=gradients)

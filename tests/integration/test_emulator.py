@@ -31,7 +31,7 @@ def get(url: str) -> bytes:
 
 
 def test_it_runs_as_long_as_its_context() -> None:
-    """Inside the context it answers, also after more output than a pipe holds; afterwards it is gone."""
+    """The emulator answers inside the context, also after more output than a pipe holds, and ends with it."""
     with emulator.running() as running:
         for number in range(400):
             with pytest.raises(urllib.error.HTTPError):

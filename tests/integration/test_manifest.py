@@ -38,7 +38,7 @@ def read_from(uri: str, **settings: Any) -> tuple[Manifest, list[Quarantined]]:
 
 
 def test_folders(bucket: str) -> None:
-    """A prefix is a folder, with or without a slash at its end: what only begins like it is another's."""
+    """A prefix is a folder, with or without a final slash: siblings whose names begin with it are not listed."""
     put(bucket, [f"d/{name}" for name in ANIMALS])
     put(bucket, ["d_old/cats/1.jpg", "d-2/dogs/1.jpg", "d/.DS_Store"])
 
@@ -99,7 +99,7 @@ def test_vertex_manifest(bucket: str) -> None:
 
 
 def test_relative_names(bucket: str) -> None:
-    """Names in a bucket's manifest are relative to its folder, and never lead to a disk."""
+    """Names in a bucket's manifest are relative to its folder, and never refer to local files."""
     put(bucket, ["d/cats/1.jpg", "d/dogs/1.jpg"])
     store = storage.open_store(f"gs://{bucket}/d")
     store.write("list.csv", b"cats/1.jpg,cat\n./dogs/1.jpg,dog\n")

@@ -173,7 +173,7 @@ def test_held_up_over_another_generation(output: Store, request_: Literal["write
     ("published_at", "is_later"), [("2999-01-01T00:00:00Z", True), ("2001-01-01T00:00:00Z", False)]
 )
 def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bool) -> None:
-    """A run published between the read and the write of latest.json stays in it if it is the later one."""
+    """A run published between the read and the write of latest.json stays in it if it was published later."""
 
     def publish_other() -> None:
         other = {"run_id": "other", "run_uri": "/other", "published_at": published_at, "gate": vars(GATE)}
@@ -189,7 +189,7 @@ def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bo
 
 
 def test_next_pod_knows_the_files(output: Store) -> None:
-    """What the Pod before left behind is written over at the first try, without asking again whose the run is."""
+    """A previous Pod's leftovers are overwritten at the first attempt, without another check of the claim."""
     run = open_new(output)
     with checkpoints_of(run, load().settings):
         run.write(FILES[0], b"first")
@@ -203,7 +203,7 @@ def test_next_pod_knows_the_files(output: Store) -> None:
 
 
 def test_files_of_the_pod_before(output: Store) -> None:
-    """What a Pod left behind, and what it still writes while its successor begins, the successor writes over."""
+    """Files that a Pod left behind, or still writes while its successor starts, are overwritten by the successor."""
     before = open_new(output)
     before_checkpoints = checkpoints_of(before, load().settings)
     with before_checkpoints:
@@ -244,7 +244,7 @@ def test_between_commit_and_success(output: Store, ending: str) -> None:
 
 
 def test_committed_manifest_that_is_gone(output: Store) -> None:
-    """A commit whose manifest.json somebody removed, or replaced, is none: the run is made again."""
+    """A commit whose manifest.json was removed or replaced is void: the run is trained again."""
     loaded = load()
     for replaced in (None, b"{}"):
         run = open_new(output)
@@ -321,7 +321,7 @@ def test_checkpoints_carry_hashes(output: Store) -> None:
 
 
 def test_job_is_pinned_to_what_was_compared(output: Store) -> None:
-    """Killed at any moment before its run is known to be its own, a Job is pinned to none."""
+    """A Job that is killed before it has claimed a run is pinned to none."""
     open_new(output, "--run.id", "r")
     other_job = ("--run.id", "r", "--run.job_uid", "uid-2")
     with pytest.raises(errors.SettingsError, match="the data differ"):
@@ -350,7 +350,7 @@ def begin(run: Run) -> None:
 
 
 def test_two_pods_of_a_job_begin_at_once(output: Store) -> None:
-    """Where they list different data, the later one leaves the run alone that the other has begun, and stops."""
+    """If two Pods of a Job list different data, the later one does not change the other's run, and stops."""
     with pytest.raises(errors.StoppedError, match="another Pod of this Job has just begun the run") as caught:
         open_new(Held(output, "jobs/uid-1.json", lambda: begin(open_new(output))), names=("3.jpg",))
     assert 75 == caught.value.exit_code
@@ -360,7 +360,7 @@ def test_two_pods_of_a_job_begin_at_once(output: Store) -> None:
 
 @pytest.mark.parametrize("flags", [(), ("--run.id", "r")])
 def test_data_that_change_before_the_run_has_begun(output: Store, flags: tuple[str, ...]) -> None:
-    """Until its data are saved, a Job has no run to keep to: its next Pod works on what it lists itself."""
+    """A Job is pinned once its data are saved; before that, its next Pod works on its own listing."""
     first = open_new(output, *flags)
     assert pinned_run(output, load(*flags).settings) is None
 
@@ -375,7 +375,7 @@ def test_data_that_change_before_the_run_has_begun(output: Store, flags: tuple[s
 
 
 def test_pinned_run_that_was_removed(output: Store) -> None:
-    """A Job whose run somebody removed begins it again."""
+    """A Job whose run was removed starts it again."""
     run = open_new(output)
     begin(run)
     for name in output.generations(f"runs/{run.id}"):
@@ -385,7 +385,7 @@ def test_pinned_run_that_was_removed(output: Store) -> None:
 
 
 def test_settings_of_the_job_changed(output: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A Job's later Pod with other settings, weights or recipe is told what differs; nothing is listed for that."""
+    """A Job's later Pod with other settings, weights or recipe ends with an error that names the difference."""
     weights = tmp_path / "w.h5"
     weights.write_bytes(b"1")
     begun = ("--model.weights", str(weights))

@@ -105,7 +105,7 @@ def test_a_deleted_object_is_gone(store: Store) -> None:
 
 
 def test_a_listing_is_sorted_by_whole_names(store: Store) -> None:
-    """The order is that of the names' code points: '.' comes before '/', and folders are nothing of their own."""
+    """Names are ordered by code point ('.' before '/'), and folders are not objects."""
     expected = ["a-b", "a.jpg", "a/x", "a/y/z", "ab", "b", "é"]
     for name in reversed(expected):
         store.write(name, name.encode())
@@ -114,7 +114,7 @@ def test_a_listing_is_sorted_by_whole_names(store: Store) -> None:
 
 
 def test_a_prefix_is_a_folder(store: Store) -> None:
-    """Listing ``d`` gives what lies in the folder d, not its siblings whose names begin alike."""
+    """Listing ``d`` gives the contents of the folder d, not siblings whose names begin with d."""
     for name in ("d/cats/1.jpg", "d/2.jpg", "d_old/3.jpg", "d-2/4.jpg", "dd.jpg"):
         store.write(name, b"x")
 
@@ -181,7 +181,7 @@ def test_generation_0_means_that_nothing_may_be_there(store: Store) -> None:
 
 
 def test_a_write_over_another_generation_fails(store: Store) -> None:
-    """if_generation_match lets a write through over that generation only, and never where nothing is."""
+    """With if_generation_match a write succeeds only over that generation, and never if there is no object."""
     first = store.write("latest.json", b"1")
     second = store.write("latest.json", b"2", if_generation_match=first.generation)
 
@@ -196,7 +196,7 @@ def test_a_write_over_another_generation_fails(store: Store) -> None:
 
 @pytest.mark.parametrize("generation", [0, None])
 def test_one_of_many_writers_wins(root: str, generation: int | None) -> None:
-    """Of writers that all saw the same generation exactly one gets through."""
+    """Of writers that all saw the same generation exactly one succeeds."""
     before = open_store(root).write("seed", b"0") if generation is None else None
     name, seen = ("seed", before.generation) if before else ("new", 0)
     ready = threading.Barrier(6)
@@ -265,7 +265,7 @@ def test_heads_are_read(store: Store) -> None:
 
 
 def test_an_abandoned_reader_leaves_no_threads(store: Store) -> None:
-    """Closing read_many in the middle ends its threads, and the store goes on working."""
+    """Closing read_many in the middle ends its threads, and the store stays usable."""
     for number in range(100):
         store.write(f"{number}", b"x" * 1000)
 

@@ -98,7 +98,7 @@ def test_what_only_seems_gzip_encoded_is_read_as_it_is(store: Store, emulator: s
 
 
 def test_listings_of_many_pages(store: Store, proxy: Proxy, bucket: str) -> None:
-    """A listing goes on over all pages."""
+    """A listing continues over all pages."""
     for number in range(30):
         store.write(f"{number:02}", b"")
 
@@ -141,7 +141,7 @@ def test_only_objects_are_asked_for(proxy: Proxy, bucket: str) -> None:
 
 
 def test_the_paying_project_is_named_in_every_request(proxy: Proxy, bucket: str) -> None:
-    """With user_project each list, read and write of both clients says who pays."""
+    """With user_project each list, read and write of both clients names the billed project."""
     store = open_store(f"gs://{bucket}", retry=QUICK, user_project="payer-1")
     store.write("a", b"1")
     store.write("/b", b"1")
@@ -159,7 +159,7 @@ def test_the_paying_project_is_named_in_every_request(proxy: Proxy, bucket: str)
 
 
 def test_a_requester_pays_bucket_names_the_setting(proxy: Proxy, bucket: str) -> None:
-    """A request that the store finds malformed ends at once, with the setting that may mend it."""
+    """A malformed request is not retried; the error names the setting that may fix it."""
     message = b'{"error": {"code": 400, "message": "Bucket is a requester pays bucket but no user project provided."}}'
     proxy.fault = lambda _: reply(400, message, **{"Content-Type": "application/json"})
 
@@ -240,7 +240,7 @@ def refusal(code: int, message: str, reason: str = "") -> Fault:
 
 
 def test_read_with_a_customer_supplied_key(proxy: Proxy, bucket: str) -> None:
-    """Reading such an object is an error of access, not of the settings."""
+    """Reading such an object is an AccessError, not a SettingsError."""
     fault = refusal(400, "The target object is encrypted.", "resourceIsEncryptedWithCustomerEncryptionKey")
     proxy.fault = lambda _: fault
 
@@ -314,7 +314,7 @@ def test_a_missing_permission_in_bulk_is_named(store: Store, proxy: Proxy, bucke
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_passing_trouble_is_waited_out(proxy: Proxy, bucket: str, status: int) -> None:
-    """Answers that tell of passing trouble are tried again, in every operation of both clients."""
+    """Temporary errors are retried, in every operation of both clients."""
     tries: dict[str, int] = {}
 
     def twice(request: Seen) -> Fault | None:
@@ -348,7 +348,7 @@ def test_the_store_says_how_long_to_wait(proxy: Proxy, bucket: str) -> None:
 
 
 def test_a_store_that_stays_away_ends_the_run(proxy: Proxy, bucket: str) -> None:
-    """After the policy's seconds the message names the object and how often it was tried; the log told meanwhile."""
+    """After the policy's seconds the error names the object and the attempts; retries are logged meanwhile."""
     proxy.fault = lambda _: HANG_UP
 
     with (
@@ -446,7 +446,7 @@ def test_an_upload_that_arrives_damaged_is_sent_again(proxy: Proxy, bucket: str)
 
 @pytest.mark.parametrize("statuses", [(404,), (410,), (503, 503, 503, 404)])
 def test_a_lost_upload_session(proxy: Proxy, bucket: str, statuses: tuple[int, ...]) -> None:
-    """A large upload whose session gets lost begins anew, whatever went wrong before; no bucket is called missing."""
+    """A large upload whose session is lost starts again, also after other errors; no bucket is called missing."""
     lost = []
 
     def lose_the_session(request: Seen) -> Fault | None:
@@ -465,7 +465,7 @@ def test_a_lost_upload_session(proxy: Proxy, bucket: str, statuses: tuple[int, .
 
 
 def test_a_lost_answer_is_not_a_lost_race(proxy: Proxy, bucket: str) -> None:
-    """A conditional write whose answer got lost succeeds at its second try; one that somebody else won does not."""
+    """A conditional write whose response was lost succeeds at its retry; one that another writer won fails."""
     proxy.fault = lambda _: LOSE_THE_ANSWER if len(proxy.seen) == 1 else None
     store = open_store(f"gs://{bucket}", retry=PATIENT)
 
@@ -530,7 +530,7 @@ def test_both_clients_use_the_same_credentials(proxy: Proxy, bucket: str) -> Non
 
 
 def test_credentials_that_are_not_given_out(store: Store, proxy: Proxy, bucket: str) -> None:
-    """They are waited for, then the run ends as one without access, naming the principal."""
+    """Missing credentials are retried, then the run ends with an AccessError that names the principal."""
     objects = [store.write("a", b"1")]
     refused = GoogleStore(bucket, "", Token(RefreshError("metadata server says no")), QUICK, endpoint=proxy.url)
     who = r"trainer@project.iam.gserviceaccount.com has no valid credentials"
@@ -553,7 +553,7 @@ def run_outside(script: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_no_credentials_at_all(tmp_path: Path) -> None:
-    """Without credentials there is no anonymous access in silence but an error that says how to get some."""
+    """Without credentials the error says how to get them; there is no fallback to anonymous access."""
     key = str(tmp_path / "no-such-key.json")
 
     ended = run_outside(
@@ -626,7 +626,7 @@ def test_another_key_file_does_not_disturb_the_emulator(
 
 
 def test_two_slashes_in_a_prefix(bucket: str) -> None:
-    """A prefix with an empty part is refused with the URI that was meant."""
+    """A prefix with an empty part is rejected with the URI that was meant."""
     with pytest.raises(SettingsError) as caught:
         open_store(f"gs://{bucket}//d")
 

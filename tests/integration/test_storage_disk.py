@@ -87,7 +87,7 @@ def test_a_file_behind_a_link_is_called_by_the_link(folder: Path, store: Store) 
 
 
 def test_a_loop_is_gone_through_once(folder: Path, store: Store) -> None:
-    """A link to a folder that it lies in, or through which it was reached, ends there."""
+    """A link to a folder that contains it, or through which it was reached, is not followed."""
     put(folder, ["a/1.jpg", "b/2.jpg"])
     (folder / "a/up").symlink_to("..")
     (folder / "a/self").symlink_to(".")
@@ -134,7 +134,7 @@ def test_names_that_are_not_text_are_kept(folder: Path, store: Store) -> None:
 
 @pytest.mark.parametrize("name", ["../secret", "a/../../secret", "/etc/passwd", "a//b", "./a", "a/", "", "a\0b"])
 def test_no_name_leads_out_of_the_folder(folder: Path, store: Store, name: str) -> None:
-    """Names with '..', absolute ones and those that are none are refused in every operation."""
+    """Names with '..', absolute and empty names are rejected in every operation."""
     put(folder.parent, ["secret"])
 
     for call in (store.stat, store.read, store.delete, lambda name: store.write(name, b"x")):
@@ -145,7 +145,7 @@ def test_no_name_leads_out_of_the_folder(folder: Path, store: Store, name: str) 
 
 
 def test_a_file_that_was_only_touched_is_the_same(folder: Path, store: Store) -> None:
-    """Another time with the same bytes is no change; other bytes are one, also at the same time."""
+    """Another modification time with the same bytes is no change; other bytes are, also with the same time."""
     put(folder, ["touched", "changed"])
     listed = list(store.list())
     os.utime(folder / "touched", ns=(1, 1))
@@ -206,7 +206,7 @@ for _ in range(20):
 
 
 def test_a_file_in_the_place_of_a_folder(folder: Path) -> None:
-    """Where a folder is needed and a file is, nothing is listed, and writing says so."""
+    """If a file is in the place of a folder, nothing is listed, and a write fails with an error that says so."""
     put(folder, ["file"])
     store = open_store(str(folder / "file"))
 
@@ -229,7 +229,7 @@ def test_lost_and_found_is_skipped(open_folder: Path) -> None:
 
 @pytest.mark.parametrize("closed", ["cats", "cats/1.jpg"])
 def test_what_may_not_be_read_is_named(open_folder: Path, closed: str) -> None:
-    """A folder or a file that may not be read ends the listing, naming it and the user: never a model without it."""
+    """A folder or file that cannot be read ends the listing with an error that names it and the user."""
     put(open_folder, ["cats/1.jpg", "dogs/2.jpg"])
     (open_folder / closed).chmod(0 if os.geteuid() else 0o700)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def test_cut_download(proxy: Proxy) -> None:
-    """A download that ends early is no download."""
+    """A download that ends early is an error."""
     proxy.fault = lambda _: Fault(status=200, body=bytes(100_000), cut_to=0.1)
 
     with pytest.raises(UnavailableError, match="1 attempt"):
@@ -37,7 +37,7 @@ def test_cut_download_is_repeated(proxy: Proxy) -> None:
 
 
 def test_missing_download(proxy: Proxy) -> None:
-    """Where the server says that there is no such file it is asked once."""
+    """A 404 is not retried."""
     proxy.fault = lambda _: reply(404)
 
     with pytest.raises(UnavailableError, match="404"):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import readme
+
 import job
 
 ROOT = Path(__file__).parents[2]
+
+_DRY = ("--dry-run", "--no-index", "--no-build-isolation")
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
@@ -35,3 +41,16 @@ def test_the_built_wheel_runs_without_the_checkout(tmp_path: Path) -> None:
     assert {"job", f"finetune-{job.__version__}.dist-info"} == top
     assert Path(origin.strip()).is_relative_to(target)
     assert job.__version__ in version
+
+
+def test_install_command_of_the_readme() -> None:
+    """`pip install` of the README resolves: its extra exists, and its packages fit together.
+
+    They are those of this environment, so that nothing is downloaded, and nothing is installed.
+    """
+    program, *arguments = shlex.split(readme.command("pip install"))
+
+    said = run(sys.executable, "-m", program, *arguments, *_DRY, cwd=ROOT)
+
+    assert f"Would install finetune-{job.__version__}\n" in said
+    assert re.search("already satisfied: tensorflow-cpu", said)

@@ -117,7 +117,7 @@ def test_images_are_decoded_again_from_what_was_downloaded(listed: manifest.Mani
 
 
 def test_without_pixels(listed: manifest.Manifest, tmp_path: Path) -> None:
-    """Pixels that are not kept are decoded each time: the same numbers."""
+    """Pixels that are not cached are decoded each time, to the same values."""
     with opened(listed, tmp_path) as (images, _):
         list(images.ingest(Progress()))
         expected = images.pixels(np.arange(2 * IMAGES))

@@ -108,7 +108,7 @@ def test_scorer_without_memory(exported: tuple[Path, list[bytes], np.ndarray]) -
 
 
 def test_scorer_leaves_no_process_behind(tmp_path: Path) -> None:
-    """A scorer that is never asked, or that is left while it is told the images, ends with its context."""
+    """A scorer that is never used, or that is abandoned while images are sent, ends with its context."""
     with Scorer() as scorer:
         assert scorer._child.poll() is None
     assert scorer._child.poll() is not None

@@ -218,7 +218,7 @@ def test_rollback_stays(published: Path, pictures: Path, tmp_path: Path) -> None
 
 
 def test_gate_of_each_start(published: Path, pictures: Path, tmp_path: Path) -> None:
-    """A published run is judged by the gate of each start: a raised one fails it, and leaves latest.json alone."""
+    """A published run is judged by the gate of each start: a raised one fails it, and does not change latest.json."""
     before = tree(published)
     accuracy = strict_json((only_run(published) / "manifest.json").read_bytes())["gate"]["accuracy"]
     with pytest.raises(errors.GateError, match=rf"{accuracy:.4f}, below gate.min_accuracy = 1:"):
@@ -278,7 +278,7 @@ def test_same_bits(published: Path, pictures: Path, tmp_path: Path, monkeypatch:
 
 
 def test_explicit_id_with_other_settings(published: Path, pictures: Path, tmp_path: Path) -> None:
-    """A run.id that is taken by a run with other settings or data is refused, naming what differs."""
+    """A run.id of a run with other settings or data is rejected; the error names the difference."""
     output = shutil.copytree(published, tmp_path / "copy")
     taken = only_run(output).name
     with pytest.raises(errors.SettingsError) as caught:
@@ -450,7 +450,7 @@ def test_too_small_a_cache(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_output_that_cannot_be_written(pictures: Path) -> None:
-    """An output that cannot be written is found out before TensorFlow is loaded, with exit 5."""
+    """An output that cannot be written ends the run with exit 5 before TensorFlow is loaded."""
     command = [sys.executable, "-m", "job", "run", *SMALL, "--input.uri", pictures, "--output.uri", "/sys/nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     events = [strict_json(line) for line in done.stderr.splitlines()]

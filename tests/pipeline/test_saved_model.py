@@ -90,7 +90,7 @@ def test_every_form_answers_alike(exported: Exported, height: int, width: int) -
 
 
 def test_answers_depend_on_the_image(exported: Exported) -> None:
-    """The comparisons of this file compare something."""
+    """Answers differ from image to image, so that the comparisons of this file are not trivial."""
     images = [image[None] for image in noise(*SIZES)]
     answers = np.concatenate([exported.keras_model(image) for image in images])
 

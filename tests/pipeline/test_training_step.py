@@ -38,7 +38,7 @@ def classifier() -> Classifier:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_compiled_resume_ends_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
-    """So it does where the step is compiled, from the middle of the second epoch."""
+    """A compiled step, resumed in the middle of the second epoch, ends in the same bits."""
     resume_everywhere(classifier, stage, [7])
 
 

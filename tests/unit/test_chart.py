@@ -49,7 +49,7 @@ def test_schema_has_every_setting_but_the_charts_own() -> None:
 
 
 def test_failure_policy_is_that_of_the_exit_codes() -> None:
-    """The Job does about each exit code what job/errors.py says; what the node did comes first."""
+    """The podFailurePolicy has the action of job/errors.py for each exit code; disruptions by the node are first."""
     template = (CHART / "templates/_pod_failure_policy.tpl").read_text()
     body = re.sub(r"\{\{.*?\}\}", "", template, flags=re.DOTALL)
 

@@ -9,6 +9,7 @@ from job import errors
 CONTRACT = {
     "Unexpected": (1, "Count"),
     "Settings": (2, "FailJob"),
+    "Usage": (2, "FailJob"),
     "Data": (3, "FailJob"),
     "Device": (4, "Count"),
     "Access": (5, "FailJob"),

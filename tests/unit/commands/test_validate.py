@@ -101,14 +101,6 @@ def test_mistakes(arguments: list[str], named: str) -> None:
     assert named in raised.value.message
 
 
-def test_help() -> None:
-    """The help has the command's own flags beside the settings."""
-    text = validate.help_text()
-
-    assert all(flag in text for flag in ("--deep", "--json", "--sheet FILE.jpg", "--input.exclude"))
-    assert "--deep" not in validate.help_text("model")
-
-
 def test_no_tensorflow(animals: Path) -> None:
     """Headers are judged where TensorFlow is not installed."""
     code = (

@@ -48,17 +48,27 @@ def test_folder_of_a_run_or_of_its_output(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "required: JOB"),
-        (["a", "b"], "unrecognized arguments: b"),
-        (["a", "--namespce", "x"], "unrecognized arguments: --namespce x"),
-        (["a", "-n"], "expected one argument"),
+        ([], "give a Job"),
+        (["a", "b"], "unknown argument 'b'"),
+        (["a", "--namespce", "x"], "unknown argument '--namespce': did you mean --namespace?"),
+        (["a", "-n"], "--namespace: needs a value"),
+        (["a", "--context="], "--context: needs a value"),
         (["gs:/bucket/models"], "did you mean gs://bucket/models?"),
     ],
 )
 def test_mistakes(arguments: list[str], said: str) -> None:
-    """What cannot be watched is refused, with the usage."""
+    """What cannot be watched is rejected, with the usage."""
     with pytest.raises(errors.SettingsError) as caught:
         watch.read_target(arguments)
 
     assert said in caught.value.message
     assert "JOB [--namespace NAME]" in caught.value.remedy
+
+
+def test_all_mistakes_at_once() -> None:
+    """A call with several mistakes has them all in its message."""
+    with pytest.raises(errors.SettingsError) as caught:
+        watch.read_target(["gs:/bucket/models", "--what", "-n"])
+
+    for part in ("needs a value", "'--what'", "did you mean gs://bucket/models?"):
+        assert part in caught.value.message

@@ -87,7 +87,7 @@ def wrapped() -> Iterator[Exception]:
 
 @pytest.mark.parametrize("error", list(wrapped()))
 def test_untrusted_certificate(error: Exception) -> None:
-    """A certificate that cannot be verified is found however an error holds it; the message says what and where."""
+    """A certificate error is recognized however another error wraps it; the message names reason and place."""
     found = verification_error(error, "gs://bkt/d")
 
     assert found is not None

@@ -68,7 +68,7 @@ def test_flags(flags: list[str], expected: dict[str, str]) -> None:
     [
         (["--run.sede", "3"], ["flag --run.sede: unknown setting 'run.sede': did you mean run.seed?"]),
         (["--epoch_", "3"], ["flag --epoch_: unknown setting 'epoch_': did you mean one.epochs or two.epochs?"]),
-        (["--num-gpus", "3"], [f"flag --num-gpus: unknown setting 'num-gpus': use {ELSEWHERE['num_gpus']}"]),
+        (["--num-gpus", "3"], [f"flag --num-gpus: unknown setting 'num-gpus': {ELSEWHERE['num_gpus']}"]),
         (["-o", "x"], ["argument '-o': every setting is a flag, such as --run.seed 7: use --output.uri"]),
         (
             ["gs://b/d"],
@@ -90,7 +90,7 @@ def test_flags(flags: list[str], expected: dict[str, str]) -> None:
     ],
 )
 def test_mistakes_in_flags(flags: list[str], mistakes: list[str]) -> None:
-    """What is no flag, has no value or no known name is told with what was meant."""
+    """An argument that is no flag, has no value or an unknown name is reported with the flag that is meant."""
     assert mistakes == read(*flags)[1]
 
 
@@ -121,7 +121,7 @@ def test_environment() -> None:
     ],
 )
 def test_mistakes_in_the_environment(name: str, meant: str) -> None:
-    """A misspelt variable is told with the one that was meant, also where it has one underscore only."""
+    """A misspelt variable is reported with the one that is meant, also with a single underscore."""
     assert [f"variable {name}: unknown setting: did you mean {meant}?"] == read(environment={name: "3"})[1]
 
 
@@ -145,7 +145,7 @@ def test_nothing_in_the_file(file: Path, text: str) -> None:
     ("text", "mistake"),
     [
         ("run:\n  sede: 3", ", line 2: unknown setting 'run.sede': did you mean run.seed?"),
-        ("device: {}\nruns: {seed: 3}", ", line 2: unknown setting 'runs': did you mean run?"),
+        ("device: {}\nruns: {seed: 3}", ", line 2: unknown group of settings 'runs': did you mean run?"),
         ("run: 3", ", line 1: 'run' is a group of settings: run.seed"),
         ("run: {seed: 3}\nrun: {seed: 4}", ", line 2: 'run' is given twice"),
         ("run: {seed: 3, seed: 4}", ", line 1: 'run.seed' is given twice"),
@@ -171,7 +171,7 @@ def test_nothing_in_the_file(file: Path, text: str) -> None:
     ],
 )
 def test_mistakes_in_the_file(file: Path, text: str | bytes, mistake: str) -> None:
-    """A mistake in the file is told with its line."""
+    """A mistake in the file is reported with its line."""
     (found,) = read_file(file, text)[1]
 
     assert found.startswith(f"{file}{mistake}")
@@ -186,7 +186,7 @@ def test_last_file_wins(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    """A missing file, or a folder, is told with its path; the flags are read nevertheless."""
+    """A missing file, or a folder, is reported with its path; the flags are read nevertheless."""
     missing, folder = tmp_path / "missing.yaml", tmp_path
 
     assert [f"flag --config={missing}: cannot be read: No such file or directory"] == read("--config", str(missing))[1]

@@ -60,7 +60,7 @@ def test_made_from_something_else(tmp_path: Path, part: str, encoded: bool, whol
 
 
 def test_made_from_what_nobody_knows(tmp_path: Path) -> None:
-    """Where it cannot be told what the cache was made from, it is not used."""
+    """A cache whose origin is unknown is not used."""
     (interrupted(tmp_path) / "made_from.json").write_bytes(b"{")
     with open_cache(tmp_path) as kept:
         assert kept.encoded(5) is None
@@ -87,7 +87,7 @@ def open_files(folder: Path) -> set[str]:
 
 
 def test_two_processes(tmp_path: Path) -> None:
-    """Where another process works in the folder, a new one is made beside it."""
+    """If another process uses the folder, a new one is created beside it."""
     with open_cache(tmp_path) as first:
         fill(first)
         with open_cache(tmp_path) as second:
@@ -188,7 +188,7 @@ def test_too_little_room(tmp_path: Path) -> None:
 
 
 def test_less_room_than_the_disk_said(tmp_path: Path) -> None:
-    """A file that gets no space is not left open: without pixels the run goes on, without the others it ends with 3."""
+    """A file without space is closed: without pixels the run continues, without the others it ends with 3."""
     with file_size_limit(2**16), capture_logs() as logs, open_cache(tmp_path, image_size=64) as kept:
         assert kept.pixels is None
         assert {"features", "features.crc32c", "encoded", "encoded.index", "lock"} == open_files(kept.folder)

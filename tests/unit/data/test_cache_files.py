@@ -30,7 +30,7 @@ def test_rows_come_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["features", "pixels", "encoded", "features.crc32c", "pixels.crc32c", "encoded.index"])
 def test_damage_is_noticed(tmp_path: Path, name: str) -> None:
-    """A bit that flipped, in any of the files, is not taken for data; the rows beside it are still good."""
+    """A flipped bit in any of the files is detected; the neighbouring rows stay valid."""
     path = interrupted(tmp_path) / name
     data = bytearray(path.read_bytes())
     data[8] ^= 1
@@ -66,7 +66,7 @@ def test_damaged_bytes_are_replaced(tmp_path: Path) -> None:
 
 
 def test_disk_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the disk does not give is as good as damaged: it is made again, and features in use end the run with 20."""
+    """Rows that cannot be read count as damaged and are recomputed; unreadable features in use end the run with 20."""
 
     def fail(*_: object) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -151,7 +151,7 @@ def test_sixteen_bits_become_the_upper_eight() -> None:
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(image_format: str, orientation: int, order: str) -> None:
-    """A picture that says how it is to be turned is decoded as one that stands upright."""
+    """A picture with an EXIF orientation is decoded upright."""
     data = oriented(image_format, orientation, order)
     stored = Image.fromarray(tf.io.decode_image(data, channels=3, expand_animations=False).numpy())
     stored.getexif()[0x0112] = orientation

@@ -115,7 +115,7 @@ def test_size_of_other_kinds(data: bytes) -> None:
     ids=["fill bytes", "zero", "garbage", "Huffman table", "arithmetic table", "comment"],
 )
 def test_jpeg_frame_is_found_where_libjpeg_finds_it(before: bytes) -> None:
-    """Whatever stands between a JPEG's segments, the size comes from the frame header."""
+    """A JPEG's size is read from the frame header, whatever other segments precede it."""
     header = read(with_segments(before))
 
     assert (30, 20) == (header.width, header.height)
@@ -237,7 +237,7 @@ def test_known_but_unsupported(data: bytes, name: str) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_not_an_image(data: bytes, what: str) -> None:
-    """A file that is no image says what it is instead, as far as that can be told."""
+    """A file that is no image is described by its actual type, if that is known."""
     error = refusal(data)
 
     assert "not_an_image" == error.reason

@@ -101,7 +101,7 @@ def test_json_lines_are_read_as_they_were_written(rows: list[tuple[str, str, str
 @settings(deadline=None)
 @given(st.one_of(st.binary(max_size=60), st.text(max_size=60), st.lists(FRAGMENTS, max_size=12).map("".join)))
 def test_any_bytes_are_rows_or_an_error(data: str | bytes) -> None:
-    """Whatever a file holds, it is read or refused: no other exception comes out."""
+    """Any content of a file is either read or rejected with a DataError."""
     data = data if isinstance(data, bytes) else data.encode("utf-8", "surrogatepass")
     for kind in get_args(Kind):
         for table in (BUCKET, DISK):

@@ -28,7 +28,7 @@ def test_images_among_the_litter(images: int, warned: bool) -> None:
     with capture_logs() as logs:
         litter.report(images)
 
-    expected = [("input.litter_ignored", 4), ("input.images_ignored", 1)][: 1 + warned]
+    expected = [("input.files_ignored", 4), ("input.images_ignored", 1)][: 1 + warned]
     assert expected == [(log["event"], log.get("files", log.get("images"))) for log in logs]
     assert ["metadata.csv"] == litter.tables.examples
 

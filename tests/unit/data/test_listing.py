@@ -65,7 +65,7 @@ def test_folders(tmp_path: Path) -> None:
     assert [store.stat(name) for name in manifest.names] == [manifest.object(row) for row in range(len(manifest))]
 
 
-def test_litter_is_ignored_and_counted_once(tmp_path: Path) -> None:
+def test_files_of_tools_are_ignored_and_counted_once(tmp_path: Path) -> None:
     """What desktops and notebooks leave behind is no class, no image and not quarantined; the log has its count."""
     put(tmp_path, ANIMALS)
     put(tmp_path, [".ipynb_checkpoints/x.jpg", "__MACOSX/cats/._1.jpg", "cats/._2.jpg", "cats/Thumbs.db"], bytes(4096))
@@ -75,7 +75,7 @@ def test_litter_is_ignored_and_counted_once(tmp_path: Path) -> None:
         manifest, quarantined = read_from(tmp_path)
 
     assert (("cats", "dogs"), ANIMALS, []) == (manifest.labels, sorted(manifest.names, key=ANIMALS.index), quarantined)
-    assert {"input.litter_ignored": 9} == events(logs)
+    assert {"input.files_ignored": 9} == events(logs)
     check_usable(manifest, quarantined, 0)
 
 

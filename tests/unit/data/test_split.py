@@ -120,7 +120,7 @@ def test_order_and_names_do_not_matter(images: list[Image], fractions: tuple[flo
 @settings(deadline=None)
 @given(IMAGES, FRACTIONS)
 def test_every_class_is_on_every_side(images: list[Image], fractions: tuple[float, float]) -> None:
-    """Every class has an image on each side, or the error says which class has too few; copies lie on one side."""
+    """Every class has an image in each split, or the error names the class with too few; copies share a split."""
     wanted = {TRAIN, VALIDATION, TEST} if fractions[1] else {TRAIN, VALIDATION}
     pictures = {label: {p for other, p, _ in images if other == label} for label, _, _ in images}
     shared = any(pictures[one] & pictures[two] for one in pictures for two in pictures if one < two)
@@ -269,7 +269,7 @@ def shares(images: Iterable[Image], validation: float = 0.2, test: float = 0.0) 
     """Return the facts of the warnings of classes whose share of validation images is off."""
     with capture_logs() as logs:
         assign(images, validation, test)
-    return [entry for entry in logs if entry["event"] == "split.share_off"]
+    return [entry for entry in logs if entry["event"] == "split.share_deviates"]
 
 
 def hashed(side: int, count: int, fraction: float = 0.2) -> list[int]:

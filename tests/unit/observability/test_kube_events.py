@@ -146,7 +146,7 @@ def test_epochs_are_no_events(api_server: ApiServer) -> None:
 
 
 def test_a_refusal_is_logged_once(api_server: ApiServer, capfd: pytest.CaptureFixture[str]) -> None:
-    """Where Events are forbidden, the log says so once, and the stream goes on."""
+    """Where Events are forbidden, the log says so once, and the stream continues."""
     from job.observability import log
 
     log.configure(console=False)

@@ -175,7 +175,7 @@ threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
 
 @pytest.mark.parametrize("console", [True, False])
 def test_a_lost_stderr_does_not_end_the_process(console: bool) -> None:
-    """With nobody left to read stderr the lines are lost, and the process goes on."""
+    """If stderr is closed by its reader, lines are lost and the process continues."""
     read, write = os.pipe()
     os.close(read)
     finished = run(
@@ -189,7 +189,7 @@ def test_a_lost_stderr_does_not_end_the_process(console: bool) -> None:
 
 @pytest.mark.parametrize("console", [True, False])
 def test_a_closed_stderr_does_not_end_the_process(console: bool) -> None:
-    """Started without a stderr the process has no log, and goes on."""
+    """A process started without a stderr has no log, and continues."""
     script = f"from job.observability import log; log.configure(console={console}); log.get().info('a'); print('on')"
     finished = subprocess.run(
         ["sh", "-c", '"$0" -c "$1" 2>&-', sys.executable, script],
@@ -304,7 +304,7 @@ long_values = st.one_of(
 @given(st.dictionaries(st.text(), long_values))
 @settings(max_examples=15)
 def test_every_line_is_short_json(facts: dict[str, object]) -> None:
-    """Whatever the facts, and however many, the line is strict JSON below the limit, with severity and time."""
+    """For any facts, of any number, the line is strict JSON below the limit, with severity and time."""
     line = json_line({key: value for key, value in facts.items() if key not in ("event", "exc_info")})
 
     assert "INFO" == line["severity"]
@@ -396,5 +396,5 @@ def test_printable_leaves_text_alone(name: str) -> None:
 
 
 def test_printable_shows_the_bytes_of_other_names() -> None:
-    """A file name that is not UTF-8 can be read, and told from others."""
+    """A file name that is not UTF-8 is logged legibly and distinctly."""
     assert "caf\\udce9" == log.printable(os.fsdecode(b"caf\xe9"))

@@ -93,7 +93,7 @@ def test_a_failing_listener_is_dropped() -> None:
 
 
 def test_an_event_may_be_told_while_another_is_told() -> None:
-    """A signal handler, or a listener, may tell something in the middle of an event: nothing waits for itself."""
+    """A signal handler, or a listener, may emit an event while another is handled, without a deadlock."""
 
     class Echo(Recorder):
         def on_event(self, event: Event) -> None:
@@ -108,7 +108,7 @@ def test_an_event_may_be_told_while_another_is_told() -> None:
 
 
 def test_closing_reaches_each_listener_once() -> None:
-    """Closing twice closes the listeners once, and later events reach nobody."""
+    """Closing twice closes the listeners once, and later events are dropped."""
     recorder = Recorder()
     progress = Progress([recorder])
     progress.close()
@@ -187,7 +187,7 @@ def test_the_rate_forgets_a_slow_start(clock: Clock) -> None:
 
 
 def test_what_an_earlier_attempt_did_is_no_speed(clock: Clock) -> None:
-    """A phase that goes on at 90 of 100 has the rate of what it does itself."""
+    """A phase that resumes at 90 of 100 has the rate of its own work."""
     with Progress(clock=clock).phase("download", 100, "images", done=90) as phase:
         clock.now += 1.0
         phase.advance(2)
@@ -195,7 +195,7 @@ def test_what_an_earlier_attempt_did_is_no_speed(clock: Clock) -> None:
 
 
 def test_without_a_total_there_is_no_eta(clock: Clock) -> None:
-    """Where nobody knows how much there is, there is a rate and no ETA."""
+    """A phase without a total has a rate and no ETA."""
     with Progress(clock=clock).phase("list", None, "objects") as phase:
         clock.now += 1.0
         phase.advance(2)

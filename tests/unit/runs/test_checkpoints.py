@@ -150,7 +150,7 @@ def load_data(folder: Path) -> Data | None:
 
 
 def test_data(tmp_path: Path) -> None:
-    """What was listed and found usable comes back, also after states were saved; data saved later take its place."""
+    """Saved data are loaded again, also after states were saved; data saved later replace them."""
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save_data(data("a", "b", "c"))
         checkpoints.save_data(data("a", "b", usable=False))
@@ -197,7 +197,7 @@ def test_damaged_data(tmp_path: Path, damage: bytes | str | None) -> None:
 
 @pytest.mark.parametrize("damage", ["encrypted", "no data"])
 def test_data_that_no_archive_holds(tmp_path: Path, damage: str) -> None:
-    """An object with the right checksum that cannot be unpacked, however it says so, counts as damaged."""
+    """An object with the right checksum that cannot be unpacked counts as damaged, whatever exception that raises."""
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save_data(data("a", "b"))
     index = read_index(tmp_path)
@@ -216,7 +216,7 @@ def test_data_that_no_archive_holds(tmp_path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("key", ["settings", "data"])
 def test_checkpoints_of_another_run(tmp_path: Path, key: str) -> None:
-    """Neither states nor data that were saved under other settings, or of other data, are loaded; the log says so."""
+    """States and data that were saved with other settings or data are not loaded; the log reports that."""
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save_data(data("a", "b"))
     save(tmp_path, 1, 2)
@@ -230,7 +230,7 @@ def test_checkpoints_of_another_run(tmp_path: Path, key: str) -> None:
 
 
 def test_commit(tmp_path: Path) -> None:
-    """What a run is published with is known to whoever takes it over; who was superseded cannot say it any more."""
+    """The process that takes a run over finds the hash it is published with; a superseded process cannot change it."""
     first = open_checkpoints(tmp_path)
     with first, open_checkpoints(tmp_path) as second:
         assert second.manifest_sha256 is None

@@ -110,7 +110,7 @@ class Machine:
         return gpu.look(self.root, packages=self.packages, load=self.load)
 
     def failure(self) -> DeviceError:
-        """Look at its GPUs in vain."""
+        """Return the error of looking at GPUs that are unusable."""
         with pytest.raises(DeviceError) as raised:
             self.look()
         return raised.value
@@ -118,7 +118,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """Return a machine on which all is well."""
+    """Return a machine whose GPU is usable."""
     return Machine(tmp_path)
 
 
@@ -235,7 +235,7 @@ def test_second_gpu_of_somebody_else(machine: Machine) -> None:
 
 
 def test_hidden_gpus(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where CUDA_VISIBLE_DEVICES may be the reason, it stands beside what the driver says."""
+    """If CUDA_VISIBLE_DEVICES may be the reason, the message names it beside the driver's error."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     machine.driver = Driver(cuInit=NO_DEVICE)
 
@@ -253,7 +253,7 @@ def test_driver_without_gpus(machine: Machine) -> None:
 
 
 def test_kernel_that_tells_no_version(machine: Machine) -> None:
-    """Where /proc does not tell the driver's version, the GPUs are found all the same."""
+    """GPUs are found even if /proc has no driver version."""
     (machine.root / "proc/driver/nvidia/version").unlink()
 
     found = machine.look()

@@ -144,7 +144,7 @@ COMPILED_AT_FIRST_USE = ("device.kernels_compiled_at_first_use", {"gpu": "NVIDIA
 
 
 def test_silence_while_kernels_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where kernels are compiled at first use, only a longer silence ends the process, and the message says so."""
+    """While kernels are compiled at first use, the stall limit is longer, and the message says so."""
     monkeypatch.setattr(watchdog, "COMPILING_SECONDS", 1.2)
 
     assert [] == stalled_after(monkeypatch, COMPILED_AT_FIRST_USE, silence=1.1)

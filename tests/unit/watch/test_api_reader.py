@@ -58,3 +58,4 @@ def test_no_cluster(tmp_path: Path) -> None:
 
     assert 2 == done.returncode
     assert "KUBECONFIG" in done.stderr
+    assert "run.failed" not in done.stderr

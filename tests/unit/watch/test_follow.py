@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pods import ended, pod
 
+from job.errors import UsageError
 from job.observability.progress import Event, Listener
 from job.watch import follow
 from job.watch.api_reader import Cluster
@@ -107,7 +108,7 @@ def watching(folder: Path) -> subprocess.Popen[str]:
     ],
 )
 def test_a_run_that_has_ended(tmp_path: Path, facts: dict[str, object], code: int) -> None:
-    """A run by its folder or URI: watch tells how it ended, and exits as it did."""
+    """A run by its folder or URI: watch reports how it ended, and exits as it did."""
     write_status(tmp_path / "run", **facts)
 
     done = watching(tmp_path / "run")
@@ -353,3 +354,13 @@ def test_log_that_is_cut_repeats_no_line(monkeypatch: pytest.MonkeyPatch) -> Non
     _, events = follow_job(cluster, monkeypatch)
 
     assert [line for _, line in lines] == [event.name for event in events if event.name.startswith("line")]
+
+
+def test_a_job_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistyped name of a Job is a usage error, and no failed run; the namespace is named."""
+    cluster = object.__new__(Cluster)
+    cluster.namespace = "ml"
+    monkeypatch.setattr(cluster, "job", lambda _: None, raising=False)
+
+    with pytest.raises(UsageError, match="no Job 'floers' in the namespace 'ml'"):
+        follow._JobFollower(cluster, "floers", Replay([], phases=False)).follow()

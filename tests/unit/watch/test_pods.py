@@ -31,7 +31,7 @@ from job.watch.pods import describe_end, next_attempt_time, parse_termination_me
             "CrashLoopBackOff: ",
         ),
         (pod(state={"waiting": {"reason": "ContainerCreating"}}), ("a", "FailedMount: x"), "FailedMount: x"),
-        (pod(), (), "its container is being made"),
+        (pod(), (), "its container is being created"),
     ],
 )
 def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], said: str) -> None:
@@ -52,7 +52,7 @@ def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], 
         (ended(137, reason="OOMKilled"), 137, "killed, out of memory: raise resources.limits.memory (counts)"),
         (ended(137), 137, "killed, signal 9 (counts)"),
         (ended(42), 42, "exit code 42: unknown (counts)"),
-        (pod(), None, "nobody saw how"),
+        (pod(), None, "the reason is unknown"),
         (
             pod(conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "Evicted", "message": "taint"}]),
             75,

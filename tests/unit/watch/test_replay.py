@@ -1,4 +1,4 @@
-"""What a run elsewhere tells, told to listeners here: from its log and from its status.json."""
+"""Events of a run elsewhere, replayed to listeners here from its log and its status.json."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_phases_for_bars() -> None:
 
 
 def test_status_is_told_once() -> None:
-    """What differs from the last status.json is told: a start, stages, epochs, the end."""
+    """Differences from the last status.json become events: a start, stages, epochs, the end."""
     ear = Ear()
     replay = Replay([ear], phases=False)
     metrics = {"stage": "fine_tuning", "epoch": 4, "val_loss": 0.5}
@@ -120,7 +120,7 @@ def test_status_is_told_once() -> None:
 
 
 def test_status_of_another_start_begins_anew() -> None:
-    """A run that was started again tells its stage again."""
+    """A run that was started again emits its stage again."""
     ear = Ear()
     replay = Replay([ear], phases=False)
     first = status(stage="fine_tuning", epoch=2, epochs=9)
