@@ -20,7 +20,7 @@ demo: $(INSTALLED)  ## train on drawn pictures, from and to an emulated bucket o
 	$(BIN)/finetune demo
 
 # note: tests of the other tiers run one at a time: they train on all cores, kill processes, start clusters
-PARALLEL := tests/unit tests/integration tests/chart
+PARALLEL := tests/unit tests/integration tests/chart tests/fuzz
 
 test: prerequisites lint  ## the whole test suite, as CI runs it
 	$(BIN)/python -m pytest --cov --cov-fail-under=0 --numprocesses auto --dist loadfile $(PARALLEL)
@@ -69,6 +69,8 @@ $(GPU_VENV)/.locked: requirements/gpu.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
 	touch $@
 
+FUZZ_SECONDS ?= 900# for each target of fuzz
+
 HELM ?= helm# the program that renders the manifests
 
 generated: $(INSTALLED)  ## write the files that are generated from the code: tables, helm/, k8s/ (HELM=/path/to/helm)
@@ -96,6 +98,9 @@ build-image:
 
 soak: $(INSTALLED)  ## kill runs a hundred times at random moments; every one must end in the same bits
 	PYTHONPATH=benchmarks $(BIN)/python scripts/soak.py --kills 100
+
+fuzz: $(INSTALLED)  ## give the readers of settings, tables and images damaged files for 15 minutes each (FUZZ_SECONDS=900)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest --numprocesses auto tests/fuzz
 
 mutants: $(INSTALLED)  ## plant mistakes one at a time and report which tests notice them (ARGS='NAME…': these alone)
 	$(BIN)/python scripts/mutants.py $(ARGS)

@@ -63,8 +63,9 @@ def _png_exif(data: tf.Tensor) -> tf.Tensor:
 
 
 def _webp_exif(data: tf.Tensor) -> tf.Tensor:
-    has_exif = tf.strings.substr(data, 12, 4) == b"VP8X"
-    flags = tf.io.decode_raw(tf.strings.substr(data, 20, 1), tf.uint8)
+    header = tf.strings.join([data, bytes(24)])  # so that it can be read from any file, however short
+    has_exif = tf.strings.substr(header, 12, 4) == b"VP8X"
+    flags = tf.io.decode_raw(tf.strings.substr(header, 20, 1), tf.uint8)
     has_exif &= tf.reduce_any(flags & 0x08 != 0)
 
     def read(position: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -42,3 +42,10 @@ def test_orientation_in_the_graph_is_the_headers(data: bytes) -> None:
         return
 
     assert expected == served_orientation(data).numpy()
+
+
+@pytest.mark.parametrize("length", range(30))
+@pytest.mark.parametrize("beginning", [b"RIFF", b"RIFF____WEBPVP8X", b"\xff\xd8", b"\x89PNG\r\n\x1a\n"])
+def test_short_files(beginning: bytes, length: int) -> None:
+    """A file that ends in its header has no orientation, and is no error of the parser: the decoder reports it."""
+    assert 1 == served_orientation((beginning + b"\0Exif")[:length]).numpy()
