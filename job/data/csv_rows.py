@@ -7,7 +7,7 @@ import io
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from job.data.columns import ONE_LABEL, ROLES, SPLIT, SPLITS, Fields, RowError, is_like_header, known_names
+from job.data.columns import LABEL, ONE_LABEL, ROLES, SPLIT, SPLITS, Fields, RowError, is_like_header, known_names
 from job.data.labels import join_names
 from job.errors import DataError
 
@@ -73,18 +73,25 @@ class _FirstRow(NamedTuple):
     Attributes:
         line: its line, from 1.
         cells: delimiter -> the cells, if this is the delimiter.
+        below: delimiter -> the cells of the next row.
     """
 
     line: int
     cells: dict[str, list[str]]
+    below: dict[str, list[str]]
 
 
 def _first_row(text: io.TextIOWrapper) -> _FirstRow:
-    line, first = next(((number, line) for number, line in enumerate(text, 1) if line.strip()), (1, ""))
+    rows = ((number, line) for number, line in enumerate(text, 1) if line.strip())
+    line, first = next(rows, (1, ""))
+    _, below = next(rows, (1, ""))
     text.seek(0)
-    return _FirstRow(
-        line, {delimiter: next(csv.reader([first[:_HEADER_LIMIT]], delimiter=delimiter)) for delimiter in ",;\t"}
-    )
+    return _FirstRow(line, _split(first), _split(below))
+
+
+def _split(line: str) -> dict[str, list[str]]:
+    """Return delimiter -> the cells of a line."""
+    return {delimiter: next(csv.reader([line[:_HEADER_LIMIT]], delimiter=delimiter), []) for delimiter in ",;\t"}
 
 
 class _Columns(NamedTuple):
@@ -98,8 +105,8 @@ class _Columns(NamedTuple):
 
 def _find_header(first: _FirstRow, table: Location, chosen: Chosen) -> tuple[_Columns | None, str]:
     """Return the columns, None if the first row is no header, and the delimiter."""
-    for delimiter, cells in first.cells.items():
-        if columns := _find_columns(first.line, cells, table, chosen):
+    for delimiter in first.cells:
+        if columns := _find_columns(first, delimiter, table, chosen):
             return columns, delimiter
     delimiter = next((delimiter for delimiter, cells in first.cells.items() if len(cells) > 1), ",")
     for role, name in zip(ROLES, chosen, strict=True):
@@ -108,8 +115,9 @@ def _find_header(first: _FirstRow, table: Location, chosen: Chosen) -> tuple[_Co
     return None, delimiter
 
 
-def _find_columns(line: int, cells: list[str], table: Location, chosen: Chosen) -> _Columns | None:
+def _find_columns(first: _FirstRow, delimiter: str, table: Location, chosen: Chosen) -> _Columns | None:
     """Parse the first row as a header; None if it is not one."""
+    line, cells = first.line, first.cells[delimiter]
     found = [role.find(cells, name) for role, name in zip(ROLES, chosen, strict=True)]
     image, label, split = found
     if not image and not label:
@@ -117,6 +125,11 @@ def _find_columns(line: int, cells: list[str], table: Location, chosen: Chosen) 
     if not (image and label) and not any(chosen) and any(set("./") & set(cell) for cell in cells):
         return None  # no header: a row whose class is named like a column
     for role, name, columns in zip(ROLES, chosen, found, strict=True):
+        if not columns and role is LABEL and (one_hot := _one_hot(cells, first.below[delimiter])):
+            raise DataError(
+                f"{table}, line {line}: the columns {join_names(one_hot)} hold 0 or 1: the labels are one-hot",
+                remedy="write one column with the label of each image, and name it 'label'",
+            )
         if not columns and (name or role is not SPLIT):
             raise _header_error(line, cells, table, _absent(role, name))
         if len(columns) > 1:
@@ -125,6 +138,14 @@ def _find_columns(line: int, cells: list[str], table: Location, chosen: Chosen) 
                 remedy=f"name the right one in {role.setting}, or rename or remove the others",
             )
     return _Columns(cells, image[0], label[0], split[0] if split else -1)
+
+
+def _one_hot(header: list[str], below: list[str]) -> list[str]:
+    """Return the columns of a header that hold 0 or 1 in the next row, if there are several."""
+    found = [
+        name.strip() for name, cell in zip(header, below, strict=False) if cell.strip() in {"0", "1", "0.0", "1.0"}
+    ]
+    return found if len(found) > 1 else []
 
 
 def _absent(role: Role, name: str) -> str:

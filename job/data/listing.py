@@ -111,7 +111,10 @@ def _read_folders(
             litter.add(info.name)
         elif not excluded.exclude(info.name):
             builder.set_info(builder.add(info.name, root=0), info)
-    layout = Layout.detect(builder.names, settings.layout, log.printable(store.uri))
+    try:
+        layout = Layout.detect(builder.names, settings.layout, log.printable(store.uri))
+    except DataError as error:
+        raise DataError(error.message, remedy=_table_meant(store.uri, litter) + error.remedy) from None
     for row, name in enumerate(builder.names):
         if found := layout.parse(name):
             label, builder.split[row] = found
@@ -143,10 +146,16 @@ def _no_label_error(store_uri: str, unlabelled: Examples, litter: Litter, exclud
     meant = (
         f"did you mean the folder above, {above}? Otherwise " if unlabelled.count and location.path.strip("/") else ""
     )
-    if litter.tables.count:
-        table = f"{log.printable(store_uri).rstrip('/')}/{litter.tables.examples[0]}"
-        meant = f"if {table} names the labels, give it as input.uri. Otherwise "
-    return DataError(f"no labelled image under {store_uri} ({counts})", remedy=meant + LAYOUT)
+    remedy = (_table_meant(store_uri, litter) or meant) + LAYOUT
+    return DataError(f"no labelled image under {store_uri} ({counts})", remedy=remedy)
+
+
+def _table_meant(store_uri: str, litter: Litter) -> str:
+    """Return the beginning of a remedy where a table lies among the images."""
+    if not litter.tables.count:
+        return ""
+    table = f"{log.printable(store_uri).rstrip('/')}/{litter.tables.examples[0]}"
+    return f"if {table} names the labels, give it as input.uri. Otherwise "
 
 
 def _check_locale(labels: Iterable[str]) -> None:

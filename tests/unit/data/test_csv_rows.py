@@ -90,3 +90,20 @@ def test_first_rows_that_are_none(text: str) -> None:
 def test_chosen_header_is_known() -> None:
     """A header whose names the settings give is not unknown."""
     assert unknown_header(b"id,breed\n1.jpg,cat\n", TABLE, Chosen("id", "breed")) is None
+
+
+@pytest.mark.parametrize("text", ["filename, cats, dogs\na.jpg, 1, 0\n", "image;cats;dogs;owls\n\na.jpg;0.0;1.0;0.0\n"])
+def test_one_hot_labels(text: str) -> None:
+    """Columns of 0 and 1 are no labels: they are named, and what is expected instead."""
+    with pytest.raises(DataError) as raised:
+        fields(text)
+
+    assert "'cats', 'dogs'" in raised.value.message
+    assert "one-hot" in raised.value.message
+    assert "'label'" in raised.value.remedy
+
+
+def test_two_numbers_are_no_one_hot_labels() -> None:
+    """A header without a label, and other numbers below it, is an unknown header as before."""
+    with pytest.raises(DataError, match="no column is known to hold the label"):
+        fields("filename,width,height\na.jpg,640,480\n")

@@ -103,6 +103,9 @@ def test_a_table_among_the_images_is_named(tmp_path: Path) -> None:
         read_from(put(tmp_path, ["1.jpg", "2.jpg", "metadata.csv"]))
 
     assert f"if {tmp_path}/metadata.csv names the labels, give it as input.uri" in raised.value.remedy
+    with pytest.raises(DataError, match="labels seem to be in their names, or in a table") as raised:
+        read_from(put(tmp_path / "in", ["train/1.jpg", "train/metadata.csv"]))
+    assert f"if {tmp_path}/in/train/metadata.csv names the labels, give it as input.uri" in raised.value.remedy
 
 
 def test_exclude(tmp_path: Path) -> None:
