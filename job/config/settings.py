@@ -32,6 +32,10 @@ IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 _RESULT: JsonDict = {"changes_result": True}
 """Marks a setting that changes the result, and so is part of the run's identity."""
 
+_RESULT_IF_SET: JsonDict = {"changes_result": "if set"}
+"""Marks one that was added after version 0.1.0: it is part of the identity where it differs from its default, so that
+a new version finds the runs of an older one."""
+
 _NAME = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$"
 """Names are used in object names and paths, and must not escape from them."""
 
@@ -80,6 +84,14 @@ def _check_weights(text: str) -> str:
             "must be imagenet, none, gs://… or a path with a slash in it (./FILE for a file in this folder)"
         )
     return _normalize_uri(text)
+
+
+def _check_pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return text
 
 
 def _split_list(value: object) -> object:
@@ -133,6 +145,12 @@ class InputSettings(_Group):
     split_column: str = ""
     """Column or key that holds the splits. Empty: the one with a known name, such as `split` or `ml_use`, if there is
     one."""
+
+    group_pattern: Annotated[str, AfterValidator(_check_pattern)] = Field(
+        "", examples=["patient-([0-9]+)"], json_schema_extra=_RESULT_IF_SET
+    )
+    """Regular expression that finds an image's group in its name, relative to the input: its first part in brackets, or
+    all that it matches. A group is never shared out over several splits. Empty: no groups."""
 
     validation_fraction: float = Field(0.2, gt=0, lt=1, json_schema_extra=_RESULT)
     """Share of the images to validate on, where the input itself names no split."""
@@ -408,8 +426,10 @@ def setting_fields() -> dict[str, FieldInfo]:
 def result_settings(settings: Settings) -> dict[str, Any]:
     """Return dotted name -> value of the settings that change the result: those in the run's identity."""
     values = settings.model_dump(mode="json")
-    return {
-        name: values[name.partition(".")[0]][name.partition(".")[2]] if "." in name else values[name]
-        for name, field in setting_fields().items()
-        if field.json_schema_extra == _RESULT
-    }
+    found = {}
+    for name, field in setting_fields().items():
+        value = values[name.partition(".")[0]][name.partition(".")[2]] if "." in name else values[name]
+        extra = field.json_schema_extra
+        if extra == _RESULT or (extra == _RESULT_IF_SET and value != field.default):
+            found[name] = value
+    return found

@@ -85,7 +85,10 @@ def prepare(
     if quarantined:
         progress.event("images.quarantined", severity="warning", count=len(quarantined), of=len(listed))
     splits = split.assign(
-        usable, validation_fraction=settings.validation_fraction, test_fraction=settings.test_fraction
+        usable,
+        validation_fraction=settings.validation_fraction,
+        test_fraction=settings.test_fraction,
+        group_pattern=settings.group_pattern,
     )
     progress.event("split.assigned", **_class_counts(usable.labels, split.counts(usable, splits)))
     rows_of = {name: rows[splits == code] for code, name in SPLIT_NAMES.items()}

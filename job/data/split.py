@@ -2,6 +2,8 @@
 
 The input's own splits are kept. Where it names none, an image's split depends on its bytes alone: a hash of crc32c and
 size is compared with a threshold. So copies of a picture share a split, and adding images does not move existing ones.
+Where images belong together (a patient, a video), the name of their group takes the place of their bytes.
+
 The exception is a class that would be absent from a split: one of its pictures is moved there, and returns once an
 added picture of the class belongs there by its hash, or is nearer to it.
 """
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from job.data import groups
 from job.data.labels import SPLIT_NAMES as NAMES
 from job.data.labels import TEST, TRAIN, VALIDATION
 from job.errors import DataError
@@ -51,15 +54,19 @@ class _Pictures:
         index: intp [images], the picture of each image.
         hash: uint64 [pictures].
         split: uint8 [pictures].
+        what: what they are called in messages: pictures, or groups of them.
     """
 
     is_free: NDArray[np.bool_]
     index: NDArray[np.intp]
     hash: NDArray[np.uint64]
     split: NDArray[np.uint8]
+    what: str
 
 
-def assign(manifest: Manifest, *, validation_fraction: float, test_fraction: float) -> NDArray[np.uint8]:
+def assign(
+    manifest: Manifest, *, validation_fraction: float, test_fraction: float, group_pattern: str = ""
+) -> NDArray[np.uint8]:
     """Assign every image to train, validation or test.
 
     An image stays in the split that the input names, unless the input names no validation split: then one is taken
@@ -69,12 +76,14 @@ def assign(manifest: Manifest, *, validation_fraction: float, test_fraction: flo
         manifest: the usable images.
         validation_fraction: the fraction to validate on, if the input names no validation split.
         test_fraction: the fraction to test on, if the input names no split at all.
+        group_pattern: regular expression that finds an image's group in its name; empty: no groups.
 
     Returns:
         uint8 [n], codes of NAMES.
 
     Raises:
-        DataError: a class has too few distinct pictures for the splits assigned here.
+        DataError: a class has too few distinct pictures or groups for the splits assigned here; the pattern finds no
+            group in a name.
     """
     named = manifest.split
     needs_validation = not (named == VALIDATION).any()
@@ -83,6 +92,8 @@ def assign(manifest: Manifest, *, validation_fraction: float, test_fraction: flo
 
     splits = named.copy()
     keys, picture = np.unique(manifest.content_keys(), return_inverse=True)
+    if group_pattern:
+        keys, picture = groups.merge(groups.keys(manifest, group_pattern), picture)
     is_fixed = (named != 0) & ~((named == TRAIN) & needs_validation)
     fixed_split = np.zeros(len(keys), np.uint8)
     np.maximum.at(fixed_split, picture[is_fixed], named[is_fixed])  # the highest code: held out rather than trained on
@@ -92,7 +103,8 @@ def assign(manifest: Manifest, *, validation_fraction: float, test_fraction: flo
     picture_hashes = _mix(keys)
     uniform = (picture_hashes >> np.uint64(11)) * 2.0**-53  # in [0, 1), the usual float from 64 random bits
     by_hash = np.select([uniform < test_share, uniform < test_share + validation_fraction], [TEST, VALIDATION], TRAIN)
-    pictures = _Pictures(~is_fixed & ~follows_copy, picture, picture_hashes, by_hash.astype(np.uint8))
+    what = "groups of images" if group_pattern else "different pictures"
+    pictures = _Pictures(~is_fixed & ~follows_copy, picture, picture_hashes, by_hash.astype(np.uint8), what)
     _fill_splits(manifest, splits, assigned, pictures)
     splits[pictures.is_free] = pictures.split[picture[pictures.is_free]]
     _report_absent(manifest, splits)
@@ -160,7 +172,7 @@ def _fill_splits(manifest: Manifest, splits: NDArray[np.uint8], assigned: list[i
             candidates = candidates[np.argsort(pictures.hash[candidates])][:: -1 if target == TRAIN else 1]
             chosen = next(filter(can_move, candidates), None)
             if chosen is None:
-                raise _too_few(manifest, int(label), len(candidates), assigned)
+                raise _too_few(manifest, int(label), len(candidates), pictures.what, assigned)
             classes = label_of[picture_of == chosen]
             counts[classes, split[chosen]] -= 1
             counts[classes, target] += 1
@@ -171,11 +183,11 @@ def _fill_splits(manifest: Manifest, splits: NDArray[np.uint8], assigned: list[i
             )
 
 
-def _too_few(manifest: Manifest, label: int, pictures: int, assigned: list[int]) -> DataError:
+def _too_few(manifest: Manifest, label: int, pictures: int, what: str, assigned: list[int]) -> DataError:
     files = int((manifest.label == label).sum())
     splits = ", ".join(NAMES[code] for code in reversed(assigned))
     return DataError(
-        f"the class {manifest.labels[label]!r} has {pictures} different pictures to share out ({files} files): "
+        f"the class {manifest.labels[label]!r} has {pictures} {what} to share out ({files} files): "
         f"at least {len(assigned)} are needed, one for each of {splits}"
         + (", and none that is also a picture of another class" if pictures >= len(assigned) else ""),
         remedy="add images of this class, or remove it",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from setting_values import VALUES, mistakes_of
 
 from job.config.load import load_settings
-from job.config.settings import RunSettings, Settings, result_settings
+from job.config.settings import _RESULT_IF_SET, RunSettings, Settings, result_settings, setting_fields
 from job.config.sources import variable
 
 if TYPE_CHECKING:
@@ -177,6 +177,15 @@ def test_result_settings() -> None:
     assert not [name for name in names if name.startswith(("output.", "cache.", "checkpoint.", "log."))]
     assert {"device.mixed_precision"} == {name for name in names if name.startswith("device.")}
     assert not {"input.uri", "run.id", "run.job_uid", "model.weights_dir", "gate.min_accuracy"} & names
+
+
+def test_result_settings_added_later() -> None:
+    """A setting that version 0.1.0 did not have counts where it differs from its default: runs keep their names."""
+    later = {name for name, field in setting_fields().items() if (field.json_schema_extra or {}) == _RESULT_IF_SET}
+
+    assert {"input.group_pattern"} == later
+    assert not later & set(result_settings(Settings()))
+    assert "a(.)" == result_settings(load_settings(["--input.group_pattern=a(.)"], {}).settings)["input.group_pattern"]
 
 
 def test_result_settings_follow_the_values() -> None:
