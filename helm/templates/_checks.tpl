@@ -9,7 +9,7 @@
 {{- $account := .Values.serviceAccount | default dict -}}
 {{- $cronjob := .Values.cronjob | default dict -}}
 
-{{- if and (eq (include "finetune.command" .) "run") (eq $gpus 0) ($config.device).require_gpu -}}
+{{- if and (has (include "finetune.command" .) (list "run" "doctor")) (eq $gpus 0) ($config.device).require_gpu -}}
 {{- fail "config.device.require_gpu is true and gpu.count is 0: the Pod would have no GPU and always exit with 4. Set gpu.count to 1 or more, or leave config.device.require_gpu out" -}}
 {{- end -}}
 {{- if and (eq (include "finetune.command" .) "run") $input (not $output) -}}

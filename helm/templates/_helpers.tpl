@@ -93,9 +93,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.command | default "run" -}}
 {{- end }}
 
-{{/* The number of GPUs that the Pod requests: only `run` needs any. */}}
+{{/* The number of GPUs that the Pod requests: only `run` needs any, and `doctor` checks what it needs. */}}
 {{- define "finetune.gpus" -}}
-{{- if eq (include "finetune.command" .) "run" }}{{ int (.Values.gpu).count }}{{ else }}0{{ end -}}
+{{- if has (include "finetune.command" .) (list "run" "doctor") }}{{ int (.Values.gpu).count }}{{ else }}0{{ end -}}
 {{- end }}
 
 {{- define "finetune.gracePeriod" -}}

@@ -82,6 +82,12 @@ spec:
               fieldPath: spec.nodeName
         - name: FINETUNE_RUN__IMAGE
           value: {{ include "finetune.image" $ | quote }}
+        {{- if and (eq (include "finetune.cacheType" $) "emptyDir") (not (($.Values.config).cache).dir) }}
+        - name: FINETUNE_RUN__EPHEMERAL_BYTES
+          valueFrom:
+            resourceFieldRef:
+              resource: limits.ephemeral-storage
+        {{- end }}
         {{- if include "finetune.events" $ }}
         - name: FINETUNE_EVENTS__POD_NAME
           valueFrom:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from job import __version__
-from job.commands import demo, run, schema, summary, validate, watch
+from job.commands import demo, doctor, run, schema, summary, validate, watch
 from job.commands.command import Command, CommandModule, printing
 from job.commands.manual import all_codes, help_text
 from job.config.hints import similar
@@ -30,6 +30,7 @@ COMMANDS: dict[str, CommandModule] = {
     "run": run,
     "demo": demo,
     "validate": validate,
+    "doctor": doctor,
     "watch": watch,
     "summary": summary,
     "schema": schema,
@@ -40,6 +41,7 @@ ALIASES: Final = MappingProxyType(
     {
         **dict.fromkeys(("train", "training", "fit", "start", "job", "finetune", "fine-tune", "submit"), "run"),
         **dict.fromkeys(("example", "quickstart", "try"), "demo"),
+        **dict.fromkeys(("diagnose", "preflight", "selftest"), "doctor"),
         **dict.fromkeys(("follow", "status", "logs", "tail", "attach"), "watch"),
         **dict.fromkeys(("model", "layers", "describe"), "summary"),
         **dict.fromkeys(("settings", "config", "json-schema"), "schema"),

@@ -74,11 +74,20 @@ def check_machine(settings: Settings) -> None:
     Raises:
         SettingsError: TensorFlow or the weights file is missing.
     """
+    check_tensorflow()
+    weights = settings.model.weights
+    if weights.startswith("/") and not Path(weights).is_file():
+        raise SettingsError(f"model.weights = {weights!r}: there is no such file", remedy="check the path")
+
+
+def check_tensorflow() -> None:
+    """Check that TensorFlow is installed, without importing it.
+
+    Raises:
+        SettingsError: it is not.
+    """
     if importlib.util.find_spec("tensorflow") is None:
         raise SettingsError(
             "TensorFlow is not installed",
             remedy="in a checkout: pip install '.[cpu]' (or '.[gpu]'); or use the container image, which contains it",
         )
-    weights = settings.model.weights
-    if weights.startswith("/") and not Path(weights).is_file():
-        raise SettingsError(f"model.weights = {weights!r}: there is no such file", remedy="check the path")

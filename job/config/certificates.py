@@ -23,10 +23,13 @@ REMEDY = (
 )
 
 
-def use_one_bundle() -> None:
+def use_one_bundle() -> str | None:
     """Make every client of this process trust the bundle that the environment names for any of them.
 
     Call before a client is created.
+
+    Returns:
+        The variable that names it, and its path; None without one.
 
     Raises:
         SettingsError: it cannot be read, or is no bundle.
@@ -36,7 +39,8 @@ def use_one_bundle() -> None:
             _check(name, path)
             environment.set_value("REQUESTS_CA_BUNDLE", path)
             environment.set_value("SSL_CERT_DIR" if Path(path).is_dir() else "SSL_CERT_FILE", path)
-            return
+            return f"{name}={path}"
+    return None
 
 
 @functools.cache

@@ -14,7 +14,9 @@ from job.config.settings import Settings, setting_fields
 CHART_GROUP = "kubernetes"
 """Name of the group, in the help, of the settings that the chart fills in."""
 
-SET_BY_CHART = frozenset(f"run.{name}" for name in ("job_uid", "job_name", "namespace", "node", "image"))
+SET_BY_CHART = frozenset(
+    f"run.{name}" for name in ("job_uid", "job_name", "namespace", "node", "image", "ephemeral_bytes")
+)
 
 
 def json_schema() -> dict[str, Any]:

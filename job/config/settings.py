@@ -196,7 +196,7 @@ class RunSettings(_Group):
     first one."""
 
     job_name: str = ""
-    """Name of that Job; the chart sets it, and the next three."""
+    """Name of that Job; the chart sets it, and the next four."""
 
     namespace: str = ""
     """Namespace of that Job."""
@@ -206,6 +206,9 @@ class RunSettings(_Group):
 
     image: str = ""
     """Container image that this Pod runs."""
+
+    ephemeral_bytes: Annotated[int, Field(ge=0), BeforeValidator(_parse_integer)] | None = None
+    """Limit of this Pod's ephemeral storage, in which its cache is; only `finetune doctor` uses it."""
 
     seed: Integer = Field(7, ge=0, lt=2**32, json_schema_extra=_RESULT)
     """Seed of everything random: the head's first weights, the order of the images, dropout."""

@@ -16,7 +16,7 @@ import urllib.request
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import numpy as np
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from job.config.settings import ModelSettings
     from job.observability.progress import Progress
-    from job.storage import OpenStore
+    from job.storage import OpenStore, Store
 
 KNOWN_DIGESTS = {
     ("MobileNetV2", 1.0, 224): "1df076336965135dbfbdba658e7ee9df5365f1c294b8a512437230e9120c2f5a",
@@ -145,15 +145,57 @@ def download(url: str, *, timeout: float = 30, tries: int = 3) -> bytes:
         UnavailableError: all attempts failed, or the server returned an error that a retry cannot fix.
         SettingsError: the server's certificate cannot be verified.
     """
+    data: bytes = _request("GET", url, timeout, tries).data
+    return data
+
+
+def locate(settings: ModelSettings, open_store: OpenStore, *, timeout: float, tries: int) -> str:
+    """Return where ``settings.weights`` would be loaded from, without loading them; "random" for ``none``.
+
+    Args:
+        settings: ``weights``, ``weights_dir`` and the architecture of the backbone.
+        open_store: opens the store of a weights file.
+        timeout: seconds without a response of a server after which an attempt fails.
+        tries: the number of attempts.
+
+    Raises:
+        SettingsError: unsupported file type.
+        DataError: the file is missing, or is no weights file.
+        UnavailableError: the ImageNet weights are not on this machine, and their server is unreachable.
+    """
+    if settings.weights == "none":
+        return "random"
+    if settings.weights != "imagenet":
+        store, name = _open_file(settings.weights, open_store)
+        if store.stat(name) is None:
+            raise _no_such_file(settings.weights)
+        return settings.weights
+    name = file_name(settings.alpha, settings.image_size)
+    for path in _folders(settings, name):
+        try:
+            file = path.open("rb")
+        except OSError:
+            continue
+        try:
+            with file, h5py.File(file):
+                return str(path)
+        except OSError as error:
+            raise DataError(f"{path} is no weights file: {error}", remedy="Delete it and get it again.") from error
+    _request("HEAD", URL + name, timeout, tries)
+    return URL + name
+
+
+def _request(method: Literal["GET", "HEAD"], url: str, timeout: float, tries: int) -> urllib3.BaseHTTPResponse:
+    """Send a request; see `download`."""
     certificates.use_one_bundle()
     retries = urllib3.Retry(tries - 1, backoff_factor=0.5, status_forcelist=(408, 429, 500, 502, 503, 504))
     host, proxies = urllib.parse.urlsplit(url).netloc, urllib.request.getproxies()
     proxy = None if urllib.request.proxy_bypass(host) else proxies.get("https")  # urllib3 ignores the environment
     try:
         with urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager() as pool:
-            response = pool.request("GET", url, timeout=timeout, retries=retries)
+            response = pool.request(method, url, timeout=timeout, retries=retries)
         if response.status == 200:
-            return response.data
+            return response
         failure = f"HTTP status {response.status}"
     except urllib3.exceptions.HTTPError as error:
         if untrusted := certificates.verification_error(error, url):
@@ -176,7 +218,7 @@ def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: P
         return provenance
 
     failures = []
-    for path in (Path(settings.weights_dir, name), cache_folder() / name):
+    for path in _folders(settings, name):
         # Not with Keras's own download function: it ignores a read-only cache and downloads again.
         try:
             data = path.read_bytes()
@@ -202,7 +244,21 @@ def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: P
     return provenance
 
 
+def _folders(settings: ModelSettings, name: str) -> tuple[Path, Path]:
+    """Return where ImageNet weights may be on this machine."""
+    return Path(settings.weights_dir, name), cache_folder() / name
+
+
 def _load_file(base_model: keras.Model, uri: str, open_store: OpenStore) -> Provenance:
+    store, name = _open_file(uri, open_store)
+    found = store.read(name)
+    if found is None:
+        raise _no_such_file(uri)
+    return _load(base_model, found[0], uri)
+
+
+def _open_file(uri: str, open_store: OpenStore) -> tuple[Store, str]:
+    """Return the store of a weights file, and its name there."""
     if not uri.endswith(".h5"):
         raise SettingsError(
             f"model.weights = {uri!r}: expected imagenet, none, or a file that ends in .h5",
@@ -210,12 +266,13 @@ def _load_file(base_model: keras.Model, uri: str, open_store: OpenStore) -> Prov
             "base_model.save_weights('NAME.weights.h5')",
         )
     folder, _, name = uri.rpartition("/")
-    found = open_store(folder or "/").read(name)
-    if found is None:
-        raise DataError(
-            f"model.weights = {uri!r}: there is no such file", remedy="Correct the path, or put the file there."
-        )
-    return _load(base_model, found[0], uri)
+    return open_store(folder or "/"), name
+
+
+def _no_such_file(uri: str) -> DataError:
+    return DataError(
+        f"model.weights = {uri!r}: there is no such file", remedy="Correct the path, or put the file there."
+    )
 
 
 def _load(base_model: keras.Model, data: bytes, source: str) -> Provenance:

@@ -38,6 +38,7 @@ _received: signal.Signals | None = None
 _handled = False
 _last_words: Callable[[], object] = int
 _save: Callable[[float], bool] | None = None
+_threads_left = False
 
 
 def install() -> None:
@@ -96,14 +97,20 @@ def attempt(action: Callable[[], object], seconds: float) -> bool:
     return bool(results)
 
 
-def exit_now(code: int) -> int:
-    """Exit the process with `code` if a signal was received, else return it; later signals are ignored.
+def leave_threads() -> None:
+    """Let `exit_now` exit without waiting for threads: some of them hang."""
+    global _threads_left  # noqa: PLW0603
+    _threads_left = True
 
-    An ordinary exit would hang in native code if TensorFlow was interrupted.
+
+def exit_now(code: int) -> int:
+    """Exit the process with `code` if a signal was received or threads hang, else return it; ignore later signals.
+
+    An ordinary exit would hang in native code if TensorFlow was interrupted, and waits for the threads of pools.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    if _received:
+    if _received or _threads_left:
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         os._exit(code)

@@ -41,14 +41,14 @@ OpenStore: TypeAlias = "Callable[[str], Store]"
 """Opens the store at a URI as the settings say."""
 
 
-def opener(settings: StorageSettings) -> OpenStore:
+def opener(settings: StorageSettings, *, retry: RetryPolicy = _DEFAULT_RETRY) -> OpenStore:
     """Return the function that opens every store that a run reads: of the input and of the weights."""
-    return partial(open_store, user_project=settings.user_project or None, anonymous=settings.anonymous)
+    return partial(open_store, retry=retry, user_project=settings.user_project or None, anonymous=settings.anonymous)
 
 
-def open_output(uri: str, settings: StorageSettings) -> Store:
+def open_output(uri: str, settings: StorageSettings, *, retry: RetryPolicy = _DEFAULT_RETRY) -> Store:
     """Open the store that a run writes to: `settings.anonymous` does not apply to it."""
-    return open_store(uri, user_project=settings.user_project or None)
+    return open_store(uri, retry=retry, user_project=settings.user_project or None)
 
 
 def open_store(

@@ -142,6 +142,15 @@ class GoogleStore:
             raise no_checksum(self.uri_of(name))
         return None if blob is None else _info(name, blob)
 
+    def updated(self, name: str) -> float | None:
+        """Return when an object was written; see Store."""
+        blob = self._calls(
+            lambda _: self._bucket.get_blob(self._root + name, timeout=TIMEOUT, retry=None),
+            permission="storage.objects.get",
+            uri=self.uri_of(name),
+        )
+        return None if blob is None or blob.updated is None else blob.updated.timestamp()
+
     def stat_many(self, names: Sequence[str]) -> Iterator[tuple[int, ObjectInfo]]:
         """See `Store`."""
         return stat_by_folder(self, names)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import google.auth
 from google.auth.credentials import AnonymousCredentials, Credentials
-from google.auth.transport.requests import AuthorizedSession
+from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud import storage
 from obstore.auth.google import GoogleCredentialProvider
 from obstore.store import GCSStore
 from requests.adapters import HTTPAdapter
 
 from job.config import environment
-from job.storage.google_calls import Calls
+from job.storage.google_calls import Calls, principal
 from job.storage.objects import RetryPolicy
 from job.storage.parallel import THREADS
 
@@ -42,6 +42,31 @@ def find_credentials(retry: RetryPolicy) -> Credentials:
         return credentials
 
     return Calls(retry, "", None)(attempt, permission="", uri="Google Cloud")
+
+
+_SOURCES = {
+    "google.auth.compute_engine": "the metadata server",
+    "google.auth.impersonated_credentials": "impersonation",
+    "google.auth.identity_pool": "workload identity federation",
+    "google.oauth2.service_account": "a service account key",
+    "google.oauth2.credentials": "a user's login",
+}
+"""Module of the credentials' class, or its package -> where they come from."""
+
+
+def describe_credentials(retry: RetryPolicy) -> str:
+    """Obtain an access token, and return whose it is and where it comes from; the token itself is not returned.
+
+    Raises:
+        AccessError: there are no credentials, or they are refused.
+        UnavailableError: the server that issues tokens is unreachable.
+    """
+    credentials = find_credentials(retry)
+    Calls(retry, "", credentials)(lambda _: credentials.refresh(Request()), permission="", uri="Google Cloud")
+    module = type(credentials).__module__
+    source = next((text for name, text in _SOURCES.items() if module.startswith(name)), module)
+    path = environment.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return f"{principal(credentials)}, from {source}{f' ({path})' if path else ''}"
 
 
 def json_client(credentials: Credentials, endpoint: str | None) -> storage.Client:

@@ -53,6 +53,9 @@ _NEVER_CLOSED = threading.Event()
 _CUSTOMER_KEY_REASON = "resourceIsEncryptedWithCustomerEncryptionKey"
 """https://cloud.google.com/storage/docs/json_api/v1/status-codes"""
 
+_USE_PROJECT = "serviceusage.services.use"
+"""The permission to bill a project: https://cloud.google.com/storage/docs/requester-pays"""
+
 _LOCKED_REASONS = {"retentionPolicyNotMet", "objectUnderActiveHold"}
 _LOCKED_WORDS = re.compile(r"retention policy|\bhold\b", re.IGNORECASE)
 """For responses without reasons, as those of the XML API and of some proxies."""
@@ -159,6 +162,12 @@ class Calls:
                 remedy="A run overwrites and deletes its own objects (status.json, checkpoints/): publish to a bucket "
                 "without a retention policy, and release any hold on objects below output.uri.",
             )
+        if isinstance(error, Forbidden) and _USE_PROJECT in message:
+            return AccessError(
+                f"{self._principal()} may not bill the project of storage.user_project for {uri}: {message}",
+                remedy=f"gcloud projects add-iam-policy-binding PROJECT --member={self._member()} "
+                "--role=roles/serviceusage.serviceUsageConsumer",
+            )
         if isinstance(error, Forbidden):
             # Overwriting an object needs the permission to delete it: the response names what is missing.
             named = re.search(r"storage\.\w+\.\w+", message)
@@ -191,29 +200,34 @@ class Calls:
                 )
 
     def _access_denied(self, problem: str, permission: str) -> AccessError:
-        principal = self._principal()
-        member = "PRINCIPAL"
-        if "@" in principal:
-            member = f"{'serviceAccount' if principal.endswith('.gserviceaccount.com') else 'user'}:{principal}"
         role = "objectViewer" if permission.endswith((".list", ".get")) else "objectUser"
         remedy = (
             f"gcloud storage buckets add-iam-policy-binding gs://{self._bucket} "
-            f"--member={member} --role=roles/storage.{role}"
+            f"--member={self._member()} --role=roles/storage.{role}"
         )
         if role == "objectViewer" and isinstance(self._credentials, AnonymousCredentials):
             remedy += "; or, unless everyone may read the bucket, storage.anonymous=false"
         elif role == "objectViewer":
             remedy += "; or, if the bucket is public, storage.anonymous=true"
-        return AccessError(f"{principal} {problem}", remedy=remedy)
+        return AccessError(f"{self._principal()} {problem}", remedy=remedy)
+
+    def _member(self) -> str:
+        """Return the caller as a member of an IAM policy."""
+        principal = self._principal()
+        if "@" not in principal:
+            return "PRINCIPAL"
+        return f"{'serviceAccount' if principal.endswith('.gserviceaccount.com') else 'user'}:{principal}"
 
     def _principal(self) -> str:
-        """Return the caller's account, by its address if the credentials have it."""
-        if self._credentials is None:
-            return "this process"
-        if isinstance(self._credentials, AnonymousCredentials):
-            return "anonymous"
-        addresses = (getattr(self._credentials, name, None) for name in ("service_account_email", "account"))
-        return next(filter(None, map(str, filter(None, addresses))), "an unknown principal")
+        return "this process" if self._credentials is None else principal(self._credentials)
+
+
+def principal(credentials: Credentials) -> str:
+    """Return the account that credentials are of, by its address if they have it."""
+    if isinstance(credentials, AnonymousCredentials):
+        return "anonymous"
+    addresses = (getattr(credentials, name, None) for name in ("service_account_email", "account"))
+    return next(filter(None, map(str, filter(None, addresses))), "an unknown principal")
 
 
 _CUSTOMER_KEY_REMEDY = (

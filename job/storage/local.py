@@ -71,7 +71,10 @@ class LocalStore:
         )
         skipped = []
         with ThreadPoolExecutor(THREADS) as pool:
-            while batch := tuple(itertools.islice(names, 1024)):
+            # The first batch is small: who needs only one file does not wait for a thousand checksums.
+            for size in itertools.chain([THREADS], itertools.repeat(1024)):
+                if not (batch := tuple(itertools.islice(names, size))):
+                    break
                 for name, info in zip(batch, pool.map(self.stat, batch), strict=True):
                     if info is None:
                         skipped.append(name)
@@ -102,6 +105,12 @@ class LocalStore:
             while chunk := file.read(CHUNK_BYTES):
                 checksum = crc32c(chunk, checksum)
             return ObjectInfo(name, file.tell(), checksum, os.fstat(file.fileno()).st_mtime_ns)
+
+    def updated(self, name: str) -> float | None:
+        """Return when a file was written; see Store."""
+        path = self._path(name)
+        with _errors_converted(path, "read"):
+            return path.stat().st_mtime if path.exists() else None
 
     def stat_many(self, names: Sequence[str]) -> Iterator[tuple[int, ObjectInfo]]:
         """See `Store`. A listing would read every file of a folder for its checksum."""

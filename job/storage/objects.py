@@ -106,6 +106,9 @@ class Store(Protocol):
     def stat(self, name: str) -> ObjectInfo | None:
         """Return the metadata of an object; None if it does not exist."""
 
+    def updated(self, name: str) -> float | None:
+        """Return when an object was written, in seconds since 1970 by the store's clock; None if it does not exist."""
+
     def stat_many(self, names: Sequence[str]) -> Iterator[tuple[int, ObjectInfo]]:
         """Look up many names with few requests; yield the index and the object of each that exists, in any order.
 

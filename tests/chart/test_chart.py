@@ -199,7 +199,7 @@ def test_gpu_without_other_limits(helm: Helm, setting: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["summary", "validate"])
-def test_only_run_asks_for_a_gpu(helm: Helm, command: str) -> None:
+def test_other_commands_ask_for_no_gpu(helm: Helm, command: str) -> None:
     """`summary` and `validate` request no GPU, and `validate` needs no output."""
     found = helm.render(f"command={command}", "config.input.uri=gs://my-bucket/flowers")
 
@@ -407,6 +407,46 @@ def test_image(helm: Helm) -> None:
         f"r/x@{digest}"
         == helm.render("image.repository=r/x", "image.tag=t", f"image.digest={digest}").container["image"]
     )
+
+
+def test_doctor_is_what_helm_test_runs(helm: Helm) -> None:
+    """The test Pod checks stores and weights with the release's settings; the GPU and the disks are not its own."""
+    found = helm.render(*BUCKET, "config.storage.user_project=payer")
+    [container] = found.objects["test"]["spec"]["containers"]
+
+    checks = ["doctor", "--only", "storage,weights", "--timeout", "60"]
+    assert [*checks, "--config", "/etc/finetune/config.yaml"] == container["args"]
+    assert "command" not in container
+    assert "/etc/finetune" == named(container["volumeMounts"], "config")["mountPath"]
+    volume = named(found.objects["test"]["spec"]["volumes"], "config")
+    assert found.objects["ConfigMap"]["metadata"]["name"] == volume["configMap"]["name"]
+    assert not [name for name in container["resources"]["limits"] if "gpu" in name]
+
+
+def test_doctor_in_place_of_the_job(helm: Helm) -> None:
+    """With command=doctor the Job's own Pod, with its GPU and volumes, is checked; it must have the GPU it requires."""
+    found, run = helm.render("command=doctor"), helm.render()
+
+    assert ["doctor", "--config", "/etc/finetune/config.yaml"] == found.container["args"]
+    assert run.config == found.config
+    for part in ("resources", "volumeMounts", "env"):
+        assert run.container[part] == found.container[part]
+    assert "config.device.require_gpu" in helm.refusal(
+        "command=doctor", "gpu.count=0", "config.device.require_gpu=true"
+    )
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["cache.type=ephemeral", "config.cache.dir=/data", "cache.type=existingClaim,cache.existingClaim=pvc"],
+)
+def test_limit_of_ephemeral_storage(helm: Helm, elsewhere: str) -> None:
+    """A Pod whose cache is an emptyDir knows the limit above which it is evicted."""
+    name = "FINETUNE_RUN__EPHEMERAL_BYTES"
+    env = named(helm.render().container["env"], name)
+
+    assert "limits.ephemeral-storage" == env["valueFrom"]["resourceFieldRef"]["resource"]
+    assert name not in helm.render(elsewhere).text
 
 
 def test_names(helm: Helm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, NamedTuple
@@ -85,12 +86,15 @@ def test_nothing_was_refused_for_want_of_limits(installed: Installed) -> None:
 
 
 def test_helm_test(installed: Installed) -> None:
-    """`helm test` reads and writes the bucket with the job's identity, under restriction and quota."""
+    """`helm test` is `finetune doctor` with the job's identity and settings, under restriction and quota."""
     before = installed.bucket.names()
 
-    said = installed.namespace.helm("test", "finetune", "--timeout=90s")
+    said = installed.namespace.helm("test", "finetune", "--logs", "--timeout=90s")
 
     assert "Succeeded" in said
+    assert ["input", "output create", "output delete", "weights"] == re.findall(
+        r"^ok +(input|output create|output delete|weights) ", said, re.MULTILINE
+    )
     assert before == installed.bucket.names()
 
 

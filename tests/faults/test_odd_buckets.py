@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
@@ -15,9 +14,10 @@ from fault_proxy import Fault, reply
 from job import storage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fault_proxy import Proxy, Seen
 
-ROOT = Path(__file__).parents[2]
 NO_CHECKSUMS = Fault(replace=('"crc32c"', '"absent"'))
 
 
@@ -54,20 +54,20 @@ def requester_pays(request: Seen) -> Fault | None:
 
 
 def test_requester_pays(uploaded: tuple[str, ...], bucket: str, proxy: Proxy, tmp_path: Path) -> None:
-    """With storage.user_project every request of a run, of its weights and of `helm test` names who pays."""
+    """With storage.user_project every request of a run, of its weights and of `finetune doctor` names who pays."""
     base_model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
     base_model.save_weights(tmp_path / "w.weights.h5")
     storage.open_store(f"gs://{bucket}").write("w.weights.h5", tmp_path / "w.weights.h5")
     weights = ("--model.weights", f"gs://{bucket}/w.weights.h5")
     flags = [*uploaded, *weights, "--output.uri", f"gs://{bucket}/out"]
-    check = [sys.executable, ROOT / "helm/files/check_bucket.py", *flags]
+    check = [sys.executable, "-m", "job", "doctor", "--only", "storage,weights", *flags]
     proxy.fault = requester_pays
 
     with Attempt(flags) as attempt:
         assert 2 == attempt.wait()
     assert "storage.user_project" in attempt.named("run.failed")[0]["remedy"]
-    assert 2 == subprocess.run(check, check=False, capture_output=True, cwd=ROOT).returncode
+    assert 2 == subprocess.run(check, check=False, capture_output=True).returncode
     payer = ("--storage.user_project", "payer-1")
     with Attempt([*flags, *payer]) as attempt:
         assert 0 == attempt.wait(), attempt.events[-1]
-    assert 0 == subprocess.run([*check, *payer], check=False, capture_output=True, cwd=ROOT).returncode
+    assert 0 == subprocess.run([*check, *payer], check=False, capture_output=True).returncode

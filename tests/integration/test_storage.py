@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -79,6 +80,18 @@ def test_a_file_is_written_like_bytes(store: Store, tmp_path: Path, size: int) -
 
     assert (size, crc32c(data)) == (written.size, written.crc32c)
     assert (data, written) == store.read("model")
+
+
+def test_the_time_of_a_write(store: Store) -> None:
+    """The store says when an object was written, by its own clock."""
+    earliest = time.time()
+    store.write("d/a.txt", b"1")
+
+    updated = store.updated("d/a.txt")
+
+    assert updated is not None
+    assert earliest - 1 <= updated <= time.time() + 1  # clocks of files tick in steps
+    assert store.updated("d/none.txt") is None
 
 
 def test_nothing_is_there(store: Store) -> None:

@@ -43,7 +43,7 @@ def test_schema_has_every_setting_but_the_charts_own() -> None:
     }
 
     settings = {row.name for row in reference.rows()}
-    of_the_job = {f"run.{name}" for name in ("job_uid", "job_name", "namespace", "node", "image")}
+    of_the_job = {f"run.{name}" for name in ("job_uid", "job_name", "namespace", "node", "image", "ephemeral_bytes")}
     assert settings - found == of_the_job | {name for name in settings if name.startswith("events.")}
     assert found <= settings
 

@@ -34,7 +34,7 @@ def variables() -> dict[str, str]:
 
 def test_nothing_set() -> None:
     """Without a bundle, every client keeps its own."""
-    use_one_bundle()
+    assert use_one_bundle() is None
 
     assert {} == variables()
 
@@ -44,7 +44,7 @@ def test_folder_of_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     """A folder of certificates, as requests takes it, has a variable of its own in OpenSSL."""
     monkeypatch.setenv(name, str(tmp_path))
 
-    use_one_bundle()
+    assert f"{name}={tmp_path}" == use_one_bundle()
 
     assert (str(tmp_path), str(tmp_path)) == (variables()["REQUESTS_CA_BUNDLE"], variables()["SSL_CERT_DIR"])
 

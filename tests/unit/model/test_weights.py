@@ -217,6 +217,39 @@ def test_download_is_cached(
     assert file == (home / NAME).read_bytes()
 
 
+def locate(**settings: Any) -> str:
+    """Return where weights would be loaded from."""
+    settings = {"alpha": 0.35, "image_size": 32, "weights_dir": "/nonexistent"} | settings
+    return weights.locate(ModelSettings(**settings), storage.open_store, timeout=5, tries=1)
+
+
+def test_locate(home: Path, address: Store, file: bytes, tmp_path: Path) -> None:
+    """What would be loaded is found in its order, and neither loaded nor downloaded."""
+    address.write(NAME, file)
+    assert weights.URL + NAME == locate()
+    assert not home.exists()
+    cached = put(home, file)
+    assert str(cached) == locate()
+    baked = put(tmp_path / "baked", file)
+    assert str(baked) == locate(weights_dir=str(tmp_path / "baked"))
+    assert (str(baked), "random") == (locate(weights=str(baked)), locate(weights="none"))
+    assert f"{address.uri}/{NAME}" == locate(weights=f"{address.uri}/{NAME}")
+
+
+@pytest.mark.usefixtures("home")
+def test_locate_finds_nothing(tmp_path: Path) -> None:
+    """Weights that are not there, are no weights or cannot be downloaded have the error of a run."""
+    with pytest.raises(UnavailableError, match=NAME):
+        locate()
+    with pytest.raises(DataError, match="there is no such file"):
+        locate(weights=str(tmp_path / "w.h5"))
+    with pytest.raises(SettingsError, match=r"\.h5"):
+        locate(weights=str(tmp_path / "w.keras"))
+    put(tmp_path, b"no weights")
+    with pytest.raises(DataError, match="is no weights file"):
+        locate(weights_dir=str(tmp_path))
+
+
 @pytest.mark.usefixtures("known")
 def test_damaged_download_is_not_kept(
     base_model: keras.Model,

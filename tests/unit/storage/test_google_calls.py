@@ -9,6 +9,7 @@ import pytest
 import requests
 import urllib3
 from google.api_core.exceptions import (
+    Forbidden,
     GoogleAPICallError,
     NotFound,
     PreconditionFailed,
@@ -123,6 +124,14 @@ def test_error_after_the_last_try(error: Exception, expected: type[FinetuneError
         calls(IMPATIENT)(failing(error), **CALL)
     assert expected is type(caught.value)
     assert caught.value.remedy
+
+
+def test_a_project_that_may_not_be_billed() -> None:
+    """The remedy for a project of storage.user_project is a role on the project, not on the bucket."""
+    error = Forbidden("a@b does not have serviceusage.services.use access to the Google Cloud project.")
+    with pytest.raises(AccessError, match=r"storage\.user_project") as caught:
+        calls(IMPATIENT)(failing(error), **CALL)
+    assert "roles/serviceusage.serviceUsageConsumer" in caught.value.remedy
 
 
 def test_damaged_bytes_are_read_a_few_times() -> None:
