@@ -8,9 +8,9 @@ COMMA := ,
 
 # each of these benchmarks updates its own section of benchmarks/RESULTS.md
 # note: without precision, which takes hours on a CPU without instructions for half precision
-CLAIMS := $(filter-out harness attempts digests plain_keras gpu_check precision,$(basename $(notdir $(wildcard benchmarks/*.py))))
+CLAIMS := $(filter-out harness attempts digests plain_keras terminal gpu_check precision,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test prerequisites unit lint format lock bench gpu-check soak mutants clean generated cluster image image-gpu build-image
+.PHONY: help demo test prerequisites unit lint format lock bench gpu-check screens soak mutants clean generated cluster image image-gpu build-image
 
 help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -95,6 +95,9 @@ build-image:
 	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' job/__init__.py)" \
 	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" \
 	    --build-arg SOURCE="$$(git config remote.origin.url | sed 's#//.*@#//#')" $(ARGS) .
+
+screens: $(INSTALLED)  ## take the pictures of the terminal in docs/screens/, from a run of the demo
+	PYTHONPATH=benchmarks $(BIN)/python scripts/screens.py
 
 soak: $(INSTALLED)  ## kill runs a hundred times at random moments; every one must end in the same bits
 	PYTHONPATH=benchmarks $(BIN)/python scripts/soak.py --kills 100

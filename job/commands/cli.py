@@ -14,6 +14,7 @@ from job import __version__
 from job.commands import demo, doctor, run, schema, summary, validate, watch
 from job.commands.command import Command, CommandModule, printing
 from job.commands.manual import all_codes, help_text
+from job.config import environment
 from job.config.hints import similar
 from job.errors import SettingsError, UsageError
 from job.observability import log
@@ -104,7 +105,8 @@ def listen(settings: LogSettings) -> Progress:
     console = settings.format == "console" or (settings.format == "auto" and on_terminal)
     log.configure(console=console, level=settings.level)
     interval = None if log.terminal() else 10.0  # on a terminal, the bars show the progress of a phase
-    listener = ConsoleListener(interval) if console else LogListener(interval)
+    has_parent = environment.get("FINETUNE_PARENT") is not None  # which writes the closing block itself
+    listener = ConsoleListener(interval, with_block=not has_parent) if console else LogListener(interval)
     return Progress([listener, _LastLine(), TerminationMessage()])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 from functools import partial
@@ -13,10 +14,10 @@ from job.errors import SettingsError
 from job.observability import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from job.commands.manual import Manual
-    from job.observability.progress import Progress
+    from job.observability.progress import Listener, Progress
 
 
 class Command(NamedTuple):
@@ -44,6 +45,29 @@ class CommandModule(Protocol):
         """
 
 
+def show_bars(progress: Progress) -> None:
+    """Show what is in progress as bars below the log, on a terminal, until the end of the stream."""
+    if bars := _bars():
+        progress.subscribe(bars)
+
+
+@contextlib.contextmanager
+def showing(progress: Progress) -> Iterator[None]:
+    """Show what is in progress in a block, as `show_bars` does; afterwards the terminal is free for other output."""
+    with contextlib.ExitStack() as stack:
+        if bars := _bars():
+            stack.enter_context(progress.listening(bars))
+        yield
+
+
+def _bars() -> Listener | None:
+    if (terminal := log.terminal()) is None:
+        return None
+    from job.observability.bars import Bars
+
+    return Bars(terminal)
+
+
 def printing(text: str) -> Command:
     """Return a command that prints a text."""
     return Command(partial(_print, text))
@@ -58,14 +82,6 @@ def write(text: str) -> None:
     """Write a text to the standard output, whatever characters the locale has."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
-
-
-def show_bars(progress: Progress) -> None:
-    """Show the progress of each phase below the log, on a terminal."""
-    if terminal := log.terminal():
-        from job.observability.bars import Bars
-
-        progress.subscribe(Bars(terminal))
 
 
 def check_machine(settings: Settings) -> None:

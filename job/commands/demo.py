@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import storage
-from job.commands.command import Command, check_machine
+from job.commands.command import Command, check_machine, showing
 from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config import environment
 from job.config.load import load_settings
 from job.errors import GateError, SettingsError, UnavailableError
+from job.observability import closing
 from job.storage import emulator
 
 if TYPE_CHECKING:
@@ -68,16 +70,13 @@ def parse(arguments: Sequence[str]) -> Command:
         SettingsError: the flags are invalid, or TensorFlow or the emulator is not installed.
     """
     _flags(arguments)
-    check_machine(load_settings(arguments).settings)
+    settings = load_settings(arguments).settings
+    check_machine(settings)
     emulator.program()
-    return Command(partial(_execute, arguments))
+    return Command(partial(run, arguments), settings.log)
 
 
-def _execute(arguments: Sequence[str], _: Progress) -> int:
-    return run(arguments)
-
-
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], progress: Progress) -> int:
     """Train on the pictures, from one emulated bucket to another, and report the result.
 
     The run is a separate process, as on any other machine, and inherits the terminal. What it published is copied to
@@ -85,6 +84,7 @@ def run(arguments: Sequence[str]) -> int:
 
     Args:
         arguments: flags for ``finetune run``, except the two URIs.
+        progress: receives the events of this process; those of the run go to its own log.
 
     Returns:
         The run's exit code.
@@ -93,22 +93,26 @@ def run(arguments: Sequence[str]) -> int:
         SettingsError: the flags are invalid, or the emulator is not installed.
         UnavailableError: the emulator did not start.
     """
-    from job.data import demo_pictures  # note: imports NumPy and Pillow, which no other command needs
-
     flags = [*arguments, *_flags(arguments)]
-    with emulator.running() as emulated:
-        environment.set_default("STORAGE_EMULATOR_HOST", emulated.url)
-        for uri in (_INPUT, _OUTPUT):
-            emulator.create_bucket(emulated.url, uri.removeprefix("gs://"))
-        _copy(str(demo_pictures.pictures(Path(tempfile.gettempdir()))), _INPUT)
+    with contextlib.ExitStack() as stack:
+        with showing(progress):
+            from job.data import demo_pictures  # note: imports NumPy and Pillow, which no other command needs
+
+            pictures = demo_pictures.pictures(Path(tempfile.gettempdir()), progress)
+            emulated = stack.enter_context(emulator.running())
+            environment.set_default("STORAGE_EMULATOR_HOST", emulated.url)
+            for uri in (_INPUT, _OUTPUT):
+                emulator.create_bucket(emulated.url, uri.removeprefix("gs://"))
+            _copy(str(pictures), _INPUT, progress)
         child = subprocess.Popen(  # noqa: S603  # this program itself
             [sys.executable, "-m", "job", "run", *flags],
-            env=environment.for_child(STORAGE_EMULATOR_HOST=emulated.url),
+            env=environment.for_child(STORAGE_EMULATOR_HOST=emulated.url, FINETUNE_PARENT="demo"),
         )
         code = _wait(child)
         if code in (0, GateError.exit_code):
-            _copy(_OUTPUT, str(FOLDER))
-            sys.stdout.write(_report())
+            with showing(progress):
+                _copy(_OUTPUT, str(FOLDER), progress)
+            sys.stdout.write("\n".join(_report("published" if code == 0 else "quality gate failed")) + "\n")
     return code
 
 
@@ -131,13 +135,15 @@ def _flags(arguments: Sequence[str]) -> list[str]:
     return flags
 
 
-def _copy(source: str, target: str) -> None:
+def _copy(source: str, target: str, progress: Progress) -> None:
     """Copy all objects from one store to another."""
     source_store, target_store = storage.open_store(source), storage.open_store(target)
     objects = list(source_store.list())
-    for index, data in source_store.read_many(objects):
-        assert isinstance(data, bytes), f"{objects[index].name} disappeared, but only this process uses the store"
-        target_store.write(objects[index].name, data)
+    with progress.phase("copy", len(objects), "files") as phase:
+        for index, data in source_store.read_many(objects):
+            assert isinstance(data, bytes), f"{objects[index].name} disappeared, but only this process uses the store"
+            target_store.write(objects[index].name, data)
+            phase.advance()
 
 
 def _wait(child: subprocess.Popen[bytes]) -> int:
@@ -149,26 +155,7 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
             continue
 
 
-def _report() -> str:
-    """Return a summary of the latest run in ``FOLDER``: first the published model, then both stages."""
+def _report(outcome: str) -> list[str]:
+    """Return the closing block of the latest run in ``FOLDER``."""
     latest = max(FOLDER.glob("runs/*/_SUCCESS"), key=lambda path: path.stat().st_mtime_ns).parent
-    metrics = json.loads((latest / "metrics/metrics.json").read_bytes())
-    published, kept = metrics["validation"], metrics["kept"]
-    correct, images = round(published["accuracy"] * published["images"]), published["images"]
-    held_out = f"{published['accuracy']:.3f} ({correct} of {images} pictures held out)"
-    lines = [
-        f"  {name:<20}{stage['val_accuracy']:.3f} after {stage['epochs']} epochs in {stage['seconds']:.0f} s, "
-        f"at best {stage['best_val_accuracy']:.3f}"
-        for name, stage in metrics["stages"].items()
-        if stage
-    ]
-    return "\n".join(
-        [
-            "",
-            f"Accuracy of the published model: {held_out}, from epoch {kept['epoch']}",
-            *lines,
-            f"Model:    {latest}/model",
-            f"Metrics:  {latest}/metrics",
-            "",
-        ]
-    )
+    return closing.block(outcome, str(latest), json.loads((latest / "metrics/metrics.json").read_bytes()))

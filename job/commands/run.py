@@ -51,10 +51,10 @@ def parse(arguments: Sequence[str]) -> Command:
 
 
 def _execute(loaded: Loaded, progress: Progress) -> int:
+    show_bars(progress)
     from job import pipeline
     from job.observability.kube_events import EventRecorder
 
-    show_bars(progress)
     if loaded.settings.events.enabled:
         progress.subscribe(EventRecorder(loaded.settings.events, loaded.settings.run))
     seconds = 60 * loaded.settings.device.stall_minutes

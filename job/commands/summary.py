@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from job.commands.command import Command, check_machine, printing
+from job.commands.command import Command, check_machine, printing, showing
 from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config.load import load_settings
 from job.runtime import device
@@ -42,6 +42,9 @@ def parse(arguments: Sequence[str]) -> Command:
 
 def _execute(settings: ModelSettings, progress: Progress) -> int:
     device.prepare()
-    from job.model import classifier
+    with showing(progress), progress.phase("import", None, ""):
+        device.import_tensorflow()
+        from job.model import classifier
 
-    return printing(classifier.summary(settings)).execute(progress)
+        text = classifier.summary(settings)
+    return printing(text).execute(progress)

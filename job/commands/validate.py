@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from job.commands.command import Command, check_machine, show_bars, write
+from job.commands.command import Command, check_machine, showing, write
 from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config.load import load_settings
 from job.errors import DataError, SettingsError
@@ -103,27 +103,27 @@ def _execute(settings: Settings, options: Options, progress: Progress) -> int:
     from job.data.prepare import prepare
     from job.data.survey import survey
 
-    show_bars(progress)
-    open_store = storage.opener(settings.storage)
-    listing = pipeline.list_images(settings, open_store, progress)
-    found = survey(listing.listed, open_store, max_pixels=settings.input.max_pixels, progress=progress)
-    if options.deep:
-        device.prepare()
-        from job.data.deep_survey import decode_all
+    with showing(progress):
+        open_store = storage.opener(settings.storage)
+        listing = pipeline.list_images(settings, open_store, progress)
+        found = survey(listing.listed, open_store, max_pixels=settings.input.max_pixels, progress=progress)
+        if options.deep:
+            device.prepare()
+            from job.data.deep_survey import decode_all
 
-        decode_all(found, open_store, image_size=settings.model.image_size, progress=progress)
-    prepared: Prepared | DataError
-    try:
-        prepared = prepare(listing.listed, listing.quarantined, found, settings.input, progress)
-    except DataError as error:
-        prepared = error
-    document = validation.build(
-        settings, found, listing.quarantined + found.quarantined, prepared, decoded=options.deep
-    )
-    if options.sheet is not None:
-        from job.data.contact_sheet import draw
+            decode_all(found, open_store, image_size=settings.model.image_size, progress=progress)
+        prepared: Prepared | DataError
+        try:
+            prepared = prepare(listing.listed, listing.quarantined, found, settings.input, progress)
+        except DataError as error:
+            prepared = error
+        document = validation.build(
+            settings, found, listing.quarantined + found.quarantined, prepared, decoded=options.deep
+        )
+        if options.sheet is not None:
+            from job.data.contact_sheet import draw
 
-        draw(found, open_store, options.sheet)
+            draw(found, open_store, options.sheet)
     write(document.model_dump_json(indent=2) if options.as_json else validation.table(document))
     if isinstance(prepared, DataError):
         raise prepared

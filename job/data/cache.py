@@ -125,6 +125,7 @@ class Cache:
         folder: contains the files.
         features: float32 [images, feature_size].
         pixels: uint8 [images, image_size, image_size, 3]; None if they do not fit.
+        facts: about the event ``cache.opened``.
     """
 
     def __init__(
@@ -175,18 +176,17 @@ class Cache:
                 (self.folder / "pixels").unlink(missing_ok=True)
                 (self.folder / "pixels.crc32c").unlink(missing_ok=True)
         self._other_bytes = feature_bytes + index_bytes + (pixel_bytes if self.pixels is not None else 0)
-        log.get().info(
-            "cache.opened",
-            folder=str(self.folder),
-            budget_bytes=budget,
-            free_bytes=free,
-            encoded_bytes=encoded_bytes + index_bytes,
-            feature_bytes=feature_bytes,
-            pixel_bytes=pixel_bytes,
-            pixels_kept=self.pixels is not None,
-            encoded_found=int(self.has_encoded(np.arange(images)).sum()),
-            note=note,
-        )
+        self.facts: dict[str, Any] = {
+            "folder": str(self.folder),
+            "budget_bytes": budget,
+            "free_bytes": free,
+            "encoded_bytes": encoded_bytes + index_bytes,
+            "feature_bytes": feature_bytes,
+            "pixel_bytes": pixel_bytes,
+            "pixels_kept": self.pixels is not None,
+            "encoded_found": int(self.has_encoded(np.arange(images)).sum()),
+            "note": note,
+        }
 
     def put_encoded(self, row: int, data: bytes) -> None:
         """Store an image's encoded bytes.

@@ -99,7 +99,7 @@ class Dataset:
                 self.usable[start : start + RANGE] = self._selected[start : start + RANGE]
                 phase.advance(remaining.pop(start))
             if reused := int(self.usable.sum()):
-                log.get().info("cache.reused", images=reused, of=int(self._selected.sum()))
+                progress.event("cache.reused", images=reused, of=int(self._selected.sum()))
             for row, pixels in self._decoded(np.flatnonzero(self._selected & ~self.usable)):
                 start = row - row % RANGE
                 if start not in ranges:

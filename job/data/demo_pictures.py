@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from job.observability.progress import Progress
 
 COUNT = 320
 """Enough for 8 steps an epoch, few enough for a demo of less than three minutes on two cores."""
@@ -30,8 +31,10 @@ _SCALE = 2  # supersampling: Pillow's polygons are not antialiased
 Random = np.random.Generator
 
 
-def draw(folder: Path, *, count: int = COUNT, seed: int = 7) -> None:
+def draw(folder: Path, *, count: int = COUNT, seed: int = 7, after_picture: Callable[[], object] = int) -> None:
     """Draw ``count`` JPEGs, half of each class: ``folder/flowers/0000.jpg`` and so on, 86 to 260 pixels a side.
+
+    ``after_picture`` is called after each.
 
     The same seed gives the same bytes with the same NumPy and Pillow: a picture depends on the seed, its class and its
     number alone.
@@ -42,13 +45,15 @@ def draw(folder: Path, *, count: int = COUNT, seed: int = 7) -> None:
         for number in range(count // 2):
             random = np.random.default_rng((seed, code, number))
             _picture(random, outline).save(folder / label / f"{number:04}.jpg", quality=int(random.integers(50, 96)))
+            after_picture()
 
 
-def pictures(cache_dir: Path) -> Path:
+def pictures(cache_dir: Path, progress: Progress) -> Path:
     """Return a folder with the demo's pictures, the input for an empty ``input.uri``; draw them if it is missing.
 
     Args:
         cache_dir: parent of the folder, which is renamed into place when complete.
+        progress: receives the events.
 
     Raises:
         AccessError: `cache_dir` is not writable.
@@ -60,7 +65,8 @@ def pictures(cache_dir: Path) -> Path:
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".finetune-demo-", dir=cache_dir) as unfinished:
-            draw(Path(unfinished, "pictures"))
+            with progress.phase("draw", COUNT, "pictures") as phase:
+                draw(Path(unfinished, "pictures"), after_picture=phase.advance)
             Path(unfinished, "pictures").rename(folder)
     except OSError as error:
         if not folder.is_dir():  # otherwise another process was faster

@@ -27,9 +27,9 @@ def metrics_document(
     return {
         "validation": scores["validation"].document(),
         "test": scores["test"].document() if "test" in scores else None,
-        "kept": _epoch_summary(kept_epoch),
-        "best": _epoch_summary(state.best),
-        "last": _epoch_summary(state.history[-1]),
+        "kept": _epoch_summary(kept_epoch, state),
+        "best": _epoch_summary(state.best, state),
+        "last": _epoch_summary(state.history[-1], state),
         "micro_batch": state.micro_batch,
         "predict_batch": state.predict_batch,
         "feature_batch": state.feature_batch,
@@ -39,10 +39,10 @@ def metrics_document(
     }
 
 
-def _epoch_summary(result: EpochResult) -> dict[str, object]:
+def _epoch_summary(result: EpochResult, state: TrainingState) -> dict[str, object]:
     """Return the key and the validation results of an epoch."""
     names = ("stage", "epoch", "val_loss", "val_accuracy")
-    return {name: getattr(result, name) for name in names}
+    return {name: getattr(result, name) for name in names} | {"epoch_total": state.epoch_total(result)}
 
 
 def _stage_summary(results: list[EpochResult]) -> dict[str, object] | None:
@@ -63,14 +63,14 @@ def _stage_summary(results: list[EpochResult]) -> dict[str, object] | None:
     }
 
 
-HISTORY_COLUMNS = ("stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
+EPOCH_COLUMNS = ("stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
 
 
 def history_csv(history: list[EpochResult]) -> Iterator[str]:
-    """Yield the lines of history.csv: one row per epoch."""
-    yield _csv_line(HISTORY_COLUMNS)
-    for result in history:
-        yield _csv_line([getattr(result, column) for column in HISTORY_COLUMNS])
+    """Yield the lines of history.csv: one row per epoch. `epoch` counts in each stage, `epoch_total` across both."""
+    yield _csv_line([*EPOCH_COLUMNS, "epoch_total"])
+    for epoch_total, result in enumerate(history, 1):
+        yield _csv_line([*(getattr(result, column) for column in EPOCH_COLUMNS), epoch_total])
 
 
 def predictions_csv(manifest: Manifest, scores: dict[str, Scores]) -> Iterator[str]:

@@ -25,6 +25,7 @@ import urllib3
 from job import storage
 from job.config import certificates, environment
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
+from job.observability.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from job.config.settings import ModelSettings
-    from job.observability.progress import Progress
     from job.storage import OpenStore, Store
 
 KNOWN_DIGESTS = {
@@ -133,20 +133,20 @@ def check_digest(actual: str, expected: str, source: str) -> None:
         )
 
 
-def download(url: str, *, timeout: float = 30, tries: int = 3) -> bytes:
+def download(url: str, *, timeout: float = 30, tries: int = 3, progress: Progress | None = None) -> bytes:
     """Download a file.
 
     Args:
         url: https.
         timeout: seconds without a response after which an attempt fails.
         tries: the number of attempts.
+        progress: receives the progress in bytes.
 
     Raises:
         UnavailableError: all attempts failed, or the server returned an error that a retry cannot fix.
         SettingsError: the server's certificate cannot be verified.
     """
-    data: bytes = _request("GET", url, timeout, tries).data
-    return data
+    return _request("GET", url, timeout, tries, progress or Progress())
 
 
 def locate(settings: ModelSettings, open_store: OpenStore, *, timeout: float, tries: int) -> str:
@@ -181,21 +181,28 @@ def locate(settings: ModelSettings, open_store: OpenStore, *, timeout: float, tr
                 return str(path)
         except OSError as error:
             raise DataError(f"{path} is no weights file: {error}", remedy="Delete it and get it again.") from error
-    _request("HEAD", URL + name, timeout, tries)
+    _request("HEAD", URL + name, timeout, tries, Progress())
     return URL + name
 
 
-def _request(method: Literal["GET", "HEAD"], url: str, timeout: float, tries: int) -> urllib3.BaseHTTPResponse:
-    """Send a request; see `download`."""
+def _request(method: Literal["GET", "HEAD"], url: str, timeout: float, tries: int, progress: Progress) -> bytes:
+    """Send a request, and return the body of its response; see `download`."""
     certificates.use_one_bundle()
     retries = urllib3.Retry(tries - 1, backoff_factor=0.5, status_forcelist=(408, 429, 500, 502, 503, 504))
     host, proxies = urllib.parse.urlsplit(url).netloc, urllib.request.getproxies()
     proxy = None if urllib.request.proxy_bypass(host) else proxies.get("https")  # urllib3 ignores the environment
     try:
         with urllib3.ProxyManager(proxy) if proxy else urllib3.PoolManager() as pool:
-            response = pool.request(method, url, timeout=timeout, retries=retries)
+            while True:
+                response = pool.request(method, url, timeout=timeout, retries=retries, preload_content=False)
+                try:
+                    data = _read(response, progress)
+                    break
+                except urllib3.exceptions.HTTPError as error:  # the connection was lost
+                    retries = (response.retries or retries).increment(method, url, error=error)
+                    retries.sleep()
         if response.status == 200:
-            return response
+            return data
         failure = f"HTTP status {response.status}"
     except urllib3.exceptions.HTTPError as error:
         if untrusted := certificates.verification_error(error, url):
@@ -205,6 +212,18 @@ def _request(method: Literal["GET", "HEAD"], url: str, timeout: float, tries: in
         f"{url} cannot be downloaded ({failure})",
         remedy="Let the machine reach it, or put the file where model.weights_dir points.",
     )
+
+
+def _read(response: urllib3.BaseHTTPResponse, progress: Progress) -> bytes:
+    """Read the body of a response."""
+    length = response.headers.get("Content-Length", "")
+    total = int(length) if length.isdecimal() else None
+    with progress.phase("download weights", total, "bytes") as phase:
+        chunks = []
+        for chunk in response.stream(2**16):
+            chunks.append(chunk)
+            phase.advance(len(chunk))
+        return b"".join(chunks)
 
 
 def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: Progress) -> Provenance:
@@ -229,7 +248,7 @@ def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: P
     url = URL + name
     progress.event("weights.download_started", url=url)
     try:
-        data = download(url)
+        data = download(url, progress=progress)
     except UnavailableError as error:
         raise UnavailableError(
             f"the ImageNet weights {name} are not on this machine ({'; '.join(failures)}), and {error.message}",

@@ -6,19 +6,32 @@ errors are shown with their facts.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from job.observability import log
+from job.observability import closing, log
+from job.observability.lines import INDENT
 from job.observability.progress import Event, LogListener
 
 COLUMNS = 100
 """Width of a line."""
 
-HIDDEN = frozenset({"stage.first_step", "stage.finished", "run.published", "weights.loaded", "weights.not_verified"})
+_MIN_URI = 30  # columns that are left of a shortened URI
+
+HIDDEN = frozenset(
+    {
+        "stage.first_step",
+        "stage.finished",
+        "training.planned",
+        "run.evaluated",
+        "run.published",
+        "weights.loaded",
+        "weights.not_verified",
+    }
+)
 """Events that are followed by a sentence with the same news, or have none for a person."""
 
 
@@ -35,6 +48,12 @@ def _device_configured(facts: Any, _: Event) -> str:
     return f"training on {facts['name']}{threads}, TensorFlow {facts['tensorflow']}, {facts['precision']}"
 
 
+def _cache_opened(facts: Any, _: Event) -> str:
+    megabytes = sum(facts[f"{part}_bytes"] for part in ("encoded", "feature", "pixel")) / 1e6
+    pixels = "" if facts["pixels_kept"] else "; pixels are decoded again in each epoch"
+    return f"cache: {megabytes:,.0f} MB in {facts['folder']}{pixels}"
+
+
 def _split_assigned(facts: Any, _: Event) -> str:
     test = f", {facts['test']:,} to test" if facts["test"] else ""
     return f"{facts['train']:,} images to train on, {facts['validation']:,} to validate{test}"
@@ -44,14 +63,14 @@ def _stage_started(facts: Any, _: Event) -> str:
     return f"stage {facts['stage']}: {facts['epochs']} epochs, learning rate {log.readable(facts['learning_rate'])}"
 
 
-def _epoch_finished(facts: Any, event: Event) -> str:
-    epoch = f"epoch {event.stage.epochs_done}/{event.stage.epochs}" if event.stage else f"epoch {facts['epoch']}"
+def _epoch_finished(facts: Any, _: Event) -> str:
+    epoch = f"epoch {facts['epoch']}/{facts['epochs']}"
     names = {"loss": "loss", "accuracy": "acc", "val_loss": "val_loss", "val_accuracy": "val_acc"}
     return "  ".join([epoch, *(f"{name} {facts[fact]:.3f}" for fact, name in names.items())])
 
 
 def _model_chosen(facts: Any, _: Event) -> str:
-    return f"keeping the weights of {facts['stage']}, epoch {facts['epoch']} of the run (keep={facts['keep']})"
+    return f"keeping the weights of {facts['stage']}, epoch {facts['epoch']} (keep={facts['keep']})"
 
 
 def _model_verified(facts: Any, _: Event) -> str:
@@ -61,6 +80,8 @@ def _model_verified(facts: Any, _: Event) -> str:
 SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
     {
         "input.listed": _input_listed,
+        "cache.opened": _cache_opened,
+        "cache.reused": lambda facts, _: f"reusing {facts['images']:,} of {facts['of']:,} cached images",
         "run.started": _run_started,
         "device.configured": _device_configured,
         "split.assigned": _split_assigned,
@@ -77,22 +98,50 @@ SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
 
 
 class ConsoleListener(LogListener):
-    """Logs events as sentences; message and remedy of a failure are plain lines.
+    """Logs events as sentences; message and remedy of a failure are plain lines, and the run ends with a closing block.
 
     Args:
         interval: see LogListener.
+        with_block: whether to write the closing block. The parent process may write its own.
     """
+
+    def __init__(self, interval: float | None = 10.0, *, with_block: bool = True) -> None:
+        super().__init__(interval)
+        self._with_block = with_block
+        self._metrics: Mapping[str, object] = {}
+        self._run_uri = ""
+        self._block: list[str] = []
 
     def on_event(self, event: Event) -> None:
         """Log the event."""
+        self._run_uri = str(event.facts.get("run_uri", self._run_uri))
+        if event.name == "run.evaluated":
+            self._metrics = event.facts
         if event.severity in ("error", "critical") and event.facts.get("message"):
             _write_failure(event)
-        elif event.severity == "info" and event.name in HIDDEN:
+            if event.facts.get("reason") == "Gate":
+                self._prepare_block("quality gate failed")
+        elif event.severity == "info" and (event.name in HIDDEN or self._is_in_block(event)):
             log.get().bind(**event.facts).log(logging.DEBUG, event.name)
         elif event.severity == "info" and (sentence := _sentence(event)):
             log.get().info(_fitting(sentence))
         else:
             super().on_event(event)
+
+    def close(self) -> None:
+        """Write the closing block."""
+        log.write_text(self._block)
+
+    def _is_in_block(self, event: Event) -> bool:
+        return event.name == "run.succeeded" and self._prepare_block(str(event.facts.get("message")))
+
+    def _prepare_block(self, outcome: str) -> bool:
+        """Prepare the closing block, if what it shows is known; return whether it is."""
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # facts of another version, or none
+            if self._with_block:
+                self._block = closing.block(outcome, self._run_uri, self._metrics)
+            return bool(self._metrics)
+        return False
 
 
 def _sentence(event: Event) -> str | None:
@@ -105,15 +154,17 @@ def _sentence(event: Event) -> str | None:
 
 
 def _fitting(text: str) -> str:
-    """Return a text that fits a line of `COLUMNS`: a long one loses its middle, since the end of a URI says most."""
-    free = COLUMNS - len("00:00:00 [info     ] ")
-    return text if len(text) <= free else f"{text[: free // 2]}…{text[len(text) - free + free // 2 + 1 :]}"
+    """Return a text for one line: if it is too long, its longest word, a URI, loses its middle."""
+    limit = min(COLUMNS, log.width() or COLUMNS) - INDENT
+    uri = max(text.split(" "), key=len)
+    length = max(len(uri) - max(0, len(text) - limit), _MIN_URI)
+    if length >= len(uri):
+        return text
+    return text.replace(uri, f"{uri[: length // 2]}…{uri[len(uri) - length + length // 2 + 1 :]}")
 
 
 def _write_failure(event: Event) -> None:
     message, remedy = event.facts.get("message"), event.facts.get("remedy")
     other_facts = {name: value for name, value in event.facts.items() if name not in ("message", "remedy")}
     log.get().error(event.name, **other_facts)
-    for line in f"{message}\n{remedy or ''}".strip().splitlines():
-        # Object names are untrusted input: escape control sequences.
-        sys.stderr.write((line if line.isprintable() else repr(line)[1:-1]) + "\n")
+    log.write_text(f"{message}\n{remedy or ''}".strip().splitlines())

@@ -35,8 +35,10 @@ from rich.console import Console
 from rich.text import Text
 from structlog.dev import Column, ConsoleRenderer, KeyValueColumnFormatter, LogLevelColumnFormatter
 
+from job.observability.lines import INDENT, RepeatLimit, wrapped
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
@@ -87,6 +89,20 @@ def terminal() -> Console | None:
     output = structlog.get_config()["logger_factory"]
     interactive = isinstance(output, _Console) and output.terminal.is_interactive
     return output.terminal if interactive else None
+
+
+def width() -> int | None:
+    """Return the width of the terminal that the log is written to, in columns; None if it is not interactive."""
+    found = terminal()
+    return found.width if found else None
+
+
+def write_text(lines: Iterable[str]) -> None:
+    """Write lines without time and level for a person, with control sequences escaped; nothing if the log is JSON."""
+    output = structlog.get_config()["logger_factory"]
+    if isinstance(output, _Console):
+        for line in lines:
+            output.write(_escape(line), indent=0)
 
 
 def timestamp() -> str:
@@ -236,19 +252,23 @@ class _Console:
         reset = styles.reset
         columns = [
             Column("timestamp", KeyValueColumnFormatter(None, styles.timestamp, reset, str)),
-            Column("level", LogLevelColumnFormatter(levels, reset)),
+            Column("level", _LevelColumn(LogLevelColumnFormatter(levels, reset))),
             Column("event", KeyValueColumnFormatter(None, styles.bright, reset, _escape, width=24)),
             Column("", KeyValueColumnFormatter(styles.kv_key, styles.kv_value, reset, readable)),
         ]
-        self.processors: list[Processor] = [self._prepare, ConsoleRenderer(columns=columns, sort_keys=False)]
+        render = ConsoleRenderer(columns=columns, sort_keys=False)
+        self.processors: list[Processor] = [RepeatLimit(), self._prepare, render]
 
     def __call__(self, *_: object) -> _Console:
         return self
 
-    def write(self, line: str) -> None:
-        """Write ``line`` above the bars, not wrapped, so that it can be copied and searched."""
+    def write(self, line: str, indent: int = INDENT) -> None:
+        """Write ``line`` above the bars; broken between words if it does not fit the terminal."""
         with contextlib.suppress(Exception):  # the terminal may be gone
-            self.terminal.print(Text.from_ansi(line), soft_wrap=True)
+            text = Text.from_ansi(line)
+            if self.terminal.is_interactive:
+                text = wrapped(text, self.terminal.width, indent)
+            self.terminal.print(text, soft_wrap=True)
 
     debug = info = warning = error = critical = write
 
@@ -261,6 +281,16 @@ class _Console:
             facts["exception"] = "\n".join(map(_escape, str(trace).splitlines()))
         now = dt.datetime.now().astimezone()
         return {"timestamp": f"{now:%H:%M:%S}", "level": method, "event": message} | facts
+
+
+class _LevelColumn:
+    """The level, except for info, which most lines have."""
+
+    def __init__(self, formatter: LogLevelColumnFormatter) -> None:
+        self._formatter = formatter
+
+    def __call__(self, key: str, value: object) -> str:
+        return "" if value == "info" else self._formatter(key, value)
 
 
 class _Terminal(Console):

@@ -7,12 +7,16 @@ Event names are dotted, in the past tense; facts are keywords. Any name is allow
 
     device.kernels_compiled_at_first_use
                      the first use of each computation can take many minutes
+    training.planned epochs (stage -> its number of epochs, in order); epoch_seconds (stage -> estimated seconds of an
+                     epoch) of the stages that can be estimated before they start
     stage.started    stage, epochs; epochs_done if the stage resumes after an interruption
     stage.first_step stage, step, seconds: the first of this start, with compilation; from here on the device is busy
     step.taken       stage, epoch, step (the next ones, from 0, as in checkpoint.loaded), steps (per epoch); debug
-    epoch.finished   the canonical event: stage, epoch (from 1), loss, accuracy, val_loss, val_accuracy, seconds,
-                     images_per_second; eta_seconds (to the end of the stage) is added here
+    epoch.finished   the canonical event: stage, epoch (from 1 in each stage), epochs (of the stage), epoch_total (from
+                     1, across both stages), loss, accuracy, val_loss, val_accuracy, seconds, images_per_second; added
+                     here: eta_seconds (to the end of the stage), run_eta_seconds (to the end of both stages)
     stage.finished   stage
+    run.evaluated    validation, test, kept, stages, as in metrics.json, of the published model
     run.succeeded, run.failed, run.stopped
                      the last event of a run; message, and for a failure reason and remedy
 """
@@ -20,17 +24,19 @@ Event names are dotted, in the past tense; facts are keywords. Any name is allow
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from job.observability import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
 Clock: TypeAlias = "Callable[[], float]"
 """Monotonic seconds."""
@@ -57,6 +63,34 @@ class Event:
     stage: Stage | None
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The stages of a run.
+
+    Attributes:
+        epochs: stage -> its number of epochs, in the order of the stages.
+        epoch_seconds: stage -> estimated seconds of an epoch; not for every stage.
+    """
+
+    epochs: Mapping[str, int] = field(default_factory=dict)
+    epoch_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    def epochs_before(self, stage: str) -> int:
+        """Return the number of epochs of the stages before a stage."""
+        return sum(epochs for _, epochs in itertools.takewhile(lambda item: item[0] != stage, self.epochs.items()))
+
+    def seconds_after(self, stage: str) -> float | None:
+        """Return the estimated seconds of the stages after a stage; None if unknown."""
+        if stage not in self.epochs:
+            return None
+        later = {
+            name: epochs for name, epochs in list(self.epochs.items())[[*self.epochs].index(stage) + 1 :] if epochs
+        }
+        if later.keys() - self.epoch_seconds.keys():
+            return None
+        return sum(epochs * self.epoch_seconds[name] for name, epochs in later.items())
+
+
 class Stage:
     """A stage in progress, counted in epochs.
 
@@ -64,13 +98,15 @@ class Stage:
         name: "feature_extraction" or "fine_tuning".
         epochs: their total number; 0 if unknown.
         epochs_done: number of finished epochs.
+        plan: of the run.
         facts: those of the last finished epoch.
     """
 
-    def __init__(self, name: str, *, epochs: int, epochs_done: int, clock: Clock) -> None:
+    def __init__(self, name: str, *, epochs: int, epochs_done: int, plan: Plan, clock: Clock) -> None:
         self.name = name
         self.epochs = epochs
         self.epochs_done = epochs_done
+        self.plan = plan
         self.facts: Mapping[str, object] = {}
         self._clock = clock
         self._first_epoch = epochs_done
@@ -80,6 +116,16 @@ class Stage:
     def epoch(self) -> int:
         """The number of the current epoch, from 1; after the last epoch, its number."""
         return min(self.epochs_done + 1, self.epochs)
+
+    @property
+    def epoch_total(self) -> int:
+        """The number of the current epoch, counted across all stages."""
+        return self.plan.epochs_before(self.name) + self.epoch
+
+    @property
+    def epochs_total(self) -> int:
+        """The number of epochs of all stages."""
+        return max(sum(self.plan.epochs.values()), self.epochs)
 
     def finish_epoch(self, facts: Mapping[str, object]) -> None:
         """Count a finished epoch, and store its facts."""
@@ -103,6 +149,11 @@ class Stage:
             return None
         in_this_epoch = min(self._clock() - self._epoch_started, epoch_seconds)
         return max(0.0, (self.epochs - self.epochs_done) * epoch_seconds - in_this_epoch)
+
+    def run_eta_seconds(self, phase: Phase | None = None) -> float | None:
+        """Estimate the seconds to the end of the last stage; None if unknown. See `eta_seconds`."""
+        eta, later = self.eta_seconds(phase), self.plan.seconds_after(self.name)
+        return None if eta is None or later is None else eta + later
 
 
 class Phase:
@@ -196,6 +247,7 @@ class Progress:
 
     def __init__(self, listeners: Iterable[Listener] = (), *, clock: Clock = time.monotonic) -> None:
         self.stage: Stage | None = None
+        self._plan = Plan()
         self._listeners = list(listeners)
         self._clock = clock
         self._lock = threading.RLock()  # a signal handler may send an event while its thread holds the lock
@@ -205,14 +257,28 @@ class Progress:
         with self._lock:
             self._listeners.append(listener)
 
+    @contextlib.contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Have a listener for the events of a block, and close it afterwards."""
+        self.subscribe(listener)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners = [other for other in self._listeners if other is not listener]
+                listener.close()
+
     def event(self, name: str, /, *, severity: log.Level = "info", **facts: object) -> None:
         """Send an event. See the module's docstring for the names that have a meaning."""
         with self._lock:
-            if name == "stage.started":
+            if name == "training.planned":
+                self._plan = _read_plan(facts)
+            elif name == "stage.started":
                 self._start_stage(facts)
             elif name == "epoch.finished" and self.stage is not None:
                 self.stage.finish_epoch(facts)
                 facts.setdefault("eta_seconds", _rounded(self.stage.eta_seconds()))
+                facts.setdefault("run_eta_seconds", _rounded(self.stage.run_eta_seconds()))
             event = Event(name, severity, facts, self.stage)
             if name == "stage.finished":
                 self.stage = None
@@ -238,8 +304,9 @@ class Progress:
             phase.notify(phase)
 
     def close(self) -> None:
-        """Close every listener. A second call does nothing."""
+        """Close every listener, the last one first, so that the log has the last word. A second call does nothing."""
         with self._lock:
+            self._listeners.reverse()
             self._notify(lambda listener: listener.close())
             self._listeners = []
 
@@ -249,6 +316,7 @@ class Progress:
             str(facts.get("stage")),
             epochs=epochs if isinstance(epochs, int) else 0,
             epochs_done=epochs_done if isinstance(epochs_done, int) else 0,
+            plan=self._plan,
             clock=self._clock,
         )
 
@@ -303,6 +371,14 @@ class LogListener(Listener):
             seconds=_rounded(phase.seconds),
             eta_seconds=_rounded(phase.eta_seconds),
         )
+
+
+def _read_plan(facts: Mapping[str, object]) -> Plan:
+    """Return the plan of a run; an empty one from the facts of another version, replayed by `finetune watch`."""
+    epochs, epoch_seconds = facts.get("epochs"), facts.get("epoch_seconds") or {}
+    if not isinstance(epochs, Mapping) or not isinstance(epoch_seconds, Mapping):
+        return Plan()
+    return Plan(dict(epochs), dict(epoch_seconds))
 
 
 def _rounded(value: float | None) -> float | None:

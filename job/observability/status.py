@@ -26,7 +26,9 @@ class StatusFile(Listener):
         message, reason, remedy      from the last event of the run; reason and remedy only after a failure
         run_id, run_uri, attempt
         stage, epoch, epochs         the current epoch, from 1 in each stage
+        epoch_total, epochs_total    the current epoch, from 1 across both stages
         eta_seconds                  to the end of the stage, else of the phase
+        run_eta_seconds              to the end of both stages
         phase, done, total, unit, rate
         step, steps                  if the phase has these facts
         metrics                      the facts of the last "epoch.finished"
@@ -123,6 +125,7 @@ class StatusFile(Listener):
     def _document(self) -> object:
         stage, phase = self._stage, self._phase
         eta = stage.eta_seconds(phase) if stage else phase.eta_seconds if phase else None
+        run_eta = stage.run_eta_seconds(phase) if stage else None
         facts = phase.facts if phase else {}
         return log.plain(
             self._outcome
@@ -131,7 +134,10 @@ class StatusFile(Listener):
                 "stage": stage and stage.name,
                 "epoch": stage and stage.epoch,
                 "epochs": stage and stage.epochs,
+                "epoch_total": stage and stage.epoch_total,
+                "epochs_total": stage and stage.epochs_total,
                 "eta_seconds": eta and round(eta, 1),
+                "run_eta_seconds": run_eta and round(run_eta, 1),
                 "phase": phase and phase.name,
                 "done": phase and phase.done,
                 "total": phase and phase.total,

@@ -7,9 +7,11 @@ Readers must ignore a run without ``_SUCCESS``. A start that finds the commit co
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from job import errors, storage
 from job.evaluation.gates import Gate
@@ -72,6 +74,18 @@ def published(run: Run, settings: GateSettings) -> Outcome | None:
         note = f"published below its gate of {manifest.gate.min_accuracy:g}: latest.json is not moved afterwards"
         log.get().warning("latest.not_moved", run_uri=run.uri, latest=latest and latest.run_id, note=note)
     return outcome
+
+
+def published_metrics(run: Run) -> dict[str, Any]:
+    """Return what metrics.json says about the model of a published run: its scores, its epoch and the stages.
+
+    Empty if it cannot be read: that is no reason for a published run to fail.
+    """
+    with contextlib.suppress(errors.FinetuneError, ValueError, KeyError, TypeError):
+        if found := run.output.read(f"{run.prefix}/metrics/metrics.json"):
+            document = json.loads(found[0])
+            return {name: document[name] for name in ("validation", "test", "kept", "stages")}
+    return {}
 
 
 def finish(run: Run, gate: Gate, provenance: Document) -> Outcome:

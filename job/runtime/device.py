@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from job import errors
 from job.config import environment
 from job.observability import log
-from job.runtime import gpu
+from job.runtime import gpu, imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -110,6 +110,12 @@ def prepare() -> None:
     environment.set_default("KERAS_BACKEND", "tensorflow")
 
 
+def import_tensorflow() -> None:
+    """Import TensorFlow, and drop what it writes to stderr meanwhile. Call `prepare` before."""
+    with _quiet_stderr(), imports.without_gc():
+        import tensorflow  # noqa: F401, ICN001
+
+
 def log_event(name: str, /, *, severity: log.Level = "info", **facts: object) -> None:
     """Write an event to the log, for use without a stream of events."""
     log.get().bind(**facts).log(getattr(logging, severity.upper()), name)
@@ -136,8 +142,8 @@ def configure(
         # note: must be set before the driver is loaded
         environment.set_default("CUDA_CACHE_PATH", str(Path(settings.cache.dir).absolute() / "cuda-kernels"))
     found = find_gpus(required=settings.device.require_gpu)
-    with _quiet_stderr():
-        import tensorflow as tf
+    import_tensorflow()
+    import tensorflow as tf
 
     if found:
         built_for = tf.sysconfig.get_build_info().get("cuda_compute_capabilities")

@@ -6,6 +6,8 @@ changes: one forward pass over the data serves all epochs and is mathematically 
 
 from __future__ import annotations
 
+import statistics
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +42,7 @@ def extract(
     progress: Progress,
     *,
     check: Callable[[], object] = int,
-) -> None:
+) -> float | None:
     """Make the pass over the data, and write the features of every usable image to the cache.
 
     The last bits of a feature depend on the batch size. If a batch does not fit into the device's memory, all features
@@ -54,9 +56,14 @@ def extract(
         progress: receives the events.
         check: called after each image; what it raises ends the pass.
 
+    Returns:
+        The seconds that an image took; None if no features were computed. The first range is not counted, since its
+        graph is compiled, unless it is the only one.
+
     Raises:
         errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
     """
+    seconds: list[float] = []
     forward = _compile(classifier, state.feature_batch or RANGE)
 
     def on_halved(batch_size: int) -> None:
@@ -69,6 +76,7 @@ def extract(
         return np.concatenate([forward(pixels[n : n + batch_size]).numpy() for n in range(0, len(pixels), batch_size)])
 
     def write(rows: slice, pixels: NDArray[Any]) -> None:
+        started = time.monotonic()
         features = memory.halve_until_it_fits(
             lambda batch_size: compute(pixels, batch_size),
             state.feature_batch or RANGE,
@@ -76,6 +84,7 @@ def extract(
             halved=on_halved,
         )
         cache.features[rows] = features[: rows.stop - rows.start]
+        seconds.append(time.monotonic() - started)
 
     for rows, pixels in images.ingest(progress, check=check):
         write(rows, pixels)
@@ -84,6 +93,7 @@ def extract(
             for rows in missing:
                 write(rows, images.range_pixels(rows))
                 phase.advance()
+    return statistics.median(seconds[1:] or seconds) / RANGE if seconds else None
 
 
 def _compile(classifier: Classifier, batch_size: int) -> Callable[[NDArray[Any]], tf.Tensor]:

@@ -83,9 +83,10 @@ def run(
     if state.epoch == settings.epochs:
         progress.event("stage.skipped", stage=stage, epochs=settings.epochs)
         return
-    classifier.set_trainable(stage)
-    invariants, is_complete = StageInvariants(classifier, stage), (state.epoch, state.step) == (0, 0)
-    trainer = StageTrainer(settings, classifier, examples, state, progress, save)
+    with progress.phase("prepare", None, ""):
+        classifier.set_trainable(stage)
+        invariants, is_complete = StageInvariants(classifier, stage), (state.epoch, state.step) == (0, 0)
+        trainer = StageTrainer(settings, classifier, examples, state, progress, save)
     progress.event(
         "stage.started",
         stage=stage,
@@ -152,7 +153,7 @@ class StageTrainer:
             return
         result = EpochResult(
             stage=state.stage,
-            epoch=len(state.history) + 1,
+            epoch=state.epoch + 1,
             loss=state.loss_sum / len(self._examples.train),
             accuracy=state.correct / len(self._examples.train),
             val_loss=val_loss,
@@ -165,7 +166,12 @@ class StageTrainer:
             state.finish_epoch(result)
             if state.best is None or val_loss < state.best.val_loss:
                 state.best, state.best_weights = result, self._classifier.state()
-        self._progress.event("epoch.finished", **dataclasses.asdict(result), epochs=self._settings.epochs)
+        self._progress.event(
+            "epoch.finished",
+            **dataclasses.asdict(result),
+            epochs=self._settings.epochs,
+            epoch_total=len(state.history),
+        )
         captured = self.capture()
         self._start_epoch(captured)
         self._finish_step(lambda: captured, now=True)

@@ -20,7 +20,7 @@ class EpochResult:
 
     stage: StageName
     epoch: int
-    """Counted from 1, across both stages."""
+    """Counted from 1 in each stage."""
     loss: float
     accuracy: float
     val_loss: float
@@ -71,6 +71,11 @@ class TrainingState:
     """Of the model at the start of the epoch, to which training rolls back after a non-finite loss."""
     start_optimizer: Arrays = field(default_factory=dict)
     """Of the optimizer at the start of the epoch."""
+
+    def epoch_total(self, result: EpochResult) -> int:
+        """Return the number of a finished epoch, counted from 1 across both stages."""
+        keys = [(other.stage, other.epoch) for other in self.history]
+        return keys.index((result.stage, result.epoch)) + 1
 
     def enter(self, stage: StageName) -> None:
         """Start a stage unless it is the current one."""

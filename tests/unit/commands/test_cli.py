@@ -306,7 +306,9 @@ import sys, types, job.commands
 from job.__main__ import main
 
 import job.commands.demo
-job.commands.demo.run = print
+import job.runtime.device
+job.commands.demo.run = lambda arguments, progress: print(arguments)
+job.runtime.device.import_tensorflow = lambda: None
 sys.modules["job.model.classifier"] = types.SimpleNamespace(summary=lambda settings: f"alpha {settings.alpha}")
 sys.exit(main(["demo", "--run.seed", "3"]) or main(["summary", "--model.alpha", "0.35"]))
 """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from posix_locale import output_of
 
-from job.commands.command import printing
+from job.commands.command import printing, showing
 from job.observability.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,3 +27,10 @@ def test_printing_under_the_posix_locale() -> None:
     program = "from job.commands.command import printing; printing('gs://\\u2026').execute(None)"
 
     assert "gs://?\n" == output_of(program)
+
+
+def test_no_bars_without_a_terminal() -> None:
+    """What is in progress is shown on a terminal alone."""
+    progress = Progress()
+    with showing(progress):
+        assert [] == progress._listeners

@@ -11,6 +11,7 @@ import pytest
 from job import storage
 from job.commands import demo
 from job.errors import SettingsError
+from job.observability.progress import Progress
 from job.storage import emulator
 
 if TYPE_CHECKING:
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 def test_demo_has_its_own_buckets(flag: str) -> None:
     """`finetune demo` does not take a place, which it would not use."""
     with pytest.raises(SettingsError, match=r"--(input|output)\.uri"):
-        demo.run([flag])
+        demo.run([flag], Progress())
 
 
 def test_demo_reports_mistakes_first() -> None:
     """A mistake in the flags is reported before anything is started."""
     with pytest.raises(SettingsError, match=r"use --fine_tuning\.epochs"):
-        demo.run(["--fine_tuning.epoch", "1"])
+        demo.run(["--fine_tuning.epoch", "1"], Progress())
 
 
 def test_demo_without_its_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,27 +53,25 @@ def test_demo_without_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_demo_starts_its_own_emulator(bucket: str) -> None:
     """Another emulator in the environment is not written to."""
     with pytest.raises(SettingsError, match="STORAGE_EMULATOR_HOST"):
-        demo.run([])
+        demo.run([], Progress())
     assert [] == list(storage.open_store(f"gs://{bucket}").list())
 
 
 def test_report_of_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The report has the accuracy of the published model and of each stage, and where model and metrics are."""
+    """The report is the closing block of the run that was published last, in the local copy."""
     monkeypatch.chdir(tmp_path)
     for age, run in enumerate(("newer", "older")):
         folder = tmp_path / demo.FOLDER / "runs" / run
         (folder / "metrics").mkdir(parents=True)
-        stage = {"val_accuracy": 0.75 - age / 4, "best_val_accuracy": 0.8, "epochs": 3, "seconds": 4.2}
-        document = {"stages": {"feature_extraction": stage, "fine_tuning": None}}
-        document |= {"validation": {"accuracy": 0.8, "images": 10}, "kept": {"epoch": 2}}
+        stage = {"val_accuracy": 0.75, "best_val_accuracy": 0.8, "epochs": 3, "seconds": 4.2}
+        document = {"stages": {"feature_extraction": stage, "fine_tuning": None}, "test": None}
+        document |= {"validation": {"accuracy": 0.8, "images": 10}}
+        document |= {"kept": {"stage": "feature_extraction", "epoch": 2, "val_loss": 0.5}}
         (folder / "metrics" / "metrics.json").write_text(json.dumps(document))
         (folder / "_SUCCESS").touch()
         os.utime(folder / "_SUCCESS", (100 - age, 100 - age))
 
-    report = demo._report()
+    report = demo._report("published")
 
-    assert "Accuracy of the published model: 0.800 (8 of 10 pictures held out), from epoch 2\n" in report
-    assert "feature_extraction  0.750 after 3 epochs in 4 s, at best 0.800\n" in report
-    assert "fine_tuning" not in report
-    assert f"{demo.FOLDER}/runs/newer/model\n" in report
-    assert f"{demo.FOLDER}/runs/newer/metrics\n" in report
+    assert "  accuracy  val_acc 0.800, 8 of 10 validation images" in report
+    assert f"  model     {demo.FOLDER}/runs/newer/model/saved_model" in report

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from filled_caches import DATA, FEATURE_BYTES, INDEX_BYTES, PIXEL_BYTES, fill, interrupted, open_cache
-from structlog.testing import capture_logs
 
 from job import errors
 from job.data.cache_files import RECORD
@@ -101,12 +100,12 @@ def test_pixels_give_way(tmp_path: Path) -> None:
     """Pixels are not kept where the budget does not allow it, and what was kept of them is removed."""
     folder = interrupted(tmp_path)
     budget = 4000 + INDEX_BYTES + FEATURE_BYTES + PIXEL_BYTES
-    with capture_logs() as logs, open_cache(tmp_path, max_bytes=budget - 1) as kept:
+    with open_cache(tmp_path, max_bytes=budget - 1) as kept:
         assert kept.pixels is None
         assert kept.has(slice(0, 40))
         assert not (folder / "pixels").exists()
-    assert "pixels are decoded again each epoch: the budget has 2,079 bytes left for them" == logs[0]["note"]
-    assert logs[0]["free_bytes"] > budget
+    assert "pixels are decoded again each epoch: the budget has 2,079 bytes left for them" == kept.facts["note"]
+    assert kept.facts["free_bytes"] > budget
 
 
 def test_all_files_are_counted(tmp_path: Path) -> None:
@@ -159,9 +158,9 @@ def test_room_for_pixels_beside_unpacked_bytes(tmp_path: Path) -> None:
 
 def test_half_of_the_free_disk_by_default(tmp_path: Path) -> None:
     """Without cache.max_bytes the cache takes half of what is free, since other things need the disk as well."""
-    with capture_logs() as logs, open_cache(tmp_path):
+    with open_cache(tmp_path) as kept:
         pass
-    assert logs[0]["free_bytes"] // 2 == logs[0]["budget_bytes"]
+    assert kept.facts["free_bytes"] // 2 == kept.facts["budget_bytes"]
 
 
 def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,10 +188,10 @@ def test_too_little_room(tmp_path: Path) -> None:
 
 def test_less_room_than_the_disk_said(tmp_path: Path) -> None:
     """A file without space is closed: without pixels the run continues, without the others it ends with 3."""
-    with file_size_limit(2**16), capture_logs() as logs, open_cache(tmp_path, image_size=64) as kept:
+    with file_size_limit(2**16), open_cache(tmp_path, image_size=64) as kept:
         assert kept.pixels is None
         assert {"features", "features.crc32c", "encoded", "encoded.index", "lock"} == open_files(kept.folder)
-    assert logs[0]["note"].startswith("pixels are decoded again each epoch: the disk does not take them: ")
+    assert kept.facts["note"].startswith("pixels are decoded again each epoch: the disk does not take them: ")
 
     for parts in ({"feature_size": 2**10}, {"encoded_bytes": 2**17}):
         with file_size_limit(2**16), pytest.raises(errors.DataError, match=r"take [\d,]+ bytes"):

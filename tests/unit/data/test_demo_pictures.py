@@ -13,6 +13,7 @@ from PIL import Image
 
 from job.data import demo_pictures
 from job.errors import AccessError
+from job.observability.progress import Listener, Phase, Progress
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,11 +76,18 @@ def test_pictures_are_photograph_like(drawn: Path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_set_is_drawn_once(tmp_path: Path) -> None:
-    """The set is drawn where none is, and used again where it is; nothing else is left in the folder."""
-    folder = demo_pictures.pictures(tmp_path / "cache")
+    """The set is drawn where none is, with its progress, and used again where it is; nothing else is left there."""
+    advances: list[tuple[str, int]] = []
+
+    class Phases(Listener):
+        def on_advance(self, phase: Phase) -> None:
+            advances.append((phase.name, phase.done))
+
+    folder = demo_pictures.pictures(tmp_path / "cache", Progress([Phases()]))
+    assert ("draw", 4) == advances[-1]
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
-    assert folder == demo_pictures.pictures(tmp_path / "cache")
+    assert folder == demo_pictures.pictures(tmp_path / "cache", Progress())
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert [folder] == list((tmp_path / "cache").iterdir())
     assert 4 == len(digests(folder))
@@ -89,6 +97,7 @@ KILLED_WHILE_DRAWING = """
 import itertools, os, pathlib, signal, sys
 from PIL import Image
 from job.data import demo_pictures
+from job.observability.progress import Progress
 
 save, saved = Image.Image.save, itertools.count(1)
 
@@ -98,7 +107,7 @@ def save_two(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
 
 Image.Image.save = save_two
-demo_pictures.pictures(pathlib.Path(sys.argv[1]))
+demo_pictures.pictures(pathlib.Path(sys.argv[1]), Progress())
 """
 
 
@@ -109,7 +118,7 @@ def test_interrupted_drawing_is_redone(tmp_path: Path) -> None:
     assert -signal.SIGKILL == killed.returncode
     assert 2 == len(list(tmp_path.rglob("*.jpg")))
 
-    assert 4 == len(digests(demo_pictures.pictures(tmp_path)))
+    assert 4 == len(digests(demo_pictures.pictures(tmp_path, Progress())))
 
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -117,7 +126,7 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(AccessError) as caught:
-        demo_pictures.pictures(tmp_path / "file" / "cache")
+        demo_pictures.pictures(tmp_path / "file" / "cache", Progress())
 
     assert str(tmp_path / "file" / "cache") in caught.value.message
     assert "cache.dir" in caught.value.remedy

@@ -87,8 +87,8 @@ def test_metrics(scores: dict[str, Scores]) -> None:
 
     assert {"loss": 0.25, "accuracy": 0.75, "images": 4} == metrics["validation"]
     assert {"loss": 0.75, "accuracy": 0.5, "images": 2} == metrics["test"]
-    of_best = {"stage": "fine_tuning", "epoch": 2, "val_loss": 0.25, "val_accuracy": 1.0}
-    of_last = {"stage": "fine_tuning", "epoch": 3, "val_loss": 0.75, "val_accuracy": 0.5}
+    of_best = {"stage": "fine_tuning", "epoch": 2, "epoch_total": 2, "val_loss": 0.25, "val_accuracy": 1.0}
+    of_last = {"stage": "fine_tuning", "epoch": 3, "epoch_total": 3, "val_loss": 0.75, "val_accuracy": 0.5}
     assert (of_last, of_best, of_last) == tuple(metrics[name] for name in ("kept", "best", "last"))
     assert of_best == metrics_document(state, best, scores)["kept"]
     expected = {

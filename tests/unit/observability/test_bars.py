@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import itertools
 import os
 import pty
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from rich.console import Console
+
+from job.observability.bars import Bars
+from job.observability.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[3]
 WIDTH = 100
@@ -37,6 +48,7 @@ def wait_for_a_frame():
 progress = Progress([LogListener(None)], clock=lambda: float(next(ticks)))
 if terminal:
     progress.subscribe(Watched(terminal))
+progress.event("training.planned", epochs={"feature_extraction": 1, "fine_tuning": 2})
 progress.event("stage.started", stage="fine_tuning", epochs=2)
 for epoch in (1, 2):
     with progress.phase(f"fine_tuning {epoch}/2", 40, "images") as phase:
@@ -51,6 +63,8 @@ for epoch in (1, 2):
         print("someone else's line", file=sys.stderr)
     progress.event("epoch.finished", stage="fine_tuning", epoch=epoch, val_accuracy=0.875)
 progress.event("stage.finished", stage="fine_tuning")
+with progress.phase("export", None, ""):
+    wait_for_a_frame()
 progress.close()
 log.get().info("after")
 """
@@ -113,7 +127,8 @@ def test_bars_are_drawn_while_it_runs(terminal: tuple[str, str]) -> None:
     sent, stdout = terminal
     text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", sent)
     assert re.search(r"fine_tuning +[━╺╸]+ epoch 1/2 ", text)
-    assert re.search(r"  fine_tuning 2/2 [━╺╸]+ 10/40 images [0-9.]+/s [0-9:]+ left +loss 0.25", text)
+    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] 2/2 [━╺╸]+ 10/40 images [0-9.]+/s [0-9:]+ left +loss 0.25", text)
+    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] exporting the model +[0-9]:[0-9]{2} *\r", text)
     assert "True\n" == stdout
     assert sent.rindex("\x1b[?25h") > sent.rindex("\x1b[?25l")
 
@@ -124,14 +139,71 @@ def test_the_log_stands_above_the_bars_ungarbled(terminal: tuple[str, str]) -> N
     joined = "\n".join(shown)
     for thread in ("1.0", "1.1", "2.0", "2.1"):
         for i in range(5):
-            assert 1 == joined.replace("\n", "").count(f"thread={thread} i={i} text={'x' * 150}")
+            assert 1 == len(re.findall(rf"thread={thread} i={i}\n {{9}}text={'x' * 86}\n{'x' * 64}\n", joined))
     assert 2 == shown.count("someone else's line")
     assert 1 == sum("━" in line for line in shown)
     bar = next(line for line in shown if "━" in line)
-    assert re.fullmatch(r"fine_tuning ━{24} epoch 2/2 +val_accuracy 0.875", bar)
+    assert re.fullmatch(r"fine_tuning ━{24} epoch 2/2 +val_acc 0.875", bar)
     after = shown[shown.index(bar) + 1 :]
     assert 1 == len([line for line in after if line])
     assert "after" in after[0]
+
+
+def drawn(columns: int, listen: Callable[[Progress], object]) -> list[str]:
+    """Return the lines of the bars on a terminal of that width, after some events."""
+    now = itertools.count(step=10)
+    terminal = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=columns)
+    bars = Bars(terminal)
+    listen(Progress([bars], clock=lambda: float(next(now))))
+    bars.close()
+    with terminal.capture() as captured:
+        terminal.print(bars._table())
+    return captured.get().splitlines()
+
+
+EPOCH = {"loss": 0.2381, "accuracy": 0.96, "val_loss": 0.2015, "val_accuracy": 0.9671}
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (60, ""),
+        (80, "val_acc 0.967"),
+        (100, "val_acc 0.967 acc 0.960 val_loss 0.202"),
+        (160, "val_acc 0.967 acc 0.960 val_loss 0.202 loss 0.238"),
+    ],
+)
+def test_narrow_terminal(columns: int, shown: str) -> None:
+    """Bars shrink and facts are left out, the validation accuracy last; no line is wider than the terminal."""
+
+    def listen(progress: Progress) -> None:
+        plan = {"feature_extraction": 10, "fine_tuning": 10}
+        progress.event("training.planned", epochs=plan, epoch_seconds={"fine_tuning": 400.0})
+        progress.event("stage.started", stage="feature_extraction", epochs=10)
+        progress.event("epoch.finished", stage="feature_extraction", epoch=1, **EPOCH)
+        stack.enter_context(progress.phase("feature_extraction 2/10 validation", 123456, "images")).advance(12345)
+
+    with contextlib.ExitStack() as stack:
+        stage, phase = drawn(columns, listen)
+
+    assert columns >= max(len(stage), len(phase))
+    assert re.match(r"feature_extraction [━╸╺ ]+ epoch 2/10", stage)
+    assert stage.rstrip().endswith(shown)
+    if columns >= 80:
+        assert re.search(r"[0-9:]+ left, run 1:[0-9]{2}:[0-9]{2} val_acc", stage)
+        assert re.match(r". 2/10 validation [━╸╺ ]+ 12,345/123,456 images [0-9,.]+/s [0-9:]+ left", phase)
+
+
+def test_bytes_are_megabytes() -> None:
+    """A download is counted in MB."""
+
+    def listen(progress: Progress) -> None:
+        stack.enter_context(progress.phase("download weights", 9_406_464, "bytes")).advance(3_100_000)
+
+    with contextlib.ExitStack() as stack:
+        [line] = drawn(80, listen)
+
+    assert re.search(r"downloading weights [━╸╺ ]+ 3\.1/9\.4 MB 0\.\d/s \d:\d\d left", line)
 
 
 def test_a_terminal_that_cannot_move_its_cursor_has_no_bars() -> None:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 
+from job.observability import closing, log
 from job.observability.console import COLUMNS, HIDDEN, SENTENCES, ConsoleListener
 from job.observability.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from job.observability import log
 
 EPOCH = {"loss": 0.23811, "accuracy": 0.96, "val_loss": 0.20149, "val_accuracy": 0.9671}
 
@@ -27,6 +26,17 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
         {"kind": "cpu", "name": "AMD EPYC", "threads": 2, "tensorflow": "2.21.0", "precision": "float32"},
         "training on AMD EPYC, 2 threads, TensorFlow 2.21.0, float32",
     ),
+    "cache.opened": (
+        {
+            "encoded_bytes": 10**7,
+            "feature_bytes": 10**6,
+            "pixel_bytes": 2 * 10**9,
+            "folder": "/cache/finetune-r",
+            "pixels_kept": False,
+        },
+        "cache: 2,011 MB in /cache/finetune-r; pixels are decoded again in each epoch",
+    ),
+    "cache.reused": ({"images": 1200, "of": 12000}, "reusing 1,200 of 12,000 cached images"),
     "split.assigned": (
         {"train": 1243, "validation": 77, "test": 5},
         "1,243 images to train on, 77 to validate, 5 to test",
@@ -36,14 +46,14 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
         "stage fine_tuning: 10 epochs, learning rate 1e-05",
     ),
     "epoch.finished": (
-        {"stage": "fine_tuning", "epoch": 13, **EPOCH},
+        {"stage": "fine_tuning", "epoch": 3, "epochs": 10, "epoch_total": 13, **EPOCH},
         "epoch 3/10  loss 0.238  acc 0.960  val_loss 0.201  val_acc 0.967",
     ),
     "stage.skipped": ({"stage": "feature_extraction"}, "stage feature_extraction: skipped"),
     "weights.download_started": ({"url": "https://host/w.h5"}, "downloading weights: https://host/w.h5"),
     "model.chosen": (
-        {"stage": "fine_tuning", "epoch": 13, "keep": "best"},
-        "keeping the weights of fine_tuning, epoch 13 of the run (keep=best)",
+        {"stage": "fine_tuning", "epoch": 3, "epoch_total": 13, "keep": "best"},
+        "keeping the weights of fine_tuning, epoch 3 (keep=best)",
     ),
     "model.verified": ({"images": 77}, "the exported model gives the same answers for 77 images"),
     "run.succeeded": (
@@ -51,7 +61,14 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
         "published: accuracy 0.909, /out/runs/r",
     ),
 }
-"""Event -> facts, and its sentence; in the order of a run, since an epoch is counted within its stage."""
+"""Event -> facts, and its sentence."""
+
+METRICS = {
+    "validation": {"accuracy": 0.9, "images": 10, "loss": 0.3},
+    "test": None,
+    "kept": {"stage": "fine_tuning", "epoch": 2, "epoch_total": 4, "val_loss": 0.3, "val_accuracy": 0.9},
+    "stages": {"fine_tuning": {"epochs": 2, "val_accuracy": 0.9, "best_val_accuracy": 0.9, "seconds": 61.0}},
+}
 
 
 @pytest.fixture
@@ -77,7 +94,7 @@ def test_long_sentence(lines: list[dict[str, object]]) -> None:
     Progress([ConsoleListener()]).event("input.listed", images=1, labels=2, uri=uri)
 
     text = str(lines[0]["event"])
-    assert COLUMNS - len("00:00:00 [info     ] ") == len(text)
+    assert COLUMNS - len("00:00:00 ") == len(text)
     assert text.startswith("1 images in 2 classes: gs://bucket/xxx")
     assert text.endswith("xxx/flowers")
 
@@ -94,7 +111,8 @@ def test_events_without_news(lines: list[dict[str, object]], name: str) -> None:
     ("name", "severity", "facts"),
     [
         ("run.started", "info", {"of_another_version": 1}),
-        ("epoch.finished", "info", {**EPOCH, "loss": None, "epoch": 1}),
+        ("epoch.finished", "info", {**EPOCH, "loss": None, "epoch": 1, "epochs": 2}),
+        ("run.succeeded", "info", {"message": "published"}),
         ("pod.pending", "info", {"reason": "Insufficient nvidia.com/gpu"}),
         ("stage.finished", "warning", {"stage": "fine_tuning"}),
         ("input.listed", "warning", {"images": 1, "labels": 2, "uri": "gs://b"}),
@@ -107,11 +125,58 @@ def test_other_events(lines: list[dict[str, object]], name: str, severity: log.L
     assert [{"event": name, "log_level": severity, **facts}] == lines
 
 
-def test_failure(lines: list[dict[str, object]], capsys: pytest.CaptureFixture[str]) -> None:
-    """Message and remedy are plain lines, without control sequences."""
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the lines that are written without time and level."""
+    texts: list[str] = []
+    monkeypatch.setattr(log, "write_text", texts.extend)
+    return texts
+
+
+def test_failure(lines: list[dict[str, object]], written: list[str]) -> None:
+    """Message and remedy are plain lines."""
     Progress([ConsoleListener()]).event(
-        "run.failed", severity="error", message="no \x1b[31m", remedy="look", exit_code=3
+        "run.failed", severity="error", message="no a\nno b", remedy="look", exit_code=3
     )
 
     assert [{"event": "run.failed", "log_level": "error", "exit_code": 3}] == lines
-    assert "no \\x1b[31m\nlook\n" == capsys.readouterr().err
+    assert ["no a", "no b", "look"] == written
+
+
+@pytest.mark.parametrize("outcome", ["published", "already published on 2026-01-01, nothing to do"])
+def test_closing_block(lines: list[dict[str, object]], written: list[str], outcome: str) -> None:
+    """A run ends with the closing block, below everything else, in place of a line of its own."""
+    progress = Progress([ConsoleListener()])
+    progress.event("run.evaluated", **METRICS)
+    progress.event("run.succeeded", message=outcome, run_uri="gs://b/runs/r", accuracy=0.9)
+    assert [] == written
+    progress.close()
+
+    assert {"debug"} == {line["log_level"] for line in lines}
+    assert closing.block(outcome, "gs://b/runs/r", METRICS) == written
+
+
+def test_closing_block_of_a_failed_gate(written: list[str]) -> None:
+    """After the failure come the figures of the model that was published below its gate."""
+    progress = Progress([ConsoleListener()])
+    progress.event("run.published", run_uri="gs://b/runs/r", accuracy=0.9)
+    progress.event("run.evaluated", **METRICS)
+    progress.event("run.failed", severity="error", message="too low", reason="Gate")
+    progress.close()
+
+    assert ["too low", *closing.block("quality gate failed", "gs://b/runs/r", METRICS)] == written
+
+
+def test_no_closing_block(lines: list[dict[str, object]], written: list[str]) -> None:
+    """A parent process may write it instead; facts of another version leave the sentence."""
+    of_child, of_another = ConsoleListener(with_block=False), ConsoleListener()
+    for listener, metrics in ((of_child, METRICS), (of_another, {"validation": {}})):
+        progress = Progress([listener])
+        progress.event("run.evaluated", **metrics)
+        progress.event("run.succeeded", message="published", run_uri="gs://b/runs/r", accuracy=0.9)
+        progress.close()
+
+    assert [] == written
+    assert ["published: accuracy 0.900, gs://b/runs/r"] == [
+        line["event"] for line in lines if line["log_level"] == "info"
+    ]

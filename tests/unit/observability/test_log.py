@@ -242,6 +242,32 @@ except ValueError:
     assert r"ValueError: \x1b[2J" == trace[-1]
 
 
+def test_text_without_time_and_level() -> None:
+    """Lines for a person are written as they are, escapes in names do nothing, and JSON has no such lines."""
+    for console, expected in ((True, b"\n  a  b\n\\x1b[2J\n"), (False, b"")):
+        finished = run(rf"""
+from job.observability import log
+log.configure(console={console})
+log.write_text(["", "  a  b", "\x1b[2J"])
+""")
+        assert expected == finished.stderr
+
+
+def test_repeated_warnings_on_the_console() -> None:
+    """A person sees the first warnings of a name and the number of the others; JSON has all of them."""
+    for console, count in ((True, 5), (False, 101)):
+        finished = run(rf"""
+from job.observability import log
+log.configure(console={console})
+for n in range(100):
+    log.get().warning("image.quarantined", n=n)
+log.get().info("next")
+""")
+        lines = finished.stderr.decode().splitlines()
+        assert count == len(lines)
+        assert not console or "image.quarantined        more=97" in lines[3]
+
+
 def test_the_level_is_the_least_that_is_shown() -> None:
     """With level "warning" an info is not written; with "debug" a debug is."""
     script = """

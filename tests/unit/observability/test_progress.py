@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 
@@ -105,6 +106,34 @@ def test_an_event_may_be_told_while_another_is_told() -> None:
     progress = Progress([echo])
     progress.event("outer")
     assert ["outer", "inner"] == [event.name for event in echo.events]
+
+
+def test_the_listener_that_came_last_is_closed_first() -> None:
+    """The log is the first listener, and has the last word."""
+    closed: list[str] = []
+
+    class Named(Listener):
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    progress = Progress([Named("log")])
+    progress.subscribe(Named("bars"))
+    progress.close()
+    assert ["bars", "log"] == closed
+
+
+def test_listening_for_the_time_of_a_block() -> None:
+    """A listener of a block gets its events alone, and is closed at its end, however the block ends."""
+    recorder = Recorder()
+    progress = Progress()
+    with contextlib.suppress(KeyError), progress.listening(recorder):
+        progress.event("within")
+        raise KeyError
+    progress.event("after")
+    assert (["within"], 1) == ([event.name for event in recorder.events], recorder.closed)
 
 
 def test_closing_reaches_each_listener_once() -> None:
@@ -242,6 +271,49 @@ def test_the_first_epoch_has_the_eta_of_its_phase(clock: Clock) -> None:
         clock.now += 5.0
         phase.advance(50)
         assert progress.stage.eta_seconds(phase) == pytest.approx(95.0)
+
+
+def test_eta_of_the_run(clock: Clock) -> None:
+    """To the end of a stage come the later stages, as they were estimated; without an estimate it is unknown."""
+    recorder = Recorder()
+    for epoch_seconds in ({"fine_tuning": 30.0}, {}, None):
+        progress = Progress([recorder], clock=clock)
+        plan = {"feature_extraction": 2, "fine_tuning": 10}
+        progress.event("training.planned", epochs=plan, epoch_seconds=epoch_seconds)
+        for stage, epochs in plan.items():
+            progress.event("stage.started", stage=stage, epochs=epochs)
+            clock.now += 4.0
+            progress.event("epoch.finished", stage=stage, epoch=1)
+            progress.event("stage.finished", stage=stage)
+    etas = [
+        (event.facts["eta_seconds"], event.facts["run_eta_seconds"])
+        for event in recorder.events
+        if event.name == "epoch.finished"
+    ]
+    assert [(4.0, 304.0), (36.0, 36.0), (4.0, None), (36.0, 36.0), (4.0, None), (36.0, 36.0)] == etas
+
+
+def test_a_skipped_stage_needs_no_estimate(clock: Clock) -> None:
+    """A later stage of no epochs takes no time."""
+    progress = Progress(clock=clock)
+    progress.event("training.planned", epochs={"feature_extraction": 2, "fine_tuning": 0})
+    progress.event("stage.started", stage="feature_extraction", epochs=2)
+    clock.now += 4.0
+    progress.event("epoch.finished")
+    assert progress.stage is not None
+    assert 4.0 == progress.stage.run_eta_seconds()
+
+
+def test_epochs_of_the_run() -> None:
+    """The epoch under way is also counted across both stages; without a plan, in its stage alone."""
+    progress = Progress()
+    counts = []
+    for facts in ({}, {"epochs": {"feature_extraction": 3, "fine_tuning": 5}}, {"epochs": "of another version"}):
+        progress.event("training.planned", **facts)
+        progress.event("stage.started", stage="fine_tuning", epochs=5, epochs_done=1)
+        assert progress.stage is not None
+        counts.append((progress.stage.epoch_total, progress.stage.epochs_total))
+    assert [(2, 5), (5, 8), (2, 5)] == counts
 
 
 def test_every_event_is_a_line_of_the_log() -> None:

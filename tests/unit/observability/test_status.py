@@ -68,9 +68,10 @@ def test_the_document_says_where_the_run_is() -> None:
     status = status_file(documents.put, clock)
     progress = Progress([status], clock=clock)
     documents.get(timeout=60)
+    progress.event("training.planned", epochs={"feature_extraction": 10, "fine_tuning": 4})
     progress.event("stage.started", stage="fine_tuning", epochs=4)
     clock.now += 10.0
-    progress.event("epoch.finished", stage="fine_tuning", epoch=11, loss=float("nan"), val_accuracy=0.9)
+    progress.event("epoch.finished", stage="fine_tuning", epoch=1, loss=float("nan"), val_accuracy=0.9)
     documents.get(timeout=60)
     with progress.phase("fine_tuning 2/4", 100, "images") as phase:
         with status._condition:  # nothing is written between the two
@@ -88,7 +89,10 @@ def test_the_document_says_where_the_run_is() -> None:
         "stage": "fine_tuning",
         "epoch": 2,
         "epochs": 4,
+        "epoch_total": 12,
+        "epochs_total": 14,
         "eta_seconds": 25.0,
+        "run_eta_seconds": 25.0,
         "phase": "fine_tuning 2/4",
         "done": 50,
         "total": 100,
@@ -96,7 +100,14 @@ def test_the_document_says_where_the_run_is() -> None:
         "rate": 10.0,
         "step": 2,
         "steps": 4,
-        "metrics": {"stage": "fine_tuning", "epoch": 11, "loss": None, "val_accuracy": 0.9, "eta_seconds": 30.0},
+        "metrics": {
+            "stage": "fine_tuning",
+            "epoch": 1,
+            "loss": None,
+            "val_accuracy": 0.9,
+            "eta_seconds": 30.0,
+            "run_eta_seconds": 30.0,
+        },
         "updated_at": "T",
     }
     assert expected == document

@@ -13,6 +13,7 @@ from job.config.settings import result_settings
 from job.evaluation.gates import Gate
 from job.runs import identity, publish
 from job.runs.publish import Outcome
+from job.runs.run import Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,3 +68,22 @@ def test_run_is_published_in_an_order_that_a_reader_can_trust(tmp_path: Path) ->
         publish.finish(run, Gate.of(0.9, 0.5), provenance={})
 
     assert ["labels.txt", "manifest.json", "index.json", "_SUCCESS", "latest.json"] == output.written
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b'{"validation": 1, "test": null, "kept": 2, "stages": 3, "timing": 4}', [1, None, 2, 3]),
+        (b'{"validation": 1}', []),
+        (b"[]", []),
+        (b"{", []),
+        (None, []),
+    ],
+)
+def test_metrics_of_a_published_run(tmp_path: Path, data: bytes | None, expected: list[object]) -> None:
+    """What metrics.json says about the model is read; a file that is lost or of another version is no failure."""
+    run = Run(storage.open_store(str(tmp_path)), "1")
+    if data is not None:
+        run.output.write("runs/1/metrics/metrics.json", data)
+
+    assert expected == list(publish.published_metrics(run).values())

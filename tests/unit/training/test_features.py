@@ -163,3 +163,17 @@ def test_number_of_images_does_not_change_the_bits(
 
     assert 39 == len(first_features)
     assert first_features.tobytes() == all_features[:39].tobytes()
+
+
+def test_seconds_of_an_image(
+    listed: manifest.Manifest, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pass returns how long the features of an image took; None where the cache has all of them."""
+    with opened(listed, classifier, tmp_path / "c", None) as (images, kept):
+        seconds = features.extract(classifier, images, kept, TrainingState(), Progress())
+        monkeypatch.setattr(images, "ingest", lambda *_, **__: iter(()))
+        again = features.extract(classifier, images, kept, TrainingState(), Progress())
+
+    assert seconds is not None
+    assert 0 < seconds < 60
+    assert again is None

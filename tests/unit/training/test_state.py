@@ -111,3 +111,11 @@ def test_captured_state_stays() -> None:
 
     assert (7, [RESULT]) == (captured.step, captured.history)
     assert ({"a": 1.0}, {"b": 2.0}) == (captured.weights, captured.optimizer)
+
+
+def test_epochs_are_also_counted_across_both_stages() -> None:
+    """An epoch is found by its stage and its number in it."""
+    keys = [("feature_extraction", 1), ("feature_extraction", 2), ("fine_tuning", 1), ("fine_tuning", 2)]
+    history = [dataclasses.replace(RESULT, stage=stage, epoch=epoch) for stage, epoch in keys]
+
+    assert [1, 2, 3, 4] == [TrainingState(history=history).epoch_total(result) for result in history]

@@ -155,3 +155,14 @@ def test_phase_of_a_status_is_shown() -> None:
 
     assert ("ingest", 1, 9, False) == ear.phases[0]
     assert ("ingest", 5, 9, True) == ear.phases[-1]
+
+
+def test_plan_of_a_log() -> None:
+    """The plan of the run is replayed, so that the bars know the time to the end of the run."""
+    replay = Replay([], phases=False)
+
+    replay.line(line("training.planned", epochs={"feature_extraction": 1, "fine_tuning": 4}, epoch_seconds={}))
+    replay.line(line("stage.started", second=1, stage="fine_tuning", epochs=4, epochs_done=2))
+
+    assert replay.progress.stage
+    assert (4, 5) == (replay.progress.stage.epoch_total, replay.progress.stage.epochs_total)

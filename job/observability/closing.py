@@ -1,0 +1,63 @@
+"""The closing block: how a run ended, how good its model is, and where model and metrics are."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def block(outcome: str, run_uri: str, metrics: Mapping[str, Any]) -> list[str]:
+    """Return the lines of the closing block of ``finetune run`` and ``finetune demo``.
+
+    Args:
+        outcome: what happened, such as "published".
+        run_uri: of the run; a path below the working directory is shown relative to it.
+        metrics: "validation", "test", "kept" and "stages" of metrics.json.
+
+    Raises:
+        KeyError, TypeError, ValueError: `metrics` are those of another version.
+    """
+    location, kept, stages = _location(run_uri), metrics["kept"], metrics["stages"]
+    rows = [("accuracy", _accuracy(metrics["validation"], "val_acc", "validation"))]
+    if metrics.get("test"):
+        rows.append(("", _accuracy(metrics["test"], "test_acc", "test")))
+    epochs = stages[kept["stage"]]["epochs"]
+    rows.append(("kept", f"{kept['stage']}, epoch {kept['epoch']} of {epochs}, val_loss {kept['val_loss']:.3f}"))
+    label = "stages"
+    for name, stage in stages.items():
+        if stage:
+            best, last = stage["best_val_accuracy"], stage["val_accuracy"]
+            text = f"best {best:.3f}, last {last:.3f}, {stage['epochs']} epochs in {duration(stage['seconds'])}"
+            rows.append((label, f"{name:<18}  {text}"))
+            label = ""
+    rows += [
+        ("model", f"{location}/model/saved_model"),
+        ("metrics", f"{location}/metrics/metrics.json"),
+        ("next", 'in Python: tf.saved_model.load(model).signatures["serve_bytes"]'),
+    ]
+    return ["", outcome, "", *(f"  {label:<10}{text}" for label, text in rows), ""]
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as 0:05, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _accuracy(scores: Mapping[str, Any], name: str, split: str) -> str:
+    correct = round(scores["accuracy"] * scores["images"])
+    return f"{name} {scores['accuracy']:.3f}, {correct:,} of {scores['images']:,} {split} images"
+
+
+def _location(run_uri: str) -> str:
+    """Return where a run is; a path below the working directory relative to it."""
+    if not run_uri.startswith("/"):
+        return run_uri
+    with contextlib.suppress(OSError, ValueError):  # the working directory was deleted; the path is not below it
+        return str(Path(run_uri).relative_to(Path.cwd()))
+    return run_uri

@@ -1,0 +1,69 @@
+"""The closing block of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from job.observability import closing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STAGE = {"epochs": 10, "val_accuracy": 0.8049, "best_val_accuracy": 0.82, "seconds": 1.4}
+METRICS: dict[str, Any] = {
+    "validation": {"accuracy": 69 / 77, "images": 77, "loss": 0.3},
+    "test": {"accuracy": 0.5, "images": 1200, "loss": 0.3},
+    "kept": {"stage": "fine_tuning", "epoch": 9, "epoch_total": 19, "val_loss": 0.3012, "val_accuracy": 69 / 77},
+    "stages": {"feature_extraction": STAGE, "fine_tuning": {**STAGE, "seconds": 3723.0, "best_val_accuracy": 0.909}},
+}
+
+
+def test_block() -> None:
+    """It has the outcome, the accuracy with its counts, the kept epoch, both stages, the model and how to load it."""
+    assert [
+        "",
+        "published",
+        "",
+        "  accuracy  val_acc 0.896, 69 of 77 validation images",
+        "            test_acc 0.500, 600 of 1,200 test images",
+        "  kept      fine_tuning, epoch 9 of 10, val_loss 0.301",
+        "  stages    feature_extraction  best 0.820, last 0.805, 10 epochs in 0:01",
+        "            fine_tuning         best 0.909, last 0.805, 10 epochs in 1:02:03",
+        "  model     gs://b/runs/r/model/saved_model",
+        "  metrics   gs://b/runs/r/metrics/metrics.json",
+        '  next      in Python: tf.saved_model.load(model).signatures["serve_bytes"]',
+        "",
+    ] == closing.block("published", "gs://b/runs/r", METRICS)
+
+
+def test_one_stage() -> None:
+    """A stage that was skipped and a test split that is empty are left out."""
+    stages = {"feature_extraction": STAGE, "fine_tuning": None}
+    kept = {**METRICS["kept"], "stage": "feature_extraction"}
+
+    text = "\n".join(closing.block("published", "/r", {**METRICS, "test": None, "stages": stages, "kept": kept}))
+
+    assert "feature_extraction, epoch 9 of 10" in text
+    assert "fine_tuning" not in text
+    assert "test" not in text
+
+
+def test_path_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is relative, so that it is short; another path is whole."""
+    monkeypatch.chdir(tmp_path)
+    for run_uri, model in ((f"{tmp_path}/out/runs/r", "out/runs/r"), ("/elsewhere/runs/r", "/elsewhere/runs/r")):
+        assert f"  model     {model}/model/saved_model" in closing.block("published", run_uri, METRICS)
+
+
+def test_metrics_of_another_version() -> None:
+    """What is missing is an error, so that no block of half the facts is shown."""
+    with pytest.raises(KeyError):
+        closing.block("published", "/r", {"validation": METRICS["validation"]})
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (754, "12:34"), (3723, "1:02:03")])
+def test_duration(seconds: float, text: str) -> None:
+    """Minutes and seconds; hours where there are some."""
+    assert text == closing.duration(seconds)
