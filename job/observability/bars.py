@@ -23,7 +23,7 @@ from job.observability.progress import Event, Listener, Phase, Stage
 if TYPE_CHECKING:
     from rich.console import Console
 
-_MIN_SECONDS = 0.5  # seconds: bars of shorter phases would only flicker
+_MIN_SECONDS = 0.25  # seconds: bars of shorter phases would only flicker
 _BAR = range(6, 25)  # columns of a bar
 _SPINNER, _ASCII_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
 _REFRESH = 4  # per second

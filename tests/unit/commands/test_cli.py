@@ -316,3 +316,27 @@ sys.exit(main(["demo", "--run.seed", "3"]) or main(["summary", "--model.alpha", 
     ended = python(code)
 
     assert (0, "['--run.seed', '3']\nalpha 0.35\n") == (ended.returncode, ended.stdout)
+
+
+def test_the_demo_writes_the_closing_block_itself() -> None:
+    """The run that the demo starts writes none: its buckets are gone when the demo has ended."""
+    code = """
+import os
+from job.commands import cli
+from job.config.settings import LogSettings
+
+stage = {"epochs": 1, "seconds": 1.0, "val_accuracy": 1.0, "best_val_accuracy": 1.0}
+metrics = {"validation": {"accuracy": 1.0, "images": 1}, "stages": {"s": stage}}
+for parent in ("", "demo"):
+    if parent:
+        os.environ["FINETUNE_PARENT"] = parent
+    progress = cli.listen(LogSettings(format="console"))
+    progress.event("run.evaluated", kept={"stage": "s", "epoch": 1, "val_loss": 0.0}, **metrics)
+    progress.event("run.succeeded", message="published", run_uri=f"gs://b/{parent or 'run'}")
+    progress.close()
+"""
+
+    ended = python(code)
+
+    assert "  model     gs://b/run/model/saved_model" in ended.stderr
+    assert "gs://b/demo" not in ended.stderr
