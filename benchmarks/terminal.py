@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import fcntl
+import itertools
 import os
 import pty
 import re
@@ -65,7 +66,11 @@ class Screen:
 
     def ansi(self) -> list[str]:
         """Return the lines with their styles."""
-        return ["".join(f"{style}{character}\x1b[0m" for character, style in line) for line in self._cells]
+        runs = (
+            [(style, list(cells)) for style, cells in itertools.groupby(line, lambda cell: cell[1])]
+            for line in self._cells
+        )
+        return ["".join(f"{style}{''.join(c for c, _ in cells)}\x1b[0m" for style, cells in line) for line in runs]
 
     def _draw(self, piece: str) -> None:
         if piece == "\r":

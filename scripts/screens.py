@@ -20,7 +20,9 @@ from rich.text import Text
 
 FOLDER = Path(__file__).parents[1] / "docs/screens"
 COLUMNS = 90
-TRAINING = re.compile(r"^fine_tuning .* epoch 6/10 .*\n.* 6/10 .* images", re.MULTILINE)
+LINES = 18
+"""Lines of a picture: the last ones on the screen."""
+TRAINING = re.compile(r"^fine_tuning .* epoch 6/10 .*\n. 6/10 [^a-z]* images", re.MULTILINE)
 """What is on the screen in the middle of stage 2: its bar, and below it that of the epoch."""
 
 
@@ -45,7 +47,7 @@ def main() -> None:
 def export(lines: list[str]) -> str:
     """Return lines with ANSI styles as an SVG document."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    for line in lines:
+    for line in lines[-LINES:]:
         console.print(Text.from_ansi(line), soft_wrap=True)
     return console.export_svg(title="finetune demo", theme=MONOKAI, unique_id="finetune")
 

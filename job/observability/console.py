@@ -64,7 +64,7 @@ def _stage_started(facts: Any, _: Event) -> str:
 
 
 def _epoch_finished(facts: Any, _: Event) -> str:
-    epoch = f"epoch {facts['epoch']}/{facts['epochs']}"
+    epoch = f"epoch {facts['epoch']}/{facts['epochs']}".ljust(len(f"epoch {facts['epochs']}/{facts['epochs']}"))
     names = {"loss": "loss", "accuracy": "acc", "val_loss": "val_loss", "val_accuracy": "val_acc"}
     return "  ".join([epoch, *(f"{name} {facts[fact]:.3f}" for fact, name in names.items())])
 

@@ -47,7 +47,7 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
     ),
     "epoch.finished": (
         {"stage": "fine_tuning", "epoch": 3, "epochs": 10, "epoch_total": 13, **EPOCH},
-        "epoch 3/10  loss 0.238  acc 0.960  val_loss 0.201  val_acc 0.967",
+        "epoch 3/10   loss 0.238  acc 0.960  val_loss 0.201  val_acc 0.967",
     ),
     "stage.skipped": ({"stage": "feature_extraction"}, "stage feature_extraction: skipped"),
     "weights.download_started": ({"url": "https://host/w.h5"}, "downloading weights: https://host/w.h5"),
