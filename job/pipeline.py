@@ -87,7 +87,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
                 # Another process may have published it while this one waited for the claim.
                 outcome = publish.published(run, settings.gate) or train(context, listing)
         if metrics := publish.published_metrics(run):
-            progress.event("run.evaluated", **metrics)
+            progress.event("run.evaluated", run_uri=run.uri, **metrics)
         outcome.check_gate()
     progress.event("run.succeeded", message=message, run_uri=run.uri, accuracy=outcome.gate.accuracy)
 

@@ -16,7 +16,7 @@ Event names are dotted, in the past tense; facts are keywords. Any name is allow
                      1, across both stages), loss, accuracy, val_loss, val_accuracy, seconds, images_per_second; added
                      here: eta_seconds (to the end of the stage), run_eta_seconds (to the end of both stages)
     stage.finished   stage
-    run.evaluated    validation, test, kept, stages, as in metrics.json, of the published model
+    run.evaluated    run_uri; validation, test, kept and stages of metrics.json, about the published model
     run.succeeded, run.failed, run.stopped
                      the last event of a run; message, and for a failure reason and remedy
 """

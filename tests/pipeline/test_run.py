@@ -312,9 +312,11 @@ def test_gate(pictures: Path, tmp_path: Path) -> None:
     """
     arguments = ("--input.uri", pictures, "--output.uri", tmp_path, "--run.seed", "3")
     for _ in ("trained", "found published"):
+        evaluated = Facts("run.evaluated")
         with pytest.raises(errors.GateError, match=r"below gate.min_accuracy = 1:") as caught:
-            run(*arguments, "--gate.min_accuracy", "1")
+            run(*arguments, "--gate.min_accuracy", "1", listeners=[evaluated])
         assert 6 == caught.value.exit_code
+        assert [str(only_run(tmp_path))] == [facts["run_uri"] for facts in evaluated.seen]
     assert LAYOUT == set(tree(only_run(tmp_path)))
     assert not strict_json((only_run(tmp_path) / "manifest.json").read_bytes())["gate"]["passed"]
     with capture_logs() as lines:

@@ -159,8 +159,7 @@ def test_closing_block(lines: list[dict[str, object]], written: list[str], outco
 def test_closing_block_of_a_failed_gate(written: list[str]) -> None:
     """After the failure come the figures of the model that was published below its gate."""
     progress = Progress([ConsoleListener()])
-    progress.event("run.published", run_uri="gs://b/runs/r", accuracy=0.9)
-    progress.event("run.evaluated", **METRICS)
+    progress.event("run.evaluated", run_uri="gs://b/runs/r", **METRICS)
     progress.event("run.failed", severity="error", message="too low", reason="Gate")
     progress.close()
 
