@@ -475,7 +475,7 @@ def test_script_keeps_a_verified_file(
     path = put(tmp_path, file)
     before = path.stat().st_mtime_ns
 
-    fetch_weights.fetch(path)
+    fetch_weights.fetch(path, Progress())
 
     assert before == path.stat().st_mtime_ns
 
@@ -493,6 +493,6 @@ def test_script_replaces_a_damaged_file(
     address.write(fetch_weights.NAME, file)
     path = put(tmp_path, file[:1000])
 
-    fetch_weights.fetch(path)
+    fetch_weights.fetch(path, Progress())
 
     assert file == path.read_bytes()
