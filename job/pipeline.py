@@ -150,9 +150,6 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     """
     settings, run, checkpoints, progress = context.loaded.settings, context.run, context.checkpoints, context.progress
     state, data = checkpoints.load() or TrainingState(), load_data(context, listing)
-    if data.usable is None:
-        with quarantine_published(run, lambda: data.quarantined):
-            manifest.check_usable(data.listed, data.quarantined, settings.input.max_bad_fraction)
     progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri, attempt=checkpoints.starts))
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
     with context.part("import"), imports.without_gc():
@@ -231,6 +228,9 @@ def load_data(context: RunContext, listing: Data | None) -> Data:
     assert data is not None
     if data is not saved:
         context.checkpoints.save_data(data)
+    if data.usable is None:  # the pass over the data is not over
+        with quarantine_published(context.run, lambda: data.quarantined):
+            manifest.check_usable(data.listed, data.quarantined, context.loaded.settings.input.max_bad_fraction)
     return data
 
 
