@@ -6,6 +6,9 @@ PYTHON ?=# the Python of the virtual environment; empty: the newest of 3.11 to 3
 INSTALLED := $(VENV)/.installed
 COMMA := ,
 
+# Tests start Python hundreds of times; without cached bytecode, each start compiles the project again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # each of these benchmarks updates its own section of benchmarks/RESULTS.md
 # note: without precision, which takes hours on a CPU without instructions for half precision
 CLAIMS := $(filter-out harness attempts digests plain_keras terminal gpu_check precision,$(basename $(notdir $(wildcard benchmarks/*.py))))
@@ -19,18 +22,19 @@ demo: $(INSTALLED)  ## train on drawn pictures, from and to an emulated bucket o
 	$(BIN)/python scripts/fetch_weights.py
 	$(BIN)/finetune demo
 
-# note: tests of the other tiers run one at a time: they train on all cores, kill processes, start clusters
-PARALLEL := tests/unit tests/integration tests/chart tests/fuzz
+# Coverage is measured where it costs little: it makes a whole run take half as long again.
+COVERED := tests/unit tests/integration tests/chart tests/fuzz
 
 test: prerequisites lint  ## the whole test suite, as CI runs it
-	$(BIN)/python -m pytest --cov --cov-fail-under=0 --numprocesses auto --dist loadfile $(PARALLEL)
-	$(BIN)/python -m pytest --cov --cov-append $(addprefix --ignore ,$(PARALLEL))
+	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile $(COVERED)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not alone' $(addprefix --ignore ,$(COVERED))
+	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(COVERED))
 
 prerequisites: $(INSTALLED)  ## report what this machine lacks for the whole test suite
 	$(BIN)/python scripts/prerequisites.py
 
 unit: $(INSTALLED)  ## only the fast tests
-	$(BIN)/python -m pytest --numprocesses auto tests/unit
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/unit
 
 lint: $(INSTALLED)  ## style, types, import contracts, locks
 	$(BIN)/ruff check

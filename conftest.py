@@ -17,12 +17,19 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the marker."""
+    """Name the markers."""
     config.addinivalue_line("markers", "needs_shared: reads ../shared; not collected where that is absent")
+    config.addinivalue_line("markers", "alone: asserts seconds, or starts an engine or a cluster; runs beside no other")
 
 
 TIERS = ("unit", "integration", "pipeline", "faults", "chart", "image", "cluster")
 """The folders of tests/, cheapest first."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tiers that start an engine or a cluster."""
+    if {"image", "cluster"} & set(item.path.relative_to(item.config.rootpath).parts):
+        item.add_marker("alone")
 
 
 @pytest.hookimpl(trylast=True)

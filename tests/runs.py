@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 SMALL = (
     *("--model.weights", "none", "--model.alpha", "0.35", "--model.image_size", "32"),
-    *("--feature_extraction.epochs", "1", "--fine_tuning.epochs", "1", "--export.verify_images", "8"),
+    *("--feature_extraction.epochs", "1", "--fine_tuning.epochs", "1", "--export.verify_images", "2"),
 )
+
+
+ONE_STAGE = ("--fine_tuning.epochs", "0")
+"""For runs of which nothing else is tested than what comes before training, or after it: stage 2 takes the longest."""
 
 
 class Recorder(Listener):

@@ -22,6 +22,7 @@ STEPS = 4
 """Steps of the epoch that are taken before the input hangs."""
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("ending", ["stall", "SIGTERM"])
 def test_input_that_hangs(
     uploaded: tuple[str, ...], undisturbed: str, proxy: Proxy, tmp_path: Path, ending: str

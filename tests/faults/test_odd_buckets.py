@@ -10,6 +10,7 @@ import keras
 import pytest
 from attempts import Attempt
 from fault_proxy import Fault, reply
+from runs import ONE_STAGE
 
 from job import storage
 
@@ -35,7 +36,7 @@ def test_customer_managed_keys(uploaded: tuple[str, ...], bucket: str, proxy: Pr
         return NO_CHECKSUMS if request.method == "GET" and request.path.partition("?")[0].endswith("/o") else None
 
     proxy.fault = fault
-    with Attempt([*flags, input_uri, "--output.uri", f"gs://{bucket}/out"]) as attempt:
+    with Attempt([*flags, input_uri, "--output.uri", f"gs://{bucket}/out", *ONE_STAGE]) as attempt:
         assert 0 == attempt.wait(), attempt.events[-1]
 
     # Few rows of a folder are looked up one by one, each with its checksum.
@@ -59,7 +60,7 @@ def test_requester_pays(uploaded: tuple[str, ...], bucket: str, proxy: Proxy, tm
     base_model.save_weights(tmp_path / "w.weights.h5")
     storage.open_store(f"gs://{bucket}").write("w.weights.h5", tmp_path / "w.weights.h5")
     weights = ("--model.weights", f"gs://{bucket}/w.weights.h5")
-    flags = [*uploaded, *weights, "--output.uri", f"gs://{bucket}/out"]
+    flags = [*uploaded, *weights, *ONE_STAGE, "--output.uri", f"gs://{bucket}/out"]
     check = [sys.executable, "-m", "job", "doctor", "--only", "storage,weights", *flags]
     proxy.fault = requester_pays
 

@@ -19,7 +19,7 @@ import pytest
 from attempts import Attempt
 from digests import arrays_sha256
 from held import Hold, cache_flags, damage, sides
-from runs import only_run
+from runs import ONE_STAGE, only_run
 
 from job import storage
 
@@ -137,6 +137,7 @@ class Phases:
 PHASES = [name for name in vars(Phases) if not name.startswith("_")]
 
 
+@pytest.mark.alone
 def test_in_every_phase(uploaded: tuple[str, ...], bucket: str, undisturbed: str, proxy: Proxy, tmp_path: Path) -> None:
     """One run, stopped in each of its phases in turn, from and to a bucket: 75 within 8 seconds, and the same bits."""
     output, cache = f"gs://{bucket}/out", tmp_path / "cache"
@@ -243,7 +244,7 @@ def test_terminal_that_is_closed(flags: tuple[str, ...], undisturbed: str, tmp_p
 
 def test_nohup(flags: tuple[str, ...], tmp_path: Path) -> None:
     """A run that was started with nohup outlives its terminal."""
-    with Attempt([*flags, "--output.uri", tmp_path], within=("nohup",)) as attempt:
+    with Attempt([*flags, "--output.uri", tmp_path, *ONE_STAGE], within=("nohup",)) as attempt:
         attempt.wait_for("stage.first_step")
         attempt.process.send_signal(signal.SIGHUP)
         assert 0 == attempt.wait(), attempt.events[-1]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from digests import arrays_sha256
-from runs import SMALL, At, Facts, draw, only_run, run, strict_json, tree
+from runs import ONE_STAGE, SMALL, At, Facts, draw, only_run, run, strict_json, tree
 from structlog.testing import capture_logs
 
 from job import errors, pipeline, storage
@@ -310,7 +310,7 @@ def test_gate(pictures: Path, tmp_path: Path) -> None:
 
     A gate that is lowered afterwards passes it, with a warning: latest.json still names another run, or none.
     """
-    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, "--run.seed", "3")
+    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, *ONE_STAGE)
     for _ in ("trained", "found published"):
         evaluated = Facts("run.evaluated")
         with pytest.raises(errors.GateError, match=r"below gate.min_accuracy = 1:") as caught:
@@ -365,7 +365,7 @@ def test_unreadable_images_within_the_budget(pictures: Path, tmp_path: Path) -> 
     (copy / "dark/broken.jpg").write_bytes((copy / "dark/0.jpg").read_bytes()[:500])
     (copy / "light/page.jpg").write_text("<html>404</html>")
     (copy / "light/empty.jpg").touch()
-    run("--input.uri", copy, "--output.uri", tmp_path / "out", "--input.max_bad_fraction", "0.2")
+    run("--input.uri", copy, "--output.uri", tmp_path / "out", "--input.max_bad_fraction", "0.2", *ONE_STAGE)
 
     lines = (only_run(tmp_path / "out") / "data/quarantine.jsonl").read_text().splitlines()
     quarantined = {Path(row["uri"]).name: (row["label"], row["reason"], row["size"]) for row in map(strict_json, lines)}

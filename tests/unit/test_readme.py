@@ -63,7 +63,7 @@ def test_every_command_is_run_by_a_test() -> None:
     ("target", "command"),
     [
         ("demo", "finetune demo"),
-        ("unit", "pytest --numprocesses auto tests/unit"),
+        ("unit", "pytest --numprocesses auto --dist worksteal tests/unit"),
         ("test", "pytest --cov"),
         ("image-gpu", "build --tag finetune:gpu --build-arg ACCELERATOR=gpu"),
     ],

@@ -11,7 +11,7 @@ import tensorflow as tf
 from classifiers import new_classifier
 
 from job.config.settings import ModelSettings
-from job.model.classifier import Classifier, summary
+from job.model.classifier import Classifier, create_network, summary
 
 SMALL = ModelSettings(alpha=0.35, image_size=32, weights="none")
 
@@ -134,32 +134,38 @@ def test_dropout_is_a_function_of_its_seed() -> None:
     assert classifier.model.get_layer("dropout").rate == 0.5
 
 
-def test_dropout_is_keras_s(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dropout_is_keras_s(binary: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rate is the share of features that are dropped, and the others are scaled up, as Keras's layer does it."""
-    classifier = new_classifier(SMALL.model_copy(update={"dropout": 0.2}), ("a", "b"), seed=7)
-    monkeypatch.setattr(classifier, "fc1", tf.identity)
-    monkeypatch.setattr(classifier, "output", SimpleNamespace(kernel=tf.eye(1000), bias=0.0))
-    dropped = classifier.head_logits(tf.ones((10, 1000)), tf.constant((1, 2))).numpy()
+    monkeypatch.setattr(binary, "dropout", 0.2)
+    monkeypatch.setattr(binary, "fc1", tf.identity)
+    monkeypatch.setattr(binary, "output", SimpleNamespace(kernel=tf.eye(1000), bias=0.0))
+    dropped = binary.head_logits(tf.ones((10, 1000)), tf.constant((1, 2))).numpy()
     expected = keras.layers.Dropout(0.2, seed=1)(tf.ones((10, 1000)), training=True).numpy()
 
     assert np.unique(expected).tolist() == np.unique(dropped).tolist()
     assert [0.2, 0.2] == pytest.approx([(values == 0).mean() for values in (dropped, expected)], abs=0.02)
 
 
+def first_weights(settings: ModelSettings, seed: int) -> dict[str, np.ndarray]:
+    """Return the weights of a new network: path -> value."""
+    network = create_network(settings, ("a", "b"), seed=seed)
+    return {variable.path: variable.numpy() for variable in network.model.variables}
+
+
 def test_create_is_seeded() -> None:
     """The same seed gives the same first weights, another one others."""
-    first, second, third = (new_classifier(SMALL, ("a", "b"), seed=seed).state() for seed in (7, 7, 8))
+    first, second, third = (first_weights(SMALL, seed) for seed in (7, 7, 8))
 
     assert all(np.array_equal(first[path], second[path]) for path in first)
     assert not np.array_equal(first["fc1/kernel"], third["fc1/kernel"])
-    pretrained = new_classifier(SMALL.model_copy(update={"weights": "imagenet"}), ("a", "b"), seed=7).state()
+    pretrained = first_weights(SMALL.model_copy(update={"weights": "imagenet"}), 7)
     for path in ("fc1/kernel", "output/kernel"):
         assert np.array_equal(first[path], pretrained[path])
 
 
 def test_kernels_are_drawn_independently() -> None:
     """No two kernels of the same shape have the same first values."""
-    kernels = [value for path, value in new_classifier(SMALL, ("a", "b"), seed=7).state().items() if "kernel" in path]
+    kernels = [value for path, value in first_weights(SMALL, 7).items() if "kernel" in path]
     shapes = {kernel.shape for kernel in kernels}
 
     assert len(shapes) < len(kernels)
@@ -178,11 +184,12 @@ def test_state_round_trip(binary: Classifier) -> None:
 
 def test_summary_shows_the_flags_of_both_stages() -> None:
     """The summary lists every layer with its trainable flag in each stage, and the totals."""
-    lines = {line.split()[0]: line.split() for line in summary(SMALL).splitlines()}
+    text = summary(SMALL)
+    lines = {line.split()[0]: line.split() for line in text.splitlines()}
 
     assert ["no", "yes"] == lines["block_1_expand"][-2:]
     assert ["no", "no"] == lines["block_1_expand_BN"][-2:]
     assert ["yes", "yes"] == lines["fc1"][-2:]
     assert ["yes", "yes"] == lines["output"][-2:]
-    assert "474,309 parameters; trainable: 64,101 in feature_extraction, 446,149 in fine_tuning" in summary(SMALL)
-    assert "for two labels is one column, the probability of the second label" in summary(SMALL)
+    assert "474,309 parameters; trainable: 64,101 in feature_extraction, 446,149 in fine_tuning" in text
+    assert "for two labels is one column, the probability of the second label" in text

@@ -99,7 +99,7 @@ def test_fold_padding(size: int, padding: object, options: dict[str, int], is_fo
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("size", [32, 33, 47])
+@pytest.mark.parametrize("size", [32, 47])  # 47: odd sizes before some strides, even ones before others
 def test_fold_mobilenet(size: int) -> None:
     """All 52 BatchNormalization layers of MobileNetV2 fold away, and the outputs stay within 1e-9."""
     shape = (size, size, 3)

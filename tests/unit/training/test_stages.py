@@ -12,11 +12,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from classifiers import LABELS, examples, new_classifier, refolded, small_classifier
+from classifiers import LABELS, examples, refolded, small_classifier
 from short_stages import Breaker, Recorder, ignore, resume_everywhere, run, same_arrays, settings
 
 from job import errors
-from job.config.settings import STAGES, ModelSettings, StageName, StageSettings
+from job.config.settings import STAGES, StageName, StageSettings
 from job.observability.progress import Event, Listener, Phase, Progress
 from job.runtime import signals
 from job.training import stages
@@ -272,8 +272,9 @@ def test_prefetch_measures_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     now, asked = 0.0, threading.Event()
 
     def monotonic() -> float:
+        time = now  # note: before the other thread may move it
         asked.set()
-        return now
+        return time
 
     def load(rows: np.ndarray) -> np.ndarray:
         nonlocal now
@@ -677,17 +678,10 @@ class Asker(Listener):
             self._is_decided.set()
 
 
-@pytest.fixture
-def whole_classifier() -> Classifier:
-    """A classifier with the job's own base model, which trains its head."""
-    classifier = new_classifier(ModelSettings(alpha=0.35, image_size=32, weights="none"), ("a", "b"), seed=7)
-    classifier.set_trainable("feature_extraction")
-    return classifier
-
-
 def train_and_ask(classifier: Classifier, asker: Asker, bias: float = 0.0) -> None:
-    """Train for an epoch of two steps, from a bias that is set when the first good state is known."""
-    features = np.random.default_rng(0).normal(size=(8, 1280)).astype(np.float32)
+    """Train the head for an epoch of two steps, from a bias that is set when the first good state is known."""
+    classifier.set_trainable("feature_extraction")
+    features = np.random.default_rng(0).normal(size=(8, classifier.feature_size)).astype(np.float32)
     images = SimpleNamespace(pixels=None, manifest=SimpleNamespace(label=LABELS[:8]))
     rows_of = {"train": np.arange(8), "validation": np.arange(8)}
     trainer = stages.StageTrainer(
@@ -706,10 +700,10 @@ def train_and_ask(classifier: Classifier, asker: Asker, bias: float = 0.0) -> No
     asker.thread.join()
 
 
-def test_capture_in_the_middle_of_a_step(whole_classifier: Classifier) -> None:
+def test_capture_in_the_middle_of_a_step(classifier: Classifier) -> None:
     """Asked for when a step has moved the weights and is not counted yet, the state comes when it is."""
     asker = Asker("step")
-    train_and_ask(whole_classifier, asker)
+    train_and_ask(classifier, asker)
 
     [state] = asker.answers
     assert asker.waits
@@ -717,10 +711,10 @@ def test_capture_in_the_middle_of_a_step(whole_classifier: Classifier) -> None:
     assert state.step >= 1
 
 
-def test_capture_after_a_loss_that_is_not_finite(whole_classifier: Classifier) -> None:
+def test_capture_after_a_loss_that_is_not_finite(classifier: Classifier) -> None:
     """Weights that are not numbers are not captured: the state comes when training has gone back to the last good."""
     asker = Asker("step")
-    train_and_ask(whole_classifier, asker, bias=np.nan)
+    train_and_ask(classifier, asker, bias=np.nan)
 
     [state] = asker.answers
     assert asker.waits
