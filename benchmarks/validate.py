@@ -1,4 +1,4 @@
-"""What judging an input costs: listing, headers, the folders' shape, equal bytes; processor time of this process.
+"""What judging an input costs: listing, headers, folders, equal and near pictures; processor time of this process.
 
     python benchmarks/validate.py
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from job import storage
 from job.config import environment
-from job.data import contradictions
+from job.data import contradictions, duplicates
 from job.data.folders import Layout
 from job.data.manifest import Manifest
 from job.data.survey import survey
@@ -51,6 +51,17 @@ def main() -> None:
     rows.append(["shape of the folders of 1,000,000 images: s", f"{cpu(lambda: Layout.detect(names)):.2f}", ""])
     million = manifest(names)
     rows.append(["equal bytes among 1,000,000 images: s", f"{cpu(lambda: contradictions.find(million)):.2f}", ""])
+    for count, reach in ((100_000, "<= 1"), (300_000, "<= 5")):
+        hashes, planted = planted_hashes(count)
+        found: list[np.ndarray] = []
+        seconds = cpu(lambda hashes=hashes, found=found: found.append(duplicates.near_pairs(hashes, 6)))
+        missed = planted - {(one, other) for one, other, _ in found[0].tolist()}
+        rows.append(
+            [f"near pairs among {count:,} hashes, {len(missed)} of {len(planted):,} missed: s", f"{seconds:.2f}", reach]
+        )
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    thousand = cpu(lambda: [duplicates.perceptual_hash(noise) for _ in range(1000)])
+    rows.append(["hash of a picture of 224 px: ms", f"{thousand:.3f}", "<= 0.3"])
     harness.record("Judging an input", ["", "processor time", "reach"], rows)
 
 
@@ -72,6 +83,19 @@ def measure(image: bytes, count: int) -> tuple[list[float], list[float]]:
             headers.append(1000 * cpu(lambda rows=rows: check(rows)) / BUCKET)
             print(f"{bucket}: {listed[-1]:.3f} ms, {headers[-1]:.3f} ms", file=sys.stderr)
     return listed, headers
+
+
+def planted_hashes(count: int) -> tuple[np.ndarray, set[tuple[int, int]]]:
+    """Return random hashes, and the indices of a thousand pairs that differ in 1 to 6 bits."""
+    random = np.random.default_rng(count)
+    hashes = np.unique(random.integers(1, 2**63, count, np.uint64))
+    chosen = random.choice(len(hashes), 1000, replace=False).tolist()
+    near = []
+    for index in chosen:
+        flips = random.choice(64, random.integers(1, 7), replace=False).tolist()
+        near.append(int(hashes[index]) ^ sum(1 << flip for flip in flips))
+    pairs = {(index, len(hashes) + number) for number, index in enumerate(chosen)}
+    return np.concatenate([hashes, np.array(near, np.uint64)]), pairs
 
 
 def check(rows: Manifest) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from job import storage
 from job.data import decode, image_header
+from job.data.duplicates import perceptual_hash
 from job.data.quarantine import Quarantined, UnreadableImage
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ THREADS = 4
 def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progress: Progress) -> None:
     """Download and decode every image with a usable header; those that fail join the survey's quarantine.
 
+    The survey's `hash` is set.
+
     Args:
         survey: the headers.
         open_store: opens the stores.
@@ -34,16 +37,16 @@ def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progre
         errors.UnavailableError: it does not respond, after all retries.
     """
     manifest, rows = survey.manifest, np.flatnonzero(survey.usable)
+    survey.hash = np.zeros(len(manifest), np.uint64)
 
-    def check(row: int, data: bytes | storage.LostObject) -> tuple[int, UnreadableImage | None]:
+    def check(row: int, data: bytes | storage.LostObject) -> tuple[int, int | UnreadableImage]:
         try:
             if isinstance(data, storage.LostObject):
                 return row, UnreadableImage(data.reason, data.detail)
             header = image_header.read_header(data, max_pixels=2**62)  # the survey has judged its size
-            decode.decode_image(data, header, image_size)
+            return row, perceptual_hash(decode.decode_image(data, header, image_size))
         except UnreadableImage as error:
             return row, error
-        return row, None
 
     with progress.phase("decode", len(rows), "images") as phase, ThreadPoolExecutor(THREADS, "decode") as pool:
         for root, uri in enumerate(manifest.roots):
@@ -60,11 +63,14 @@ def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progre
     survey.quarantined.sort(key=lambda image: image.uri)
 
 
-def _collect(survey: Survey, row: int, error: UnreadableImage | None) -> None:
-    if error is not None:
-        manifest = survey.manifest
-        label = manifest.labels[manifest.label[row]]
-        survey.usable[row] = False
-        survey.quarantined.append(
-            Quarantined(manifest.uri(row), label, int(manifest.size[row]), error.reason, error.detail)
-        )
+def _collect(survey: Survey, row: int, found: int | UnreadableImage) -> None:
+    if not isinstance(found, UnreadableImage):
+        assert survey.hash is not None
+        survey.hash[row] = found
+        return
+    manifest = survey.manifest
+    label = manifest.labels[manifest.label[row]]
+    survey.usable[row] = False
+    survey.quarantined.append(
+        Quarantined(manifest.uri(row), label, int(manifest.size[row]), found.reason, found.detail)
+    )

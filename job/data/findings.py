@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from job.data import duplicates
 from job.data.labels import SPLIT_NAMES, TRAIN, VALIDATION, join_names
 from job.data.survey import FORMATS
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from job.data.prepare import Prepared
     from job.data.survey import Survey
+
+NEAR: Final = 6
+"""Bits of 64 in which the hashes of pictures that show nearly the same may differ."""
 
 SMALL_CLASS: Final = 10
 IMBALANCE: Final = 100
@@ -54,6 +58,7 @@ def find(survey: Survey, prepared: Prepared, *, validation_fraction: float) -> l
     return [
         *_leaks(survey, prepared),
         *_copies(prepared),
+        *_near_duplicates(survey, prepared),
         *_balance(prepared),
         *_shares(prepared, validation_fraction),
         *_sizes(survey),
@@ -110,6 +115,51 @@ def _copies(prepared: Prepared) -> Iterator[Finding]:
             f"{copies:,} of {len(keys):,} images are copies of others, byte by byte",
             "remove them: they cost time and count several times",
         )
+
+
+def _near_duplicates(survey: Survey, prepared: Prepared) -> Iterator[Finding]:
+    """Find pictures that are nearly the same on both sides of the split, or under two labels."""
+    if survey.hash is None:
+        return
+    manifest, splits = prepared.usable, prepared.splits
+    hashes = survey.hash[survey.usable]
+    shown = np.flatnonzero(hashes)  # a blank picture is like every other blank one
+    unique, of_unique = np.unique(hashes[shown], return_inverse=True)
+    pairs = duplicates.near_pairs(unique, NEAR)
+    one, other = (np.concatenate([pairs[:, first], pairs[:, 1 - first]]) for first in (0, 1))
+
+    trained = np.zeros(len(unique), np.bool_)
+    trained[of_unique[splits[shown] == TRAIN]] = True
+    beside_train = trained.copy()
+    beside_train[one[trained[other]]] = True
+    # Copies byte by byte are found without decoding, as `copies_across_splits`.
+    copies = np.isin(manifest.content_keys()[shown], manifest.content_keys()[splits == TRAIN])
+    leaking = shown[(splits[shown] != TRAIN) & beside_train[of_unique] & ~copies]
+    if len(leaking):
+        yield Finding(
+            "near_duplicates_across_splits",
+            f"{len(leaking):,} of {int((splits != TRAIN).sum()):,} held-out pictures show nearly the same as one of "
+            f"the train split: {_uris(prepared, leaking)}",
+            "remove them, or keep what belongs together on one side (input.group_pattern): the accuracy is too high",
+        )
+    least = np.full(len(unique), len(manifest.labels), np.int64)
+    most = np.zeros(len(unique), np.int64)
+    np.minimum.at(least, of_unique, manifest.label[shown])
+    np.maximum.at(most, of_unique, manifest.label[shown])
+    lowest, highest = least.copy(), most.copy()
+    np.minimum.at(lowest, one, least[other])
+    np.maximum.at(highest, one, most[other])
+    twofold = shown[lowest[of_unique] != highest[of_unique]]
+    if len(twofold):
+        yield Finding(
+            "near_duplicates_across_labels",
+            f"{len(twofold):,} pictures show nearly the same as a picture of another class: {_uris(prepared, twofold)}",
+            "look at them: one of the labels is probably wrong",
+        )
+
+
+def _uris(prepared: Prepared, rows: NDArray[Any]) -> str:
+    return ", ".join(prepared.usable.uri(row) for row in rows[:3].tolist()) + (", …" if len(rows) > 3 else "")
 
 
 def _balance(prepared: Prepared) -> Iterator[Finding]:

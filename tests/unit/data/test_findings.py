@@ -67,6 +67,32 @@ def test_copies() -> None:
     assert ["copies"] == codes(many, [TRAIN if number < 40 else code for number, code in enumerate(SPLITS)], 0.16)
 
 
+def test_near_duplicates() -> None:
+    """Pictures that show nearly the same are told where they are on both sides, or under two labels."""
+    found = survey(SOUND)
+    hashes = np.random.default_rng(3).integers(1, 2**63, 200).astype(np.uint64)
+    train, validation = SPLITS.index(TRAIN), SPLITS.index(VALIDATION)
+    assert found.manifest.label[train] == found.manifest.label[validation]
+    found.hash = hashes.copy()
+    assert [] == codes(found)
+    found.hash[validation] = hashes[train] ^ np.uint64(0b10110)
+    [one] = findings.find(found, prepared(found, SPLITS), validation_fraction=0.2)
+    found.hash[validation] = hashes[train + 1]
+
+    assert "near_duplicates_across_splits" == one.code
+    assert f"1 of {SPLITS.count(VALIDATION)} held-out" in one.message
+    assert found.manifest.uri(validation) in one.message
+    assert ["near_duplicates_across_splits", "near_duplicates_across_labels"] == codes(found)
+
+
+def test_blank_pictures_are_no_duplicates() -> None:
+    """All blank pictures have one hash, which means nothing."""
+    found = survey(SOUND)
+    found.hash = np.zeros(200, np.uint64)
+
+    assert [] == codes(found)
+
+
 def test_small_classes_and_imbalance() -> None:
     """Nine images are few; a hundred times as many are too many."""
     found = survey([0] * 910 + [1] * 9)

@@ -1,0 +1,93 @@
+"""Pictures that show nearly the same have near hashes, and near hashes are found."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from job.data import demo_pictures, duplicates
+from job.data.duplicates import MAX_DISTANCE, near_pairs, perceptual_hash
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Image.Image]:
+    """Return 40 drawn pictures, 300 px and more."""
+    folder = tmp_path_factory.mktemp("drawn")
+    demo_pictures.draw(folder, count=40, seed=5)
+    return [
+        Image.open(path).convert("RGB").resize((320, 280)) for path in sorted(folder.rglob("*.*")) if path.is_file()
+    ]
+
+
+def hash_of(image: Image.Image) -> int:
+    """Return the hash of a picture as a model of 96 px sees it."""
+    return perceptual_hash(np.asarray(image.convert("RGB").resize((96, 96), Image.Resampling.BILINEAR)))
+
+
+def recompressed(image: Image.Image) -> Image.Image:
+    """Return a picture after a strong compression."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=35)
+    return Image.open(file)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        recompressed,
+        lambda image: image.resize((160, 140)),
+        lambda image: ImageEnhance.Brightness(image).enhance(0.8),
+        lambda image: ImageEnhance.Contrast(image).enhance(0.8),
+    ],
+)
+def test_changed_copies_are_near(pictures: list[Image.Image], change: object) -> None:
+    """Compressed, shrunk and darkened copies differ from their picture in a few bits; others in many."""
+    assert callable(change)
+    hashes = [hash_of(image) for image in pictures]
+    distances = [(one ^ hash_of(change(image))).bit_count() for one, image in zip(hashes, pictures, strict=True)]
+    others = [(one ^ other).bit_count() for number, one in enumerate(hashes) for other in hashes[:number]]
+
+    assert np.mean(np.array(distances) <= 6) >= 0.9
+    assert np.mean(np.array(others) <= 6) <= 0.05
+
+
+@pytest.mark.parametrize("size", [32, 96, 224])
+def test_hash(size: int) -> None:
+    """A blank picture has the hash 0, whatever its brightness; half of the bits of another one are set."""
+    noise = np.random.default_rng(size).integers(0, 256, (8, 8, 3), np.uint8).repeat(size // 8, 0).repeat(size // 8, 1)
+
+    assert 0 == perceptual_hash(np.full((size, size, 3), 200, np.uint8))
+    assert 32 == perceptual_hash(noise).bit_count()
+    assert perceptual_hash(noise) == perceptual_hash(noise.copy())
+    assert perceptual_hash(noise) != perceptual_hash(noise[::-1])
+
+
+@pytest.mark.parametrize("distance", range(MAX_DISTANCE + 1))
+def test_all_near_pairs_are_found(monkeypatch: pytest.MonkeyPatch, distance: int) -> None:
+    """The pairs are those that a comparison of each with each finds, in whatever portions they are compared."""
+    monkeypatch.setattr(duplicates, "_CHUNK", 100)
+    random = np.random.default_rng(distance)
+    hashes = [int(number) for number in random.integers(0, 2**63, 60)]
+    for number in hashes[:50]:
+        flips = random.choice(64, random.integers(1, 10), replace=False)
+        hashes.append(number ^ sum(1 << int(bit) for bit in flips))
+    unique = np.unique(np.array(hashes, np.uint64))
+
+    found = near_pairs(unique, distance)
+
+    expected = [
+        (a, b, bits)
+        for a in range(len(unique))
+        for b in range(a + 1, len(unique))
+        if (bits := (int(unique[a]) ^ int(unique[b])).bit_count()) <= distance
+    ]
+    assert expected == [tuple(row) for row in found.tolist()]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_nothing_to_compare(count: int) -> None:
+    """No hash and one hash have no pairs."""
+    assert (0, 3) == near_pairs(np.arange(1, count + 1, dtype=np.uint64), 6).shape
