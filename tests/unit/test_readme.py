@@ -32,6 +32,7 @@ TESTS = {
         "cluster/test_install.py::test_helm_test",
     ],
     "helm test finetune": ["cluster/test_install.py::test_helm_test"],
+    "finetune validate": ["integration/test_validate.py::test_a_bucket"],
     "finetune doctor": [
         "unit/commands/test_doctor.py::test_a_local_run",
         "integration/test_doctor.py::test_a_settings_file",
