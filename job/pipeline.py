@@ -281,13 +281,15 @@ def prepare_data(context: RunContext, data: Data, images: Dataset) -> Prepared:
         data: as listed, or as an earlier start saved them.
         images: after the pass over the data.
     """
+    settings, hashes = context.loaded.settings.input, images.hashes if data.usable is None else data.hashes
     with quarantine_published(context.run, lambda: data.quarantined + images.quarantined):
-        prepared = prepare(data.listed, data.quarantined, images, context.loaded.settings.input, context.progress)
+        prepared = prepare(data.listed, data.quarantined, images, settings, context.progress, hashes=hashes)
     for name, documents in prepared.documents():
         context.run.write_documents(name, documents)
     if data.usable is None:
-        checked = Data(listed=data.listed, usable=images.usable, quarantined=prepared.quarantined)
-        context.checkpoints.save_data(checked)
+        context.checkpoints.save_data(
+            Data(listed=data.listed, usable=images.usable, hashes=hashes, quarantined=prepared.quarantined)
+        )
     return prepared
 
 

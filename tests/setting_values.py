@@ -30,6 +30,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "input.validation_fraction": FRACTIONS,
     "input.test_fraction": FRACTIONS,
     "input.max_bad_fraction": st.floats(0, 1),
+    "input.near_duplicate_distance": st.integers(0, 7),
+    "input.max_leaking_duplicates": COUNTS | st.none(),
     "input.max_pixels": COUNTS,
     "output.uri": st.builds("gs://out/{}".format, WORDS) | st.builds("/out/{}".format, WORDS.filter(str.isalnum)),
     "storage.user_project": WORDS,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from job.data import duplicates
 from job.data.manifest import Manifest
 from job.data.prepare import Prepared
 from job.data.survey import Survey
@@ -45,4 +46,6 @@ def survey(
 
 def prepared(found: Survey, splits: Sequence[int]) -> Prepared:
     """Return its images with these splits."""
-    return Prepared(usable=found.manifest, splits=np.array(splits, np.uint8), rows_of={}, quarantined=[])
+    codes = np.array(splits, np.uint8)
+    found_twice = duplicates.find(found.manifest, codes, found.hashes, 6)
+    return Prepared(usable=found.manifest, splits=codes, rows_of={}, quarantined=[], duplicates=found_twice)

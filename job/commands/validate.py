@@ -114,7 +114,9 @@ def _execute(settings: Settings, options: Options, progress: Progress) -> int:
             decode_all(found, open_store, image_size=settings.model.image_size, progress=progress)
         prepared: Prepared | DataError
         try:
-            prepared = prepare(listing.listed, listing.quarantined, found, settings.input, progress)
+            prepared = prepare(
+                listing.listed, listing.quarantined, found, settings.input, progress, hashes=found.hashes
+            )
         except DataError as error:
             prepared = error
         document = validation.build(

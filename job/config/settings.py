@@ -161,6 +161,14 @@ class InputSettings(_Group):
     max_bad_fraction: float = Field(0.01, ge=0, le=1)
     """More unreadable images than this share of all end the run with exit code 3."""
 
+    near_duplicate_distance: Integer = Field(6, ge=0, le=7)
+    """Pictures show nearly the same if their hashes of 64 bits differ in at most this many. 0: only copies, byte by
+    byte, are looked for."""
+
+    max_leaking_duplicates: Annotated[int, Field(ge=0), BeforeValidator(_parse_integer)] | None = None
+    """More held-out images that show the same, or nearly the same, as one of the train split end the run with exit
+    code 3. Null: they are only reported."""
+
     max_pixels: Integer = Field(64_000_000, ge=1, json_schema_extra=_RESULT)
     """Images of more pixels (width x height) are not decoded: they count as unreadable."""
 

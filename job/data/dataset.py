@@ -15,6 +15,7 @@ import numpy as np
 
 from job import errors, storage
 from job.data import decode, image_header
+from job.data.duplicates import perceptual_hash
 from job.data.quarantine import Quarantined, UnreadableImage
 from job.observability import log
 
@@ -49,6 +50,8 @@ class Dataset:
     Attributes:
         quarantined: the images that cannot be used. Complete after the pass.
         usable: bool [images]. Complete after the pass.
+        hashes: uint64 [images], of what the usable images show (`duplicates.perceptual_hash`). Complete after the pass;
+            None if `selected` is given: an earlier start has them.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Dataset:
         self.image_size = image_size
         self.quarantined: list[Quarantined] = []
         self.usable = np.zeros(len(manifest), bool)
+        self.hashes = np.zeros(len(manifest), np.uint64) if selected is None else None
         self._cache = cache
         self._max_pixels = max_pixels
         self._threads = threads
@@ -97,6 +101,7 @@ class Dataset:
         with progress.phase("ingest", int(self._selected.sum()), "images") as phase:
             for start in [start for start in remaining if self._is_cached(start)]:
                 self.usable[start : start + RANGE] = self._selected[start : start + RANGE]
+                self._hash_again(np.arange(start, min(start + RANGE, count)))
                 phase.advance(remaining.pop(start))
             if reused := int(self.usable.sum()):
                 progress.event("cache.reused", images=reused, of=int(self._selected.sum()))
@@ -233,6 +238,8 @@ class Dataset:
             raise UnreadableImage(data.reason, data.detail)
         header = image_header.read_header(data, max_pixels=self._max_pixels)
         pixels = decode.decode_image(data, header, self.image_size)
+        if self.hashes is not None:
+            self.hashes[row] = perceptual_hash(pixels)
         if not is_cached:
             self._cache.put_encoded(row, data)
         return pixels
@@ -249,6 +256,11 @@ class Dataset:
             log.get().warning("image.quarantined", uri=image.uri, reason=image.reason, detail=image.detail)
             self.quarantined.append(image)
             return row, None
+
+    def _hash_again(self, rows: NDArray[Any]) -> None:
+        """Compute the hashes of cached images: the pass was interrupted before they were saved."""
+        if self.hashes is not None:
+            self.hashes[rows] = [perceptual_hash(pixels) for pixels in self.pixels(rows)]
 
     def _decode_again(self, row: int) -> NDArray[Any]:
         data = self.encoded(row)

@@ -24,7 +24,7 @@ THREADS = 4
 def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progress: Progress) -> None:
     """Download and decode every image with a usable header; those that fail join the survey's quarantine.
 
-    The survey's `hash` is set.
+    The survey's `hashes` are set.
 
     Args:
         survey: the headers.
@@ -37,7 +37,7 @@ def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progre
         errors.UnavailableError: it does not respond, after all retries.
     """
     manifest, rows = survey.manifest, np.flatnonzero(survey.usable)
-    survey.hash = np.zeros(len(manifest), np.uint64)
+    survey.hashes = np.zeros(len(manifest), np.uint64)
 
     def check(row: int, data: bytes | storage.LostObject) -> tuple[int, int | UnreadableImage]:
         try:
@@ -65,8 +65,8 @@ def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progre
 
 def _collect(survey: Survey, row: int, found: int | UnreadableImage) -> None:
     if not isinstance(found, UnreadableImage):
-        assert survey.hash is not None
-        survey.hash[row] = found
+        assert survey.hashes is not None
+        survey.hashes[row] = found
         return
     manifest = survey.manifest
     label = manifest.labels[manifest.label[row]]

@@ -1,21 +1,27 @@
-"""Finds pictures that are nearly the same: by a hash of what they show, of which near ones differ in few bits.
+"""Finds pictures that are the same, byte by byte, or that show nearly the same.
 
-The hash is the sign pattern of the picture's 64 lowest spatial frequencies (as pHash, after Zauner: Implementation and
-benchmarking of perceptual image hash functions, 2010). It finds copies that were compressed again, shrunk or
-brightened, and about half of slightly cropped ones; it finds no mirrored or rotated ones.
+The second kind is found by a hash of what they show, of which near ones differ in few bits: the sign pattern of the
+picture's 64 lowest spatial frequencies (as pHash, after Zauner: Implementation and benchmarking of perceptual image
+hash functions, 2010). It finds copies that were compressed again, shrunk or brightened, and about half of slightly
+cropped ones; it finds no mirrored or rotated ones.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from job.data.labels import TRAIN
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+    from job.data.manifest import Manifest
 
 BITS: Final = 64
 
@@ -28,6 +34,8 @@ _FREQUENCIES: Final = 9
 
 _BLANK: Final = 0.5
 """Amplitude of the strongest frequency, in grey levels, below which a picture shows nothing to compare."""
+
+_WRITTEN: Final = 100_000
 
 _CHUNK: Final = 2**22
 """Pairs compared at a time: bounds the memory to about 200 MB."""
@@ -56,6 +64,145 @@ def _basis(size: int) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
     rows, columns = np.divmod(np.arange(_FREQUENCIES**2), _FREQUENCIES)
     order = np.lexsort((rows, np.maximum(rows, columns), rows + columns))
     return basis.astype(np.float32), order[1 : BITS + 1]  # without the constant, which is the brightness
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """What of the usable images is there more than once.
+
+    Attributes:
+        exact: int [k, 2], rows of an image and of a copy of it, byte by byte: the first one and each other.
+        near: int [m, 3], rows of two images that show nearly the same, and the bits in which their hashes differ: one
+            image of each split and label stands for all with its hash.
+        leaking_copies: int [i], rows of held-out images with a copy in the train split.
+        leaking_near: int [j], rows of other held-out images that show nearly the same as one of the train split.
+        twofold: int [l], rows of images that show nearly the same as one of another class.
+    """
+
+    exact: NDArray[np.int64]
+    near: NDArray[np.int64]
+    leaking_copies: NDArray[np.int64]
+    leaking_near: NDArray[np.int64]
+    twofold: NDArray[np.int64]
+
+    def rows(self, manifest: Manifest, splits: NDArray[np.uint8]) -> Iterator[dict[str, object]]:
+        """Yield each pair as plain JSON, as published in ``data/duplicates.jsonl``; of near ones the first 100,000."""
+        exact = np.concatenate([self.exact, np.zeros((len(self.exact), 1), np.int64)], axis=1)
+        for kind, pairs in (("exact", exact), ("near", self.near[:_WRITTEN])):
+            for one, other, bits in pairs.tolist():
+                across = ["split"] * bool(splits[one] != splits[other])
+                across += ["label"] * bool(manifest.label[one] != manifest.label[other])
+                yield {
+                    "a": manifest.uri(one),
+                    "b": manifest.uri(other),
+                    "distance": bits,
+                    "kind": kind,
+                    "across": across,
+                }
+
+
+def find(manifest: Manifest, splits: NDArray[np.uint8], hashes: NDArray[np.uint64] | None, distance: int) -> Duplicates:
+    """Return the duplicates among images.
+
+    Args:
+        manifest: the usable images.
+        splits: uint8 [n], their splits.
+        hashes: uint64 [n], by `perceptual_hash`; None: only copies are looked for.
+        distance: bits in which the hashes of near ones may differ; 0: only copies are looked for.
+    """
+    keys, is_train = manifest.content_keys(), splits == TRAIN
+    order = np.argsort(keys, kind="stable")
+    repeats = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
+    begins = np.arange(len(keys))
+    begins[repeats] = 0
+    first = order[np.maximum.accumulate(begins)]
+    exact = np.stack([first[repeats], order[repeats]], axis=1)
+    has_copy = np.isin(keys, keys[is_train])
+    nothing = np.zeros(0, np.int64)
+    found = Duplicates(
+        exact=exact[np.argsort(exact[:, 1], kind="stable")],
+        near=np.zeros((0, 3), np.int64),
+        leaking_copies=np.flatnonzero(~is_train & has_copy),
+        leaking_near=nothing,
+        twofold=nothing,
+    )
+    if hashes is None or not distance:
+        return found
+    return _with_near(found, manifest, splits, hashes, distance, has_copy)
+
+
+def _with_near(
+    copies: Duplicates,
+    manifest: Manifest,
+    splits: NDArray[np.uint8],
+    hashes: NDArray[np.uint64],
+    distance: int,
+    has_copy: NDArray[np.bool_],
+) -> Duplicates:
+    shown = np.flatnonzero(hashes)  # a blank picture is like every other blank one
+    unique, of_unique = np.unique(hashes[shown], return_inverse=True)
+    pairs = near_pairs(unique, distance)
+    one, other = (np.concatenate([pairs[:, side], pairs[:, 1 - side]]) for side in (0, 1))
+
+    trained = np.zeros(len(unique), np.bool_)
+    trained[of_unique[splits[shown] == TRAIN]] = True
+    beside_train = trained.copy()
+    beside_train[one[trained[other]]] = True
+    leaking = shown[(splits[shown] != TRAIN) & beside_train[of_unique] & ~has_copy[shown]]
+
+    least = np.full(len(unique), len(manifest.labels), np.int64)
+    most = np.zeros(len(unique), np.int64)
+    np.minimum.at(least, of_unique, manifest.label[shown])
+    np.maximum.at(most, of_unique, manifest.label[shown])
+    lowest, highest = least.copy(), most.copy()
+    np.minimum.at(lowest, one, least[other])
+    np.maximum.at(highest, one, most[other])
+    twofold = shown[lowest[of_unique] != highest[of_unique]]
+
+    return Duplicates(
+        exact=copies.exact,
+        near=_images_of(pairs, shown, of_unique, manifest, splits),
+        leaking_copies=copies.leaking_copies,
+        leaking_near=leaking,
+        twofold=twofold,
+    )
+
+
+def _images_of(
+    pairs: NDArray[np.int64],
+    shown: NDArray[np.int64],
+    of_unique: NDArray[np.intp],
+    manifest: Manifest,
+    splits: NDArray[np.uint8],
+) -> NDArray[np.int64]:
+    """Return the images of pairs of hashes, int [m, 3]: one for each split and label that has the hash.
+
+    Args:
+        pairs: int [k, 3], indices of two hashes, and their distance.
+        shown: int [n], rows of the images with a hash.
+        of_unique: intp [n], the index of their hash.
+        manifest: the images.
+        splits: uint8 [images].
+    """
+    keys = np.stack([of_unique, splits[shown], manifest.label[shown]], axis=1)
+    kinds, where = np.unique(keys, axis=0, return_index=True)
+    row = shown[where]
+    count = int(of_unique.max(initial=-1)) + 1
+    starts = np.searchsorted(kinds[:, 0], np.arange(count))
+    ends = np.searchsorted(kinds[:, 0], np.arange(count), side="right")
+    same = np.repeat(starts, ends - starts)
+    within = np.flatnonzero(np.arange(len(row)) != same)  # each further kind of a hash, beside its first
+    found = [np.stack([row[same[within]], row[within], np.zeros(len(within), np.int64)], axis=1)]
+    for one, other in _expand(np.zeros(len(pairs), np.int64), (ends - starts)[pairs[:, 0]]):
+        for pair, partner in _expand(np.zeros(len(one), np.int64), (ends - starts)[pairs[one, 1]]):
+            left = row[starts[pairs[one[pair], 0]] + other[pair]]
+            right = row[starts[pairs[one[pair], 1]] + partner]
+            found.append(np.stack([left, right, pairs[one[pair], 2]], axis=1))
+    content = manifest.content_keys()
+    near = np.concatenate(found)
+    near = near[content[near[:, 0]] != content[near[:, 1]]]  # those are exact
+    in_order: NDArray[np.int64] = near[np.lexsort((near[:, 1], near[:, 0]))]
+    return in_order
 
 
 def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from job.data import duplicates
 from job.data.labels import SPLIT_NAMES, TRAIN, VALIDATION, join_names
 from job.data.survey import FORMATS
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
     from job.data.prepare import Prepared
     from job.data.survey import Survey
-
-NEAR: Final = 6
-"""Bits of 64 in which the hashes of pictures that show nearly the same may differ."""
 
 SMALL_CLASS: Final = 10
 IMBALANCE: Final = 100
@@ -58,7 +54,7 @@ def find(survey: Survey, prepared: Prepared, *, validation_fraction: float) -> l
     return [
         *_leaks(survey, prepared),
         *_copies(prepared),
-        *_near_duplicates(survey, prepared),
+        *_near_duplicates(prepared),
         *_balance(prepared),
         *_shares(prepared, validation_fraction),
         *_sizes(survey),
@@ -97,59 +93,31 @@ def _leaks(survey: Survey, prepared: Prepared) -> Iterator[Finding]:
 
 def _copies(prepared: Prepared) -> Iterator[Finding]:
     """Find images that are in several splits: what is measured on them was trained on."""
-    keys, splits = prepared.usable.content_keys(), prepared.splits
-    _, picture, counts = np.unique(keys, return_inverse=True, return_counts=True)
-    held_out = np.zeros(len(counts), np.bool_)
-    trained = held_out.copy()
-    held_out[picture[splits != TRAIN]] = True
-    trained[picture[splits == TRAIN]] = True
-    if leaking := int((held_out & trained).sum()):
+    leaking, copies = prepared.duplicates.leaking_copies, len(prepared.duplicates.exact)
+    if len(leaking):
         yield Finding(
             "copies_across_splits",
-            f"{leaking:,} pictures are in the train split and, with the same bytes, in another one",
+            f"{len(leaking):,} held-out pictures are in the train split as well: {_uris(prepared, leaking)}",
             "remove the copies: a model is measured on pictures that it was trained on",
         )
-    if (copies := len(keys) - len(counts)) > 0.05 * len(keys):
+    if copies > 0.05 * len(prepared.usable):
         yield Finding(
             "copies",
-            f"{copies:,} of {len(keys):,} images are copies of others, byte by byte",
+            f"{copies:,} of {len(prepared.usable):,} images are copies of others, byte by byte",
             "remove them: they cost time and count several times",
         )
 
 
-def _near_duplicates(survey: Survey, prepared: Prepared) -> Iterator[Finding]:
-    """Find pictures that are nearly the same on both sides of the split, or under two labels."""
-    if survey.hash is None:
-        return
-    manifest, splits = prepared.usable, prepared.splits
-    hashes = survey.hash[survey.usable]
-    shown = np.flatnonzero(hashes)  # a blank picture is like every other blank one
-    unique, of_unique = np.unique(hashes[shown], return_inverse=True)
-    pairs = duplicates.near_pairs(unique, NEAR)
-    one, other = (np.concatenate([pairs[:, first], pairs[:, 1 - first]]) for first in (0, 1))
-
-    trained = np.zeros(len(unique), np.bool_)
-    trained[of_unique[splits[shown] == TRAIN]] = True
-    beside_train = trained.copy()
-    beside_train[one[trained[other]]] = True
-    # Copies byte by byte are found without decoding, as `copies_across_splits`.
-    copies = np.isin(manifest.content_keys()[shown], manifest.content_keys()[splits == TRAIN])
-    leaking = shown[(splits[shown] != TRAIN) & beside_train[of_unique] & ~copies]
+def _near_duplicates(prepared: Prepared) -> Iterator[Finding]:
+    """Find pictures that show nearly the same on both sides of the split, or under two labels."""
+    leaking, twofold = prepared.duplicates.leaking_near, prepared.duplicates.twofold
     if len(leaking):
         yield Finding(
             "near_duplicates_across_splits",
-            f"{len(leaking):,} of {int((splits != TRAIN).sum()):,} held-out pictures show nearly the same as one of "
-            f"the train split: {_uris(prepared, leaking)}",
+            f"{len(leaking):,} of {int((prepared.splits != TRAIN).sum()):,} held-out pictures show nearly the same as "
+            f"one of the train split: {_uris(prepared, leaking)}",
             "remove them, or keep what belongs together on one side (input.group_pattern): the accuracy is too high",
         )
-    least = np.full(len(unique), len(manifest.labels), np.int64)
-    most = np.zeros(len(unique), np.int64)
-    np.minimum.at(least, of_unique, manifest.label[shown])
-    np.maximum.at(most, of_unique, manifest.label[shown])
-    lowest, highest = least.copy(), most.copy()
-    np.minimum.at(lowest, one, least[other])
-    np.maximum.at(highest, one, most[other])
-    twofold = shown[lowest[of_unique] != highest[of_unique]]
     if len(twofold):
         yield Finding(
             "near_duplicates_across_labels",

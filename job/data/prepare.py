@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from job.data import duplicates, split
 from job.data import manifest as manifests
-from job.data import split
-from job.data.labels import SPLIT_NAMES
+from job.data.labels import SPLIT_NAMES, TRAIN
+from job.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from job.config.settings import InputSettings
+    from job.data.duplicates import Duplicates
     from job.data.manifest import Manifest
     from job.data.quarantine import Quarantined
+    from job.observability import log
     from job.observability.progress import Progress
 
 Array = np.ndarray[Any, Any]
@@ -38,17 +41,20 @@ class Prepared:
         splits: uint8 [usable], split codes.
         rows_of: name of a split -> its rows among all listed images, int [n].
         quarantined: the images that cannot be used.
+        duplicates: what of the usable images is there more than once.
     """
 
     usable: Manifest
     splits: Array
     rows_of: dict[str, Array]
     quarantined: list[Quarantined]
+    duplicates: Duplicates
 
     def documents(self) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
         """Yield the name and the rows of each JSON Lines file that describes the data."""
         yield "data/manifest.jsonl", self.usable.rows()
         yield "data/split.jsonl", split.rows(self.usable, self.splits)
+        yield "data/duplicates.jsonl", self.duplicates.rows(self.usable, self.splits)
         yield QUARANTINE, map(dataclasses.asdict, self.quarantined)
 
 
@@ -65,7 +71,13 @@ class Passed(Protocol):
 
 
 def prepare(
-    listed: Manifest, quarantined: list[Quarantined], images: Passed, settings: InputSettings, progress: Progress
+    listed: Manifest,
+    quarantined: list[Quarantined],
+    images: Passed,
+    settings: InputSettings,
+    progress: Progress,
+    *,
+    hashes: NDArray[np.uint64] | None,
 ) -> Prepared:
     """Check and split the images that the pass found usable, and report the number of images by class and split.
 
@@ -73,11 +85,12 @@ def prepare(
         listed: every listed image.
         quarantined: images found unusable while listing.
         images: what the pass found.
-        settings: the fractions of the splits, and of images that may be unusable.
+        settings: the fractions of the splits, and how many images may be unusable or leak.
         progress: receives the events.
+        hashes: uint64 [n], of what all listed images show; None if they were not decoded.
 
     Raises:
-        errors.DataError: too many images are unusable, or a split is too small.
+        errors.DataError: too many images are unusable or are on both sides of the split, or a split is too small.
     """
     rows = np.flatnonzero(images.usable)
     usable, quarantined = listed.take(rows), quarantined + images.quarantined
@@ -91,8 +104,28 @@ def prepare(
         group_pattern=settings.group_pattern,
     )
     progress.event("split.assigned", **_class_counts(usable.labels, split.counts(usable, splits)))
+    found = duplicates.find(usable, splits, None if hashes is None else hashes[rows], settings.near_duplicate_distance)
+    _report(found, usable, splits, settings.max_leaking_duplicates, progress)
     rows_of = {name: rows[splits == code] for code, name in SPLIT_NAMES.items()}
-    return Prepared(usable=usable, splits=splits, rows_of=rows_of, quarantined=quarantined)
+    return Prepared(usable=usable, splits=splits, rows_of=rows_of, quarantined=quarantined, duplicates=found)
+
+
+def _report(found: Duplicates, usable: Manifest, splits: Array, max_leaking: int | None, progress: Progress) -> None:
+    """Report duplicates; refuse them where more than the settings allow are on both sides of the split."""
+    leaking = len(found.leaking_copies) + len(found.leaking_near)
+    if len(found.exact) or len(found.near):
+        severity: log.Level = "warning" if leaking or len(found.twofold) else "info"
+        counts = {"exact": len(found.exact), "near": len(found.near), "leaking": leaking}
+        progress.event("duplicates.found", severity=severity, **counts, under_two_labels=len(found.twofold))
+    if max_leaking is not None and leaking > max_leaking:
+        examples = [usable.uri(row) for row in np.concatenate([found.leaking_copies, found.leaking_near])[:3].tolist()]
+        raise DataError(
+            f"{leaking:,} of {int((splits != TRAIN).sum()):,} held-out images show the same, or nearly the same, as "
+            f"one of the train split, and input.max_leaking_duplicates allows {max_leaking:,}. The first:\n  "
+            + "\n  ".join(examples),
+            remedy="remove them, keep what belongs together on one side (input.group_pattern), or raise "
+            "input.max_leaking_duplicates; finetune validate --deep lists them",
+        )
 
 
 def _class_counts(labels: Sequence[str], counts: Array) -> dict[str, Any]:

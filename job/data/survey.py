@@ -38,7 +38,7 @@ class Survey:
         width: int32 [n], pixels; 0 where unusable.
         height: int32 [n].
         orientation: uint8 [n], EXIF, 1 to 8.
-        hash: uint64 [n], of what each image shows (duplicates.perceptual_hash); None before all are decoded.
+        hashes: uint64 [n], of what each image shows (duplicates.perceptual_hash); None before all are decoded.
         read_bytes: bytes read from the stores.
     """
 
@@ -49,7 +49,7 @@ class Survey:
     width: NDArray[np.int32] = field(init=False)
     height: NDArray[np.int32] = field(init=False)
     orientation: NDArray[np.uint8] = field(init=False)
-    hash: NDArray[np.uint64] | None = None
+    hashes: NDArray[np.uint64] | None = None
     read_bytes: int = 0
 
     def __post_init__(self) -> None:

@@ -29,11 +29,13 @@ class Data:
     Attributes:
         listed: every listed image. Row numbers are significant: features are computed over fixed ranges of rows.
         usable: bool [listed]; None until the pass over the data is over.
+        hashes: uint64 [listed], of what the images show; None until the pass over the data is over.
         quarantined: the images found unusable so far: while listing and, if the pass is over, in it.
     """
 
     listed: Manifest
     usable: NDArray[np.bool_] | None = None
+    hashes: NDArray[np.uint64] | None = None
     quarantined: list[Quarantined]
 
     def relocated(self, listing: Data) -> Data:
@@ -52,13 +54,14 @@ class Data:
         in_pass = [
             dataclasses.replace(image, uri=new_uri[image.uri]) for image in self.quarantined if image.uri in new_uri
         ]
-        return Data(listed=new, usable=self.usable, quarantined=listing.quarantined + in_pass)
+        return Data(listed=new, usable=self.usable, hashes=self.hashes, quarantined=listing.quarantined + in_pass)
 
     def pack(self) -> dict[str, NDArray[Any]]:
         """Return the data as plain arrays, for `unpack`."""
         quarantined = json.dumps([dataclasses.asdict(image) for image in self.quarantined]).encode()
-        usable = {} if self.usable is None else {"usable": self.usable}
-        return {**manifests.pack(self.listed), **usable, "quarantined": np.frombuffer(quarantined, np.uint8)}
+        optional = {"usable": self.usable, "hashes": self.hashes}
+        found = {name: array for name, array in optional.items() if array is not None}
+        return {**manifests.pack(self.listed), **found, "quarantined": np.frombuffer(quarantined, np.uint8)}
 
     @classmethod
     def unpack(cls, arrays: dict[str, NDArray[Any]]) -> Data:
@@ -70,5 +73,6 @@ class Data:
         return cls(
             listed=manifests.unpack(arrays),
             usable=arrays.get("usable"),
+            hashes=arrays.get("hashes"),
             quarantined=[Quarantined(**image) for image in json.loads(arrays["quarantined"].tobytes())],
         )

@@ -87,7 +87,7 @@ def test_only_what_is_missing_is_read(listed: manifest.Manifest, tmp_path: Path)
     """What an interrupted pass has downloaded is not read from the store again; what is made of it is the same."""
     with opened(listed, tmp_path) as (images, _):
         assert 5 == len(list(images.ingest(Progress())))
-        expected = images.pixels(np.arange(2 * IMAGES))
+        expected, hashes = images.pixels(np.arange(2 * IMAGES)), images.hashes
     interrupt(listed, tmp_path, ranges=2)
     for row in range(64):
         (tmp_path / "in" / listed.names[row]).unlink()
@@ -96,6 +96,7 @@ def test_only_what_is_missing_is_read(listed: manifest.Manifest, tmp_path: Path)
         assert 3 == len(list(images.ingest(Progress())))
         assert images.usable.all()
         assert not images.quarantined
+        np.testing.assert_array_equal(hashes, images.hashes)
         np.testing.assert_array_equal(expected, images.pixels(np.arange(2 * IMAGES)))
 
 

@@ -31,6 +31,7 @@ LAYOUT = {
     "_SUCCESS",
     "config.json",
     "data/manifest.jsonl",
+    "data/duplicates.jsonl",
     "data/quarantine.jsonl",
     "data/split.jsonl",
     "manifest.json",

@@ -32,6 +32,6 @@ def test_verdicts_of_odd_images(tmp_path: Path) -> None:
     reasons = {image.uri.rpartition("/")[2][:-4]: image.reason for image in [*listed, *found.quarantined]}
     assert {name: kind.verdict for name, kind in KINDS.items() if not isinstance(kind.verdict, Header)} == reasons
     assert len(manifest) == int(found.usable.sum()) + len(found.quarantined)
-    assert found.hash is not None
-    assert not found.hash[~found.usable].any()
-    assert found.hash[found.usable].any()
+    assert found.hashes is not None
+    assert not found.hashes[~found.usable].any()
+    assert found.hashes[found.usable].any()

@@ -7,9 +7,11 @@ import io
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
+from surveys import survey
 
 from job.data import demo_pictures, duplicates
 from job.data.duplicates import MAX_DISTANCE, near_pairs, perceptual_hash
+from job.data.labels import TEST, TRAIN, VALIDATION
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,54 @@ def test_all_near_pairs_are_found(monkeypatch: pytest.MonkeyPatch, distance: int
 def test_nothing_to_compare(count: int) -> None:
     """No hash and one hash have no pairs."""
     assert (0, 3) == near_pairs(np.arange(1, count + 1, dtype=np.uint64), 6).shape
+
+
+SPLITS = [TRAIN] * 6 + [VALIDATION] * 3 + [TEST]
+
+
+def test_copies() -> None:
+    """Each copy is beside the first image with its bytes; held-out ones of the train split are told."""
+    manifest = survey([0] * 10, content=[0, 1, 0, 3, 4, 0, 1, 7, 7, 9]).manifest
+    splits = np.array(SPLITS, np.uint8)
+
+    found = duplicates.find(manifest, splits, None, 6)
+
+    assert [[0, 2], [0, 5], [1, 6], [7, 8]] == found.exact.tolist()
+    assert [6] == found.leaking_copies.tolist()
+    assert [[], [], []] == [part.tolist() for part in (found.near, found.leaking_near, found.twofold)]
+    rows = [(row["a"], row["b"], row["kind"], row["across"]) for row in found.rows(manifest, splits)]
+    assert ("gs://box/d/1.jpg", "gs://box/d/6.jpg", "exact", ["split"]) == rows[2]
+    assert ("gs://box/d/7.jpg", "gs://box/d/8.jpg", "exact", []) == rows[3]
+
+
+def test_near_ones() -> None:
+    """One image of each split and label stands for all with its hash; what leaks is told image by image."""
+    manifest = survey([0, 0, 0, 0, 0, 1, 0, 0, 0, 0]).manifest
+    splits = np.array(SPLITS, np.uint8)
+    hashes = np.array([0b1111 << 8 * number for number in range(1, 8)] + [0, 0, 0], np.uint64)
+    hashes[2] = hashes[0]  # twice in train: one stands for both
+    hashes[6] = hashes[0] ^ np.uint64(1 << 60)  # validation, near train
+    hashes[5] = hashes[1]  # another label
+    hashes[9] = hashes[6] ^ np.uint64(0b111111)  # test, near validation alone
+
+    found = duplicates.find(manifest, splits, hashes, 6)
+
+    assert [[0, 6, 1], [1, 5, 0], [6, 9, 6]] == found.near.tolist()
+    assert [6] == found.leaking_near.tolist()
+    assert [1, 5] == found.twofold.tolist()
+    rows = [(row["distance"], row["kind"], row["across"]) for row in found.rows(manifest, splits)]
+    assert [(1, "near", ["split"]), (0, "near", ["label"]), (6, "near", ["split"])] == rows
+    assert [] == duplicates.find(manifest, splits, hashes, 0).near.tolist()
+
+
+def test_copies_are_not_near_as_well() -> None:
+    """Images with the same bytes have the same hash, and are told once."""
+    manifest = survey([0, 0, 0], content=[5, 6, 5]).manifest
+
+    found = duplicates.find(
+        manifest, np.array([TRAIN, TRAIN, VALIDATION], np.uint8), np.array([3, 2**64 - 1, 3], np.uint64), 6
+    )
+
+    assert ([[0, 2]], [], [2], []) == tuple(
+        part.tolist() for part in (found.exact, found.near, found.leaking_copies, found.leaking_near)
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from surveys import prepared, survey
@@ -63,7 +65,7 @@ def test_copies() -> None:
         found, prepared(found, [TRAIN, *SPLITS[1:2], VALIDATION, *SPLITS[3:]]), validation_fraction=0.2
     )
 
-    assert ("copies_across_splits", True) == (one.code, one.message.startswith("1 pictures"))
+    assert ("copies_across_splits", True) == (one.code, one.message.startswith("1 held-out"))
     assert ["copies"] == codes(many, [TRAIN if number < 40 else code for number, code in enumerate(SPLITS)], 0.16)
 
 
@@ -73,11 +75,11 @@ def test_near_duplicates() -> None:
     hashes = np.random.default_rng(3).integers(1, 2**63, 200).astype(np.uint64)
     train, validation = SPLITS.index(TRAIN), SPLITS.index(VALIDATION)
     assert found.manifest.label[train] == found.manifest.label[validation]
-    found.hash = hashes.copy()
+    found.hashes = hashes.copy()
     assert [] == codes(found)
-    found.hash[validation] = hashes[train] ^ np.uint64(0b10110)
+    found.hashes[validation] = hashes[train] ^ np.uint64(0b10110)
     [one] = findings.find(found, prepared(found, SPLITS), validation_fraction=0.2)
-    found.hash[validation] = hashes[train + 1]
+    found.hashes[validation] = hashes[train + 1]
 
     assert "near_duplicates_across_splits" == one.code
     assert f"1 of {SPLITS.count(VALIDATION)} held-out" in one.message
@@ -88,7 +90,7 @@ def test_near_duplicates() -> None:
 def test_blank_pictures_are_no_duplicates() -> None:
     """All blank pictures have one hash, which means nothing."""
     found = survey(SOUND)
-    found.hash = np.zeros(200, np.uint64)
+    found.hashes = np.zeros(200, np.uint64)
 
     assert [] == codes(found)
 
@@ -143,6 +145,6 @@ def test_unusable_images_do_not_count() -> None:
     found.width[:20] = found.height[:20] = 0
     rest = prepared(found, SPLITS)
     taken = found.manifest.take(np.arange(20, 200))
-    sound = rest.__class__(usable=taken, splits=rest.splits[20:], rows_of={}, quarantined=[])
+    sound = dataclasses.replace(rest, usable=taken, splits=rest.splits[20:])
 
     assert "tiny" not in [one.code for one in findings.find(found, sound, validation_fraction=0.2)]

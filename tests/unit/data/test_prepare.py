@@ -35,7 +35,7 @@ def prepared_from(folder: Path, recorder: Recorder, *, max_bad_fraction: float =
     settings = InputSettings(
         uri=str(folder), validation_fraction=0.2, test_fraction=0.2, max_bad_fraction=max_bad_fraction
     )
-    return prepare(listed, [empty], images, settings, Progress([recorder]))
+    return prepare(listed, [empty], images, settings, Progress([recorder]), hashes=None)
 
 
 def test_rows_are_those_of_the_listing(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_many_classes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     recorder = Facts()
 
     log.configure(console=False)
-    prepare(listed, [], images, InputSettings(uri=str(tmp_path)), Progress([recorder, LogListener()]))
+    prepare(listed, [], images, InputSettings(uri=str(tmp_path)), Progress([recorder, LogListener()]), hashes=None)
 
     absent, assigned = map(json.loads, lines := capfd.readouterr().err.splitlines())
     assert max(len(line.encode()) for line in lines) < log.LINE_BYTES
@@ -113,7 +113,38 @@ def test_documents(tmp_path: Path) -> None:
     """The documents have a row for each usable image, for its split, and for each quarantined one."""
     documents = {name: list(rows) for name, rows in prepared_from(tmp_path, Recorder()).documents()}
 
-    assert {"data/manifest.jsonl": 39, "data/split.jsonl": 39, "data/quarantine.jsonl": 2} == {
-        name: len(rows) for name, rows in documents.items()
+    expected = {
+        "data/manifest.jsonl": 39,
+        "data/split.jsonl": 39,
+        "data/duplicates.jsonl": 0,
+        "data/quarantine.jsonl": 2,
     }
+    assert expected == {name: len(rows) for name, rows in documents.items()}
     assert {"uri", "label", "size", "reason", "detail"} == set(documents["data/quarantine.jsonl"][0])
+
+
+def test_leaking_duplicates(tmp_path: Path) -> None:
+    """Images on both sides are reported, and refused where they are more than the settings allow."""
+    names = [f"{side}/{label}/{n}.jpg" for side in ("train", "validation") for label in ("a", "b") for n in range(5)]
+    put(tmp_path, names)
+    for n in range(3):
+        put(tmp_path, [f"{side}/a/copy{n}.jpg" for side in ("train", "validation")], b"copy %d" % n)
+    listed, _ = read_from(tmp_path)
+    images = SimpleNamespace(usable=np.ones(len(listed), bool), quarantined=[])
+    hashes = np.arange(len(listed)).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    hashes[listed.names.index("validation/b/0.jpg")] = hashes[listed.names.index("train/b/4.jpg")]
+    recorder = Facts()
+
+    def prepared(**settings: object) -> Prepared:
+        return prepare(
+            listed, [], images, InputSettings(uri=str(tmp_path), **settings), Progress([recorder]), hashes=hashes
+        )
+
+    found = prepared(max_leaking_duplicates=4)
+
+    rows = {(row["a"].rpartition("/")[2], row["kind"]) for row in found.duplicates.rows(found.usable, found.splits)}
+    assert {("copy0.jpg", "exact"), ("copy1.jpg", "exact"), ("copy2.jpg", "exact"), ("4.jpg", "near")} == rows
+    assert "duplicates.found" in recorder.names
+    with pytest.raises(DataError, match=r"4 of 13 held-out images .*allows 3"):
+        prepared(max_leaking_duplicates=3)
+    assert 0 == len(prepared(near_duplicate_distance=0, max_leaking_duplicates=3).duplicates.near)

@@ -31,7 +31,8 @@ def checked(folder: Path, *, unusable: int) -> Data:
     usable[unusable] = False
     uri, label = data.listed.uri(unusable), data.listed.labels[data.listed.label[unusable]]
     image = Quarantined(uri, label, 5, "corrupt", "it is cut off")
-    return Data(listed=data.listed, usable=usable, quarantined=[*data.quarantined, image])
+    hashes = np.arange(len(usable), dtype=np.uint64)
+    return Data(listed=data.listed, usable=usable, hashes=hashes, quarantined=[*data.quarantined, image])
 
 
 @pytest.mark.parametrize("is_over", [False, True])
@@ -45,6 +46,7 @@ def test_pack(tmp_path: Path, is_over: bool) -> None:
     assert data.listed.digest() == unpacked.listed.digest()
     assert data.quarantined == unpacked.quarantined
     assert np.array_equal(data.usable, unpacked.usable) if is_over else unpacked.usable is None
+    assert np.array_equal(data.hashes, unpacked.hashes) if is_over else unpacked.hashes is None
 
 
 def test_relocated(tmp_path: Path) -> None:
@@ -58,6 +60,7 @@ def test_relocated(tmp_path: Path) -> None:
 
     assert (str(tmp_path / "new"),) == moved.listed.roots
     assert moved.usable is data.usable
+    assert moved.hashes is data.hashes
     expected = [("empty", f"{tmp_path}/new/cats/empty.jpg"), ("corrupt", f"{tmp_path}/new/dogs/1.jpg")]
     assert expected == [(image.reason, image.uri) for image in moved.quarantined]
 
