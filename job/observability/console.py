@@ -59,6 +59,15 @@ def _split_assigned(facts: Any, _: Event) -> str:
     return f"{facts['train']:,} images to train on, {facts['validation']:,} to validate{test}"
 
 
+def _duplicates_found(facts: Any, _: Event) -> str:
+    found = f"{facts['exact']:,} copies, {facts['near']:,} pairs of pictures that show nearly the same"
+    leaking = (
+        f"; {facts['leaking']:,} held-out images are, or look like, images to train on" if facts["leaking"] else ""
+    )
+    labels = f"; {facts['under_two_labels']:,} look like images of another class" if facts["under_two_labels"] else ""
+    return found + leaking + labels
+
+
 def _stage_started(facts: Any, _: Event) -> str:
     return f"stage {facts['stage']}: {facts['epochs']} epochs, learning rate {log.readable(facts['learning_rate'])}"
 
@@ -85,6 +94,7 @@ SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
         "run.started": _run_started,
         "device.configured": _device_configured,
         "split.assigned": _split_assigned,
+        "duplicates.found": _duplicates_found,
         "stage.started": _stage_started,
         "stage.skipped": lambda facts, _: f"stage {facts['stage']}: skipped",
         "epoch.finished": _epoch_finished,

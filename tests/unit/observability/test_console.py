@@ -41,6 +41,11 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
         {"train": 1243, "validation": 77, "test": 5},
         "1,243 images to train on, 77 to validate, 5 to test",
     ),
+    "duplicates.found": (
+        {"exact": 1200, "near": 3, "leaking": 7, "under_two_labels": 2},
+        "1,200 copies, 3 pairs of pictures that show nearly the same; 7 held-out images are, or look like, images to "
+        "train on; 2 look like images of another class",
+    ),
     "stage.started": (
         {"stage": "fine_tuning", "epochs": 10, "epochs_done": 2, "learning_rate": 1e-5},
         "stage fine_tuning: 10 epochs, learning rate 1e-05",
