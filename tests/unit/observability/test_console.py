@@ -44,8 +44,8 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
     "duplicates.found": (
         {"exact": 1200, "near": 3, "leaking": 7, "under_two_labels": 2},
         (
-            "1,200 copies, 3 pairs of pictures that show nearly the same; 7 held-out images are, or look like, images to "
-            "train on; 2 look like images of another class"
+            "1,200 copies, 3 pairs of pictures that show nearly the same; 7 held-out images are, or look like, images "
+            "to train on; 2 look like images of another class"
         ),
     ),
     "stage.started": (
