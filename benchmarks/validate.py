@@ -54,8 +54,8 @@ def main() -> None:
     for count, reach in ((100_000, "<= 1"), (300_000, "<= 5")):
         hashes, planted = planted_hashes(count)
         found: list[np.ndarray] = []
-        seconds = cpu(lambda hashes=hashes, found=found: found.append(duplicates.near_pairs(hashes, 6)))
-        missed = planted - {(one, other) for one, other, _ in found[0].tolist()}
+        seconds = cpu(lambda hashes=hashes, found=found: found.extend(duplicates.near_pairs(hashes, 6)))
+        missed = planted - {(one, other) for one, other, _ in np.concatenate(found).tolist()}
         rows.append(
             [f"near pairs among {count:,} hashes, {len(missed)} of {len(planted):,} missed: s", f"{seconds:.2f}", reach]
         )

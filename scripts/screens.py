@@ -49,7 +49,9 @@ def export(lines: list[str]) -> str:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     for line in lines[-LINES:]:
         console.print(Text.from_ansi(line), soft_wrap=True)
-    return console.export_svg(title="finetune demo", theme=MONOKAI, unique_id="finetune")
+    document = console.export_svg(title="finetune demo", theme=MONOKAI, unique_id="finetune")
+    # Fonts from elsewhere: a picture in a README must not load anything.
+    return re.sub(r" *@font-face \{.*?\}\n", "", document, flags=re.DOTALL).replace("Fira Code, monospace", "monospace")
 
 
 if __name__ == "__main__":

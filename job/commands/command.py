@@ -79,7 +79,7 @@ def _print(text: str, _: Progress) -> int:
 
 
 def write(text: str) -> None:
-    """Write a text to the standard output, whatever characters the locale has."""
+    """Write a text to the standard output, under any locale."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
 

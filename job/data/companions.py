@@ -21,7 +21,7 @@ _SAMPLE = 100_000
 """Names that are compared, at most about: a sample by hash keeps the same names in all folders."""
 
 _SHARED_BY = 8
-"""Names in more sibling folders than these are numbers that each folder begins anew, and prove nothing."""
+"""Names in more sibling folders than these are numbers that each folder starts with 1 again, and prove nothing."""
 
 _ALIKE = 0.9
 """Share of the smaller folder's names that the other one has, too."""
@@ -86,6 +86,6 @@ def _check_siblings(above: str, siblings: dict[str, set[str]], root: Folder, whe
 
 
 def _are_numbered(stems: set[str]) -> bool:
-    """Whether names differ by a number alone, as those that a camera or a script gives."""
-    beginnings = {stem.rstrip("0123456789") for stem in stems}
-    return 10 * len(beginnings) <= len(stems) or beginnings == {""} or len(beginnings) == 1
+    """Whether names differ by numbers alone, as those that a camera, a script or a file manager gives: image (7)."""
+    forms = {re.sub("[0-9]+", "0", stem) for stem in stems}
+    return len(forms) == 1 or 10 * len(forms) <= len(stems)

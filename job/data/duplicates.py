@@ -73,7 +73,7 @@ class Duplicates:
     Attributes:
         exact: int [k, 2], rows of an image and of a copy of it, byte by byte: the first one and each other.
         near: int [m, 3], rows of two images that show nearly the same, and the bits in which their hashes differ: one
-            image of each split and label stands for all with its hash.
+            image of each split and label stands for all with its hash. Of at most 100,000 pairs of hashes.
         leaking_copies: int [i], rows of held-out images with a copy in the train split.
         leaking_near: int [j], rows of other held-out images that show nearly the same as one of the train split.
         twofold: int [l], rows of images that show nearly the same as one of another class.
@@ -86,9 +86,9 @@ class Duplicates:
     twofold: NDArray[np.int64]
 
     def rows(self, manifest: Manifest, splits: NDArray[np.uint8]) -> Iterator[dict[str, object]]:
-        """Yield each pair as plain JSON, as published in ``data/duplicates.jsonl``; of near ones the first 100,000."""
+        """Yield each pair as plain JSON, as published in ``data/duplicates.jsonl``."""
         exact = np.concatenate([self.exact, np.zeros((len(self.exact), 1), np.int64)], axis=1)
-        for kind, pairs in (("exact", exact), ("near", self.near[:_WRITTEN])):
+        for kind, pairs in (("exact", exact), ("near", self.near)):
             for one, other, bits in pairs.tolist():
                 across = ["split"] * bool(splits[one] != splits[other])
                 across += ["label"] * bool(manifest.label[one] != manifest.label[other])
@@ -141,27 +141,27 @@ def _with_near(
 ) -> Duplicates:
     shown = np.flatnonzero(hashes)  # a blank picture is like every other blank one
     unique, of_unique = np.unique(hashes[shown], return_inverse=True)
-    pairs = near_pairs(unique, distance)
-    one, other = (np.concatenate([pairs[:, side], pairs[:, 1 - side]]) for side in (0, 1))
-
     trained = np.zeros(len(unique), np.bool_)
     trained[of_unique[splits[shown] == TRAIN]] = True
-    beside_train = trained.copy()
-    beside_train[one[trained[other]]] = True
-    leaking = shown[(splits[shown] != TRAIN) & beside_train[of_unique] & ~has_copy[shown]]
-
     least = np.full(len(unique), len(manifest.labels), np.int64)
     most = np.zeros(len(unique), np.int64)
     np.minimum.at(least, of_unique, manifest.label[shown])
     np.maximum.at(most, of_unique, manifest.label[shown])
-    lowest, highest = least.copy(), most.copy()
-    np.minimum.at(lowest, one, least[other])
-    np.maximum.at(highest, one, most[other])
+    beside_train, lowest, highest = trained.copy(), least.copy(), most.copy()
+    kept, count = [np.zeros((0, 3), np.int64)], 0
+    for pairs in near_pairs(unique, distance):
+        for one, other in ((pairs[:, 0], pairs[:, 1]), (pairs[:, 1], pairs[:, 0])):
+            beside_train[one[trained[other]]] = True
+            np.minimum.at(lowest, one, least[other])
+            np.maximum.at(highest, one, most[other])
+        kept.append(pairs[: max(0, _WRITTEN - count)])
+        count += len(pairs)
+    leaking = shown[(splits[shown] != TRAIN) & beside_train[of_unique] & ~has_copy[shown]]
     twofold = shown[lowest[of_unique] != highest[of_unique]]
 
     return Duplicates(
         exact=copies.exact,
-        near=_images_of(pairs, shown, of_unique, manifest, splits),
+        near=_images_of(np.concatenate(kept), shown, of_unique, manifest, splits),
         leaking_copies=copies.leaking_copies,
         leaking_near=leaking,
         twofold=twofold,
@@ -205,35 +205,38 @@ def _images_of(
     return in_order
 
 
-def near_pairs(hashes: NDArray[np.uint64], distance: int) -> NDArray[np.int64]:
-    """Return all pairs of different hashes that differ in at most some bits.
+def near_pairs(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np.int64]]:
+    """Yield all pairs of different hashes that differ in at most some bits, each once, some at a time.
+
+    They are not returned as one array: the frames of a video give a hundred pairs each.
 
     Args:
         hashes: uint64 [n], without repetitions.
         distance: the number of bits, at most `MAX_DISTANCE`.
 
-    Returns:
-        int64 [pairs, 3]: the smaller index, the larger one, and the bits; sorted.
+    Yields:
+        int64 [pairs, 3]: the smaller index, the larger one, and the bits.
     """
     assert 0 <= distance <= MAX_DISTANCE
-    found = [np.zeros((0, 3), np.int64)]
+    radius = distance // _PARTS
     for part in range(_PARTS):
         keys = (hashes >> np.uint64(part * _PART_BITS)).astype(np.int64) & 0xFFFF
         order = np.argsort(keys, kind="stable")
         ends = np.cumsum(np.bincount(keys, minlength=2**_PART_BITS))
         starts = np.concatenate(([0], ends[:-1]))
         keys = keys[order]
-        for mask in (0, *(1 << bit for bit in range(_PART_BITS if distance >= _PARTS else 0))):
+        for mask in (0, *(1 << bit for bit in range(_PART_BITS if radius else 0))):
             # Each pair once: within a part's value the later ones, of two values those with the larger one.
             first = np.arange(1, len(keys) + 1) if mask == 0 else starts[keys ^ mask]
             last = np.where((keys ^ mask) >= keys, ends[keys ^ mask], first)
             for position, partner in _expand(first, last):
                 one, other = order[position], order[partner]
-                bits = np.bitwise_count(hashes[one] ^ hashes[other]).astype(np.int64)
-                near = bits <= distance
-                pairs = np.stack([np.minimum(one, other)[near], np.maximum(one, other)[near], bits[near]], axis=1)
-                found.append(pairs)
-    return np.unique(np.concatenate(found), axis=0)
+                differing = hashes[one] ^ hashes[other]
+                bits = np.bitwise_count(differing).astype(np.int64)
+                new = bits <= distance
+                for earlier in range(part):  # which has yielded the pair
+                    new &= np.bitwise_count(differing >> np.uint64(earlier * _PART_BITS) & np.uint64(0xFFFF)) > radius
+                yield np.stack([np.minimum(one, other)[new], np.maximum(one, other)[new], bits[new]], axis=1)
 
 
 def _expand(first: NDArray[Any], last: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:

@@ -149,3 +149,12 @@ def test_results_are_those_that_were_measured() -> None:
     for figure in figures:
         digits = len(figure.partition(".")[2])
         assert float(figure) in {round(number, digits) for number in measured}, figure
+
+
+@pytest.mark.parametrize("name", ["training.svg", "end.svg"])
+def test_pictures_load_nothing(name: str) -> None:
+    """A picture of the terminal is whole by itself: it names no font and no image elsewhere."""
+    text = (ROOT / "docs/screens" / name).read_text(encoding="utf-8")
+
+    assert "url(http" not in text.replace('"', "")
+    assert "href=" not in text

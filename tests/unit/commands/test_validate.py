@@ -37,7 +37,7 @@ def animals(tmp_path: Path) -> Path:
 
 
 def test_table_and_json(animals: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without TensorFlow, an input is judged and told as a table or as JSON."""
+    """Without TensorFlow, an input is judged, and reported as a table or as JSON."""
     with capture_logs():
         assert 0 == validate.parse(["--input.uri", str(animals)]).execute(Progress([]))
         assert capsys.readouterr().out.startswith(f"{animals}: 80 images, ")

@@ -42,6 +42,8 @@ def test_same_names_beside_each_other(one: str, other: str, stems: list[str], le
     "names",
     [
         [f"{label}/{number}.jpg" for label in ("cats", "dogs") for number in range(20)],
+        [f"{label}/image ({number}).jpg" for label in ("cats", "dogs") for number in range(20)],
+        [f"{label}/frame{number:03}_left.jpg" for label in ("cats", "dogs") for number in range(20)],
         [f"{label}/IMG_{number:04}.jpg" for label in ("cats", "dogs") for number in range(20)],
         [f"cats/{stem}.jpg" for stem in HASHED] + [f"dogs/{stem[::-1]}x.jpg" for stem in HASHED],
         [f"images/{number}.jpg" for number in range(20)] + [f"masks/{number}.png" for number in range(10, 30)],
@@ -50,7 +52,7 @@ def test_same_names_beside_each_other(one: str, other: str, stems: list[str], le
     ],
 )
 def test_classes_that_number_their_files(names: list[str]) -> None:
-    """Numbers that each class begins anew, names of many classes and few names prove nothing."""
+    """Numbers that start again in each class, names of many classes and few names prove nothing."""
     check(names)
 
 

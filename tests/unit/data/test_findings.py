@@ -1,4 +1,4 @@
-"""What may mislead a training is found, and nothing is said of sound data."""
+"""What may mislead a training is found, and nothing in sound data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_sound_data() -> None:
 
 @pytest.mark.parametrize("trait", ["format", "size", "EXIF orientation"])
 def test_leak(trait: str) -> None:
-    """A class that only one camera took is told from the others without a look at the picture."""
+    """A class that only one camera took is recognized without a look at the picture."""
     found = survey(SOUND)
     dogs = found.manifest.label == 1
     if trait == "format":
@@ -57,7 +57,7 @@ def test_no_leak_where_all_classes_are_alike() -> None:
 
 
 def test_copies() -> None:
-    """Copies across splits are told with their number, and many copies in all."""
+    """Copies across splits are reported with their number, and so are many copies."""
     found = survey(SOUND, content=[0, 1, 0, *range(3, 200)])
     many = survey(SOUND, content=[number // 2 * 2 if number < 40 else number for number in range(200)])
 
@@ -70,7 +70,7 @@ def test_copies() -> None:
 
 
 def test_near_duplicates() -> None:
-    """Pictures that show nearly the same are told where they are on both sides, or under two labels."""
+    """Near duplicates are reported if they are in two splits, or under two labels."""
     found = survey(SOUND)
     hashes = np.random.default_rng(3).integers(1, 2**63, 200).astype(np.uint64)
     train, validation = SPLITS.index(TRAIN), SPLITS.index(VALIDATION)

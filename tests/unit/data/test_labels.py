@@ -23,7 +23,7 @@ def test_labels_that_look_alike_are_refused(one: str, other: str) -> None:
 
 @pytest.mark.parametrize("other", ["c\u0430t", "\uff43at", "cat\u200b"])
 def test_labels_that_print_alike_are_refused_with_their_code_points(other: str) -> None:
-    """What a person cannot see is told by number and name."""
+    """The message has number and name of characters that a person cannot see."""
     with pytest.raises(DataError) as raised:
         check_labels(["cat", "dogs", other])
 

@@ -38,7 +38,7 @@ def test_document() -> None:
 
 
 def test_data_that_cannot_be_split() -> None:
-    """Where the run would end, the counts are told all the same, with its exit code and remedy."""
+    """Where the run would end, the counts are reported as well as its exit code and remedy."""
     found = survey([0] * 5)
     error = DataError("two classes or more are needed", remedy="add one")
 
