@@ -58,7 +58,7 @@ def upload(emulator: str, bucket: str, name: str, data: bytes, encoding: str) ->
 
 
 def test_folder_markers_are_no_objects(store: Store, bucket: str) -> None:
-    """The console's empty objects whose names end in a slash are reported as folders; other empty objects are listed."""
+    """The empty objects of the console, whose names end in a slash, are reported as folders; others are listed."""
     for name in ("d/", "d/cats/", "d/birds/", "d/cats/empty.jpg"):
         store.write(name, b"")
 
