@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from job.data.dataset import Dataset
     from job.data.quarantine import Quarantined
     from job.evaluation.scores import Scores
+    from job.export.verification import Scorer
     from job.model.classifier import Classifier
+    from job.model.weights import Provenance as Weights
     from job.observability.progress import Progress
     from job.runs.checkpoints import Checkpoints
     from job.runs.publish import Outcome
@@ -154,11 +156,9 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
     with context.part("import"), imports.without_gc():
         machine = configure_device(context)
-        from job.data.cache import open_cache
-        from job.data.dataset import Dataset
         from job.evaluation.metrics import metrics_document
+        from job.export.verification import Scorer
         from job.model import classifier as classifiers
-        from job.training import features
         from job.training.examples import create_examples
     with context.part("model"):
         classifier, weights = classifiers.build(
@@ -170,34 +170,15 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             open_store=context.open_store,
             progress=progress,
         )
-    needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
-    with (
-        open_cache(
-            settings.cache,
-            run_id=run.id,
-            manifest=data.listed,
-            image_size=classifier.image_size,
-            feature_size=classifier.feature_size if needs_features else 0,
-            pixels_depend_on={"tensorflow": machine.tensorflow},
-            features_depend_on=features.dependencies(weights.digest, machine, state),
-        ) as cache,
-        Dataset(
-            data.listed,
-            cache,
-            image_size=classifier.image_size,
-            max_pixels=settings.input.max_pixels,
-            threads=machine.threads,
-            selected=data.usable,
-            open_store=context.open_store,
-        ) as images,
-    ):
-        progress.event("cache.opened", **cache.facts)
-        feature_seconds = read_images(context, classifier, images, cache if needs_features else None, state)
+    with open_images(context, data, classifier, machine, weights, state) as (images, cache):
+        feature_seconds = read_images(context, classifier, images, cache, state)
         prepared = prepare_data(context, data, images)
         plan_training(context, prepared, feature_seconds)
         examples = create_examples(classifier, images, cache.features, prepared.rows_of, seed=settings.run.seed)
         kept_epoch = train_stages(context, classifier, examples, state)
-        scores, extra_metrics = export(context, classifier, examples, images, prepared, state, scratch=cache.folder)
+        with Scorer() as scorer:  # it imports TensorFlow during the evaluation
+            scores = evaluate(context, classifier, examples, prepared, images, state)
+            extra_metrics = export(context, classifier, scorer, scores, images, scratch=cache.folder)
         timing = context.timing.document() | {"starts": checkpoints.starts}
         extra_metrics |= {"timing": timing, "memory": device.memory_peaks(machine)}
         run.write("metrics/metrics.json", encode(metrics_document(state, kept_epoch, scores, **extra_metrics)))
@@ -248,8 +229,60 @@ def configure_device(context: RunContext) -> device.Device:
     return machine
 
 
+@contextlib.contextmanager
+def open_images(
+    context: RunContext,
+    data: Data,
+    classifier: Classifier,
+    machine: device.Device,
+    weights: Weights,
+    state: TrainingState,
+) -> Iterator[tuple[Dataset, Cache]]:
+    """Open the images and the cache that they are read into.
+
+    Args:
+        context: of the run.
+        data: which images, and where they are stored.
+        classifier: with its pretrained weights.
+        machine: the device.
+        weights: which those are.
+        state: at the start of training; the cache has features only if stage 1 is not over.
+
+    Yields:
+        The images and the cache.
+    """
+    from job.data.cache import open_cache
+    from job.data.dataset import Dataset
+    from job.training import features
+
+    settings = context.loaded.settings
+    needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
+    with (
+        open_cache(
+            settings.cache,
+            run_id=context.run.id,
+            manifest=data.listed,
+            image_size=classifier.image_size,
+            feature_size=classifier.feature_size if needs_features else 0,
+            pixels_depend_on={"tensorflow": machine.tensorflow},
+            features_depend_on=features.dependencies(weights.digest, machine, state),
+        ) as cache,
+        Dataset(
+            data.listed,
+            cache,
+            image_size=classifier.image_size,
+            max_pixels=settings.input.max_pixels,
+            threads=machine.threads,
+            selected=data.usable,
+            open_store=context.open_store,
+        ) as images,
+    ):
+        context.progress.event("cache.opened", **cache.facts)
+        yield images, cache
+
+
 def read_images(
-    context: RunContext, classifier: Classifier, images: Dataset, cache: Cache | None, state: TrainingState
+    context: RunContext, classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState
 ) -> float | None:
     """Make the one pass over the data: download, check, decode, compute features.
 
@@ -257,7 +290,7 @@ def read_images(
         context: of the run.
         classifier: with its pretrained weights.
         images: the data.
-        cache: where features are written; None if they are not needed.
+        cache: where features are written, if it has room for them.
         state: at the start of training.
 
     Returns:
@@ -267,7 +300,7 @@ def read_images(
 
     progress, check = context.progress, context.checkpoints.check
     with context.timing.part("ingest"):
-        if cache is not None:
+        if cache.needs_features:
             return features.extract(classifier, images, cache, state, progress, check=check)
         collections.deque(images.ingest(progress, check=check), maxlen=0)
         return None
@@ -358,48 +391,71 @@ def train_stages(
     return kept_epoch
 
 
-def export(
+def evaluate(
     context: RunContext,
     classifier: Classifier,
     examples: Mapping[StageName, Examples],
-    images: Dataset,
     prepared: Prepared,
+    images: Dataset,
     state: TrainingState,
-    *,
-    scratch: Path,
-) -> tuple[dict[str, Scores], dict[str, object]]:
-    """Score the model, export it, verify that the export reproduces its predictions, and write both to the run.
+) -> dict[str, Scores]:
+    """Score the held-out images with the model that is published, and write the predictions and the history.
 
     Args:
         context: of the run.
         classifier: with the weights to publish.
         examples: of both stages.
+        prepared: the split.
         images: the data.
-        prepared: their split.
         state: at the end of training.
+
+    Returns:
+        The scores by split.
+    """
+    from job.evaluation.metrics import history_csv, predictions_csv
+    from job.evaluation.scores import score
+
+    with context.timing.part("evaluate"):
+        scores = score(classifier, examples["fine_tuning"], prepared.rows_of, state, context.progress)
+    context.checkpoints.flush()
+    context.run.write_lines("metrics/history.csv", history_csv(state.history))
+    context.run.write_lines("metrics/predictions.csv", predictions_csv(images.manifest, scores))
+    return scores
+
+
+def export(
+    context: RunContext,
+    classifier: Classifier,
+    scorer: Scorer,
+    scores: dict[str, Scores],
+    images: Dataset,
+    *,
+    scratch: Path,
+) -> dict[str, object]:
+    """Export the model, verify that the export reproduces the run's predictions, and write it to the run.
+
+    Args:
+        context: of the run.
+        classifier: with the weights to publish.
+        scorer: the process that verifies the export.
+        scores: of the held-out images, by split.
+        images: the data.
         scratch: a local folder for the exported model.
 
     Returns:
-        The scores by split, and the fields of metrics.json about the export.
+        The fields of metrics.json about the export.
     """
-    from job.evaluation.metrics import history_csv, predictions_csv
-    from job.evaluation.scores import score, verification_sample
+    from job.evaluation.scores import verification_sample
     from job.export import saved_model
-    from job.export.verification import Scorer, verify
+    from job.export.verification import verify
 
-    timing, exported = context.timing, scratch / "model"
-    with Scorer() as scorer:
-        with timing.part("evaluate"):
-            scores = score(classifier, examples["fine_tuning"], prepared.rows_of, state, context.progress)
-        with context.part("export"):
-            saved_model.save(classifier, exported)
-        with context.part("verify"):
-            sample = verification_sample(scores, images, context.loaded.settings.export.verify_images)
-            verification = verify(scorer, exported, *sample)
+    exported = scratch / "model"
+    with context.part("export"):
+        saved_model.save(classifier, exported)
+    with context.part("verify"):
+        sample = verification_sample(scores, images, context.loaded.settings.export.verify_images)
+        verification = verify(scorer, exported, *sample)
     context.progress.event("model.verified", **verification)
-    context.checkpoints.flush()
     with context.part("upload"):
         context.run.write_folder("model", exported)
-        context.run.write_lines("metrics/history.csv", history_csv(state.history))
-        context.run.write_lines("metrics/predictions.csv", predictions_csv(images.manifest, scores))
-    return scores, {"verification": verification}
+    return {"verification": verification}

@@ -123,6 +123,7 @@ class Cache:
 
     Attributes:
         folder: contains the files.
+        needs_features: whether `features` has room for any.
         features: float32 [images, feature_size].
         pixels: uint8 [images, image_size, image_size, 3]; None if they do not fit.
         facts: about the event ``cache.opened``.
@@ -141,6 +142,7 @@ class Cache:
     ) -> None:
         sizes = part_bytes(images, encoded_bytes=encoded_bytes, image_size=image_size, feature_size=feature_size)
         pixel_bytes, index_bytes = sizes["pixels"], sizes["encoded"] - encoded_bytes
+        self.needs_features = feature_size > 0
         feature_bytes = sizes["features"]
         self._needed = feature_bytes + sizes["encoded"]
         self._dir = settings.dir or tempfile.gettempdir()

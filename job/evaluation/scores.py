@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from job.data import split
 from job.data.dataset import RANGE
-from job.training import stages
+from job.training import prediction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,8 +67,8 @@ def score(
     for name in ("validation", "test"):
         if len(rows := rows_of[name]):
             with progress.phase(f"evaluate {name}", len(rows), "images") as phase:
-                logits = stages.predict(examples, rows, RANGE, state, progress, phase.advance)
-            loss, accuracy = stages.measure(classifier, logits, examples.labels[rows])
+                logits = prediction.predict(examples, rows, RANGE, state, progress, phase.advance)
+            loss, accuracy = prediction.measure(classifier, logits, examples.labels[rows])
             with tf.device("CPU:0"):  # the logits of all images may exceed the GPU's memory
                 probabilities = classifier.probabilities(tf.constant(logits)).numpy()
             scores[name] = Scores(split=name, rows=rows, probabilities=probabilities, loss=loss, accuracy=accuracy)

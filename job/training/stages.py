@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import math
 import threading
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import keras
@@ -24,10 +21,11 @@ from job import errors
 from job.config.settings import STAGES
 from job.runtime import memory, signals
 from job.training.invariants import StageInvariants
+from job.training.prediction import measure, predict, prefetch
 from job.training.state import EpochResult, TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -352,73 +350,6 @@ def order(seed: int, stage: StageName, epoch: int, images: int) -> NDArray[Any]:
     """
     key = np.random.SeedSequence((seed, STAGES.index(stage), epoch))
     return np.random.Generator(np.random.Philox(key)).permutation(images)
-
-
-def predict(
-    examples: Examples,
-    rows: NDArray[Any],
-    batch_size: int,
-    state: TrainingState,
-    progress: Progress,
-    after_batch: Callable[[int], object],
-) -> NDArray[Any]:
-    """Return the logits, float32 [n, outputs], of `rows`, int [n], in the same order.
-
-    Args:
-        examples: provide the inputs and the logits.
-        rows: of the manifest.
-        batch_size: images per batch.
-        state: its `predict_batch` limits the batch size; lowered if a batch does not fit into the device's memory.
-        progress: receives the events.
-        after_batch: called with the number of images after each batch.
-
-    Raises:
-        errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
-    """
-    batch_size = min(batch_size, state.predict_batch or batch_size)
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-
-    def on_halved(images: int) -> None:
-        state.predict_batch = images
-        progress.event("prediction.batch_halved", severity="warning", predict_batch=images)
-
-    def predict_in_parts(inputs: NDArray[Any], images: int) -> NDArray[Any]:
-        starts = range(0, len(inputs), images)
-        return np.concatenate([examples.predict(inputs[start : start + images]).numpy() for start in starts])
-
-    logits = []
-    for inputs, _ in prefetch(examples.inputs, batches):
-        images = min(batch_size, state.predict_batch or batch_size)
-        compute = functools.partial(predict_in_parts, inputs)
-        logits.append(memory.halve_until_it_fits(compute, images, work="validation and evaluation", halved=on_halved))
-        after_batch(len(inputs))
-    return np.concatenate(logits)
-
-
-def measure(classifier: Classifier, logits: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
-    """Return the mean cross-entropy and the accuracy of logits, float32 [n, outputs], against labels, int32 [n]."""
-    with tf.device("CPU:0"):  # the logits of all images may exceed the GPU's memory
-        losses = classifier.losses(tf.constant(logits), tf.constant(labels)).numpy()
-        correct = classifier.predictions(tf.constant(logits)).numpy() == labels
-    return float(losses.mean(dtype=np.float64)), float(correct.mean())
-
-
-def prefetch(
-    load: Callable[[NDArray[Any]], NDArray[Any]], batches: Sequence[NDArray[Any]]
-) -> Iterator[tuple[NDArray[Any], float]]:
-    """Load the inputs of the batches in a background thread, two batches ahead.
-
-    Yields:
-        The inputs, and the seconds spent waiting for them.
-    """
-    with ThreadPoolExecutor(1, "prefetch") as pool:
-        ahead = deque(pool.submit(load, rows) for rows in batches[:2])
-        for rows in [*batches[2:], None, None][: len(batches)]:
-            started = time.monotonic()
-            inputs = ahead.popleft().result()
-            if rows is not None:
-                ahead.append(pool.submit(load, rows))
-            yield inputs, time.monotonic() - started
 
 
 def _create_optimizer(learning_rate: float, precision: Precision) -> keras.optimizers.Optimizer:

@@ -16,7 +16,7 @@ from short_stages import Breaker, Recorder, captured_states, ignore, resume_ever
 from job.config.settings import STAGES, StageName
 from job.observability.progress import Progress
 from job.runtime.device import Precision
-from job.training import stages
+from job.training import prediction, stages
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def test_half_precision(classifier: Classifier, precision: Precision) -> None:
     assert np.abs(measured - trained).max() > 1e-5
     plain = keras.Model(classifier.model.input, classifier.model.get_layer("fc1").input)(inputs)
     np.testing.assert_allclose(classifier.features(tf.constant(inputs)), plain, rtol=1e-4, atol=1e-5)
-    loss, accuracy = stages.measure(classifier, data.predict(data.inputs(data.validation)).numpy(), LABELS[8:])
+    loss, accuracy = prediction.measure(classifier, data.predict(data.inputs(data.validation)).numpy(), LABELS[8:])
     assert (state.history[-1].val_loss, state.history[-1].val_accuracy) == (pytest.approx(loss, rel=1e-5), accuracy)
 
 

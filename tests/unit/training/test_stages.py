@@ -19,7 +19,7 @@ from job import errors
 from job.config.settings import STAGES, StageName, StageSettings
 from job.observability.progress import Event, Listener, Phase, Progress
 from job.runtime import signals
-from job.training import stages
+from job.training import prediction, stages
 from job.training.examples import Examples, create_examples
 from job.training.state import TrainingState
 
@@ -236,8 +236,8 @@ def test_keep_best_and_last(classifier: Classifier) -> None:
     assert same_arrays(weights[1], classifier.state())
     assert best == stages.load_kept_weights("best", classifier, state)
     assert same_arrays(weights[0], classifier.state())
-    logits = stages.predict(data, data.validation, 4, state, Progress(), ignore_images)
-    loss, accuracy = stages.measure(classifier, logits, LABELS[data.validation])
+    logits = prediction.predict(data, data.validation, 4, state, Progress(), ignore_images)
+    loss, accuracy = prediction.measure(classifier, logits, LABELS[data.validation])
     assert (best.val_loss, best.val_accuracy) == (pytest.approx(loss, rel=1e-4), accuracy)
 
 
@@ -258,43 +258,6 @@ def test_skipped_stage(classifier: Classifier) -> None:
 
     assert [] == state.history
     assert all(np.array_equal(before[path], value) for path, value in classifier.state().items())
-
-
-def test_prefetch_keeps_the_order() -> None:
-    """Batches come in their order, each once, however few there are."""
-    for n in range(5):
-        batches = [np.array([i]) for i in range(n)]
-        assert list(range(n)) == [int(rows[0]) for rows, _ in stages.prefetch(lambda rows: rows, batches)]
-
-
-def test_prefetch_measures_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With each batch come the seconds in which it was asked for and not there."""
-    now, asked = 0.0, threading.Event()
-
-    def monotonic() -> float:
-        time = now  # note: before the other thread may move it
-        asked.set()
-        return time
-
-    def load(rows: np.ndarray) -> np.ndarray:
-        nonlocal now
-        asked.wait()
-        now += 5
-        return rows
-
-    monkeypatch.setattr(stages, "time", SimpleNamespace(monotonic=monotonic))
-
-    assert [5.0] == [wait for _, wait in stages.prefetch(load, [np.array([0])])]
-
-
-def test_prefetch_passes_on_errors() -> None:
-    """What goes wrong while loading is raised where the batch is used."""
-
-    def load(_: np.ndarray) -> np.ndarray:
-        raise OSError(5, "gone")
-
-    with pytest.raises(OSError, match="gone"):
-        list(stages.prefetch(load, [np.array([0])]))
 
 
 @eagerly
