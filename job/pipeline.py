@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from job.runtime.timing import Part
     from job.storage import OpenStore
     from job.training.examples import Examples
-    from job.training.state import EpochResult
+    from job.training.state import Arrays, EpochResult
 
 
 def run(loaded: Loaded, progress: Progress) -> None:
@@ -142,6 +142,20 @@ class RunContext(NamedTuple):
             yield
 
 
+class Trained(NamedTuple):
+    """The end of training.
+
+    Attributes:
+        state: of the training.
+        kept_epoch: the epoch whose weights are published.
+        end_weights: the weights at the end of each stage.
+    """
+
+    state: TrainingState
+    kept_epoch: EpochResult
+    end_weights: dict[StageName, Arrays]
+
+
 @memory.exhaustion_converted()
 def train(context: RunContext, listing: Data | None) -> Outcome:
     """Train, evaluate and publish a run, from its last checkpoint if it has one.
@@ -156,7 +170,6 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
     with context.part("import"), imports.without_gc():
         machine = configure_device(context)
-        from job.evaluation.metrics import metrics_document
         from job.export.verification import Scorer
         from job.model import classifier as classifiers
         from job.training.examples import create_examples
@@ -175,13 +188,12 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         prepared = prepare_data(context, data, images)
         plan_training(context, prepared, feature_seconds)
         examples = create_examples(classifier, images, cache.features, prepared.rows_of, seed=settings.run.seed)
-        kept_epoch = train_stages(context, classifier, examples, state)
+        trained = train_stages(context, classifier, examples, state)
         with Scorer() as scorer:  # it imports TensorFlow during the evaluation
-            scores = evaluate(context, classifier, examples, prepared, images, state)
-            extra_metrics = export(context, classifier, scorer, scores, images, scratch=cache.folder)
+            scores, metrics = evaluate(context, classifier, examples["fine_tuning"], prepared, images, trained)
+            metrics |= export(context, classifier, scorer, scores, images, scratch=cache.folder)
         timing = context.timing.document() | {"starts": checkpoints.starts}
-        extra_metrics |= {"timing": timing, "memory": device.memory_peaks(machine)}
-        run.write("metrics/metrics.json", encode(metrics_document(state, kept_epoch, scores, **extra_metrics)))
+        run.write("metrics/metrics.json", encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)}))
     with progress.phase("publish", None, ""):
         outcome = publish.finish(
             run,
@@ -364,8 +376,8 @@ def plan_training(context: RunContext, prepared: Prepared, feature_seconds: floa
 
 def train_stages(
     context: RunContext, classifier: Classifier, examples: Mapping[StageName, Examples], state: TrainingState
-) -> EpochResult:
-    """Train both stages, load the weights that `settings.keep` selects, and return their epoch."""
+) -> Trained:
+    """Train both stages, and load the weights that `settings.keep` selects."""
     from job.training import stages
 
     settings = context.loaded.settings
@@ -380,6 +392,7 @@ def train_stages(
                 progress=context.progress,
                 save=context.checkpoints.save,
             )
+    end_weights = stages.end_weights(classifier, state)
     kept_epoch = stages.load_kept_weights(settings.keep, classifier, state)
     context.progress.event(
         "model.chosen",
@@ -388,39 +401,53 @@ def train_stages(
         epoch=kept_epoch.epoch,
         epoch_total=state.epoch_total(kept_epoch),
     )
-    return kept_epoch
+    return Trained(state, kept_epoch, end_weights)
 
 
 def evaluate(
     context: RunContext,
     classifier: Classifier,
-    examples: Mapping[StageName, Examples],
+    examples: Examples,
     prepared: Prepared,
     images: Dataset,
-    state: TrainingState,
-) -> dict[str, Scores]:
-    """Score the held-out images with the model that is published, and write the predictions and the history.
+    trained: Trained,
+) -> tuple[dict[str, Scores], dict[str, object]]:
+    """Score the held-out images with the model that is published, and write everything under metrics/ but metrics.json.
 
     Args:
         context: of the run.
         classifier: with the weights to publish.
-        examples: of both stages.
+        examples: of stage 2.
         prepared: the split.
         images: the data.
-        state: at the end of training.
+        trained: the end of training.
 
     Returns:
-        The scores by split.
+        The scores by split, and the fields of metrics.json about the model and the data.
     """
-    from job.evaluation.metrics import history_csv, predictions_csv
-    from job.evaluation.scores import score
+    from job.evaluation import documents, metrics_schema
+    from job.evaluation.scores import score, score_stage_ends
 
+    run, progress, state, manifest = context.run, context.progress, trained.state, images.manifest
     with context.timing.part("evaluate"):
-        scores = score(classifier, examples["fine_tuning"], prepared.rows_of, state, context.progress)
+        scores = score(classifier, examples, prepared.rows_of, state, progress)
+        published = scores["validation"]
+        stage_ends = score_stage_ends(classifier, trained.end_weights, published, examples, state, progress)
+        seed = context.loaded.settings.run.seed
+        metrics = documents.metrics_document(
+            state, trained.kept_epoch, scores, stage_ends, prepared, manifest=manifest, seed=seed
+        )
+    if warnings := {warned["code"]: warned["text"] for warned in metrics["warnings"]}:
+        progress.event("metrics.warned", severity="warning", **warnings)
     context.checkpoints.flush()
-    context.run.write_lines("metrics/history.csv", history_csv(state.history))
-    context.run.write_lines("metrics/predictions.csv", predictions_csv(images.manifest, scores))
-    return scores
+    answers = documents.answers_of(scores, manifest)
+    run.write_lines("metrics/history.csv", documents.history_csv(state.history))
+    run.write_lines("metrics/predictions.csv", documents.predictions_csv(manifest, scores))
+    run.write("metrics/curves.json", encode(documents.curves_document(answers, manifest.labels)))
+    run.write("metrics/metrics.schema.json", metrics_schema.schema_text().encode())
+    if metrics["validation"]["confusion"] is None:
+        run.write_lines("metrics/confusion.csv", documents.confusion_csv(answers, manifest.labels))
+    return scores, metrics
 
 
 def export(

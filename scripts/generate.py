@@ -22,6 +22,7 @@ from job.commands import cli
 from job.config import reference
 from job.data import litter, validation
 from job.data.quarantine import REASONS
+from job.evaluation import metrics_schema
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +89,10 @@ def documents() -> dict[Path, str]:
         row = rf"| {code} | {_escape(meaning)} |\1| {JOB_DOES[action]} |\n"
         files[operations] = _replace(files[operations], rf"(?<=\n)\| {code} \|[^|]*\|([^\n]*)\|[^|]*\|\n", row)
     schema = json.dumps(validation.schema(), indent=2, ensure_ascii=False) + "\n"
-    return files | {ROOT / "docs/validate.schema.json": schema}
+    return files | {
+        ROOT / "docs/validate.schema.json": schema,
+        ROOT / "docs/metrics.schema.json": metrics_schema.schema_text(),
+    }
 
 
 def _replace(text: str, pattern: str, replacement: str) -> str:

@@ -85,6 +85,15 @@ class Duplicates:
     leaking_near: NDArray[np.int64]
     twofold: NDArray[np.int64]
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of pairs that are exact or near, and of images that are leaking or under two labels."""
+        return {
+            "exact": len(self.exact),
+            "near": len(self.near),
+            "leaking": len(self.leaking_copies) + len(self.leaking_near),
+            "under_two_labels": len(self.twofold),
+        }
+
     def rows(self, manifest: Manifest, splits: NDArray[np.uint8]) -> Iterator[dict[str, object]]:
         """Yield each pair as plain JSON, as published in ``data/duplicates.jsonl``."""
         exact = np.concatenate([self.exact, np.zeros((len(self.exact), 1), np.int64)], axis=1)

@@ -112,11 +112,11 @@ def prepare(
 
 def _report(found: Duplicates, usable: Manifest, splits: Array, max_leaking: int | None, progress: Progress) -> None:
     """Report duplicates; refuse them where more than the settings allow are on both sides of the split."""
-    leaking = len(found.leaking_copies) + len(found.leaking_near)
+    counts = found.counts()
+    leaking = counts["leaking"]
     if len(found.exact) or len(found.near):
         severity: log.Level = "warning" if leaking or len(found.twofold) else "info"
-        counts = {"exact": len(found.exact), "near": len(found.near), "leaking": leaking}
-        progress.event("duplicates.found", severity=severity, **counts, under_two_labels=len(found.twofold))
+        progress.event("duplicates.found", severity=severity, **counts)
     if max_leaking is not None and leaking > max_leaking:
         examples = [usable.uri(row) for row in np.concatenate([found.leaking_copies, found.leaking_near])[:3].tolist()]
         raise DataError(

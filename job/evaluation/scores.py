@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from job.config.settings import StageName
     from job.data.dataset import Dataset
     from job.model.classifier import Classifier
     from job.observability.progress import Progress
     from job.training.examples import Examples
-    from job.training.state import TrainingState
+    from job.training.state import Arrays, TrainingState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Scores:
         split: "validation" or "test".
         rows: of the manifest, int [n].
         probabilities: float32 [n, labels].
-        loss: mean cross-entropy.
+        loss: mean cross-entropy, of the logits.
         accuracy: fraction of images whose most probable label is correct.
     """
 
@@ -41,10 +42,6 @@ class Scores:
     probabilities: NDArray[Any]
     loss: float
     accuracy: float
-
-    def document(self) -> dict[str, object]:
-        """Return the split's fields of metrics.json."""
-        return {"accuracy": self.accuracy, "loss": self.loss, "images": len(self.rows)}
 
 
 def score(
@@ -66,13 +63,62 @@ def score(
     scores = {}
     for name in ("validation", "test"):
         if len(rows := rows_of[name]):
-            with progress.phase(f"evaluate {name}", len(rows), "images") as phase:
-                logits = prediction.predict(examples, rows, RANGE, state, progress, phase.advance)
-            loss, accuracy = prediction.measure(classifier, logits, examples.labels[rows])
-            with tf.device("CPU:0"):  # the logits of all images may exceed the GPU's memory
-                probabilities = classifier.probabilities(tf.constant(logits)).numpy()
+            labels = examples.labels[rows]
+            logits = _predict(examples, rows, state, progress, name)
+            loss, _ = prediction.measure(classifier, logits, labels)
+            probabilities = _probabilities(classifier, logits)
+            # note: of the probabilities, so that predictions.csv gives the same; near ties can differ from the logits'
+            accuracy = float((probabilities.argmax(axis=1) == labels).mean())
             scores[name] = Scores(split=name, rows=rows, probabilities=probabilities, loss=loss, accuracy=accuracy)
     return scores
+
+
+def score_stage_ends(
+    classifier: Classifier,
+    ends: dict[StageName, Arrays],
+    published: Scores,
+    examples: Examples,
+    state: TrainingState,
+    progress: Progress,
+) -> dict[StageName, NDArray[Any]]:
+    """Score the validation images with the model at the end of each stage, for the ablation.
+
+    Args:
+        classifier: with the weights to publish, which it has afterwards too.
+        ends: the weights at the end of each stage. Those that are published are not scored again.
+        published: of the published model.
+        examples: with pixels as inputs.
+        state: see `score`.
+        progress: receives the events.
+
+    Returns:
+        The probabilities, float32 [n, labels], by stage.
+    """
+    weights = classifier.state()
+    probabilities = {}
+    for stage, end in ends.items():
+        if all(np.array_equal(value, weights[path]) for path, value in end.items()):
+            probabilities[stage] = published.probabilities
+            continue
+        classifier.load_state(end)
+        logits = _predict(examples, published.rows, state, progress, stage)
+        probabilities[stage] = _probabilities(classifier, logits)
+    classifier.load_state(weights)
+    return probabilities
+
+
+def _predict(
+    examples: Examples, rows: NDArray[Any], state: TrainingState, progress: Progress, name: str
+) -> NDArray[Any]:
+    """Return the logits of `rows`; the phase is named "evaluate" and `name`."""
+    with progress.phase(f"evaluate {name}", len(rows), "images") as phase:
+        return prediction.predict(examples, rows, RANGE, state, progress, phase.advance)
+
+
+def _probabilities(classifier: Classifier, logits: NDArray[Any]) -> NDArray[Any]:
+    with tf.device("CPU:0"):  # the logits of all images may exceed the GPU's memory
+        probabilities: NDArray[Any] = classifier.probabilities(tf.constant(logits)).numpy()
+    return probabilities
 
 
 def verification_sample(scores: dict[str, Scores], images: Dataset, limit: int) -> tuple[Iterator[bytes], NDArray[Any]]:

@@ -52,6 +52,7 @@ class Classifier:
         pretrained: the base model's weights are not random.
         training_precision: of the base model in a training step.
         xla: the training step is compiled with XLA.
+        initial_base: the base model's variables before any training; None: those that it has now.
 
     Attributes:
         model: the recipe's Keras model: uint8 pixels [n, size, size, 3] -> probabilities, [n, 1] (sigmoid: that of the
@@ -61,6 +62,7 @@ class Classifier:
         pretrained: the base model's weights are not random.
         training_precision: of the base model in a training step.
         xla: the training step is compiled with XLA.
+        initial_base: the base model's variables before any training: path -> value.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class Classifier:
         pretrained: bool,
         training_precision: Precision = "float32",
         xla: bool = False,
+        initial_base: Arrays | None = None,
     ) -> None:
         self.model, self.base_model = network
+        self.initial_base = initial_base or variables_of(self.base_model)
         self.labels = labels
         self.pretrained = pretrained
         self.training_precision = training_precision
@@ -160,13 +164,22 @@ class Classifier:
         """Return the head's variables."""
         return [*self.fc1.variables, *self.output.variables]
 
+    def head_state(self) -> Arrays:
+        """Return a copy of the head's variables: path -> value."""
+        return {variable.path: np.array(variable.numpy()) for variable in self.head_variables()}
+
     def state(self) -> Arrays:
         """Return a copy of all variables of the model: path -> value."""
-        return {variable.path: np.array(variable.numpy()) for variable in self.model.variables}
+        return variables_of(self.model)
 
     def load_state(self, state: Arrays) -> None:
         """Set all variables of the model to the values that `state` returned."""
         load_state(self.model, state)
+
+
+def variables_of(model: keras.Model) -> Arrays:
+    """Return a copy of all variables of a model: path -> value."""
+    return {variable.path: np.array(variable.numpy()) for variable in model.variables}
 
 
 def load_state(model: keras.Model, state: Arrays) -> None:
@@ -233,13 +246,18 @@ def build(
     """
     network = create_network(settings, labels, seed=seed)
     provenance = weights.load_into(network.base_model, settings, open_store, progress)
+    initial_base = variables_of(network.base_model)
     if resumed:
         load_state(network.model, resumed)
-    pretrained = provenance.source != "random"
-    return (
-        Classifier(network, labels, pretrained=pretrained, training_precision=machine.precision, xla=machine.xla),
-        provenance,
+    classifier = Classifier(
+        network,
+        labels,
+        pretrained=provenance.source != "random",
+        training_precision=machine.precision,
+        xla=machine.xla,
+        initial_base=initial_base,
     )
+    return classifier, provenance
 
 
 def _initialize(model: keras.Model, seed: int, skip: set[str]) -> None:

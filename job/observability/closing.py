@@ -6,8 +6,13 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job.observability import log
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_LABEL = 30
+"""Characters of a label that are shown."""
 
 
 def block(outcome: str, run_uri: str, metrics: Mapping[str, Any]) -> list[str]:
@@ -16,15 +21,19 @@ def block(outcome: str, run_uri: str, metrics: Mapping[str, Any]) -> list[str]:
     Args:
         outcome: what happened, such as "published".
         run_uri: of the run; a path below the working directory is shown relative to it.
-        metrics: "validation", "test", "kept" and "stages" of metrics.json.
+        metrics: the facts of `run.evaluated`.
 
     Raises:
         KeyError, TypeError, ValueError: `metrics` are those of another version.
     """
     location, kept, stages = _location(run_uri), metrics["kept"], metrics["stages"]
+    splits = {name: metrics[name] for name in ("validation", "test") if metrics.get(name)}
     rows = [("accuracy", _accuracy(metrics["validation"], "val_acc", "validation"))]
-    if metrics.get("test"):
+    if "test" in splits:
         rows.append(("", _accuracy(metrics["test"], "test_acc", "test")))
+    # Absent in the metrics of older versions.
+    balanced = [_balanced(scores, name) for name, scores in splits.items() if "lowest_recall" in scores]
+    rows += zip(("balanced", ""), balanced, strict=False)
     epochs = stages[kept["stage"]]["epochs"]
     rows.append(("kept", f"{kept['stage']}, epoch {kept['epoch']} of {epochs}, val_loss {kept['val_loss']:.3f}"))
     label = "stages"
@@ -34,6 +43,8 @@ def block(outcome: str, run_uri: str, metrics: Mapping[str, Any]) -> list[str]:
             text = f"best {best:.3f}, last {last:.3f}, {stage['epochs']} epochs in {duration(stage['seconds'])}"
             rows.append((label, f"{name:<18}  {text}"))
             label = ""
+    if metrics.get("warnings"):
+        rows.append(("warnings", f"{', '.join(metrics['warnings'])}: see metrics.json"))
     rows += [
         ("model", f"{location}/model/saved_model"),
         ("metrics", f"{location}/metrics/metrics.json"),
@@ -52,6 +63,14 @@ def duration(seconds: float) -> str:
 def _accuracy(scores: Mapping[str, Any], name: str, split: str) -> str:
     correct = round(scores["accuracy"] * scores["images"])
     return f"{name} {scores['accuracy']:.3f}, {correct:,} of {scores['images']:,} {split} images"
+
+
+def _balanced(scores: Mapping[str, Any], split: str) -> str:
+    """Return the balanced accuracy, and the label with the lowest recall, shortened."""
+    lowest = scores["lowest_recall"]
+    label = log.readable(lowest["label"])
+    label = label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
+    return f"{scores['balanced_accuracy']:.3f} on {split}; lowest recall {lowest['recall']:.3f}, of {label}"
 
 
 def _location(run_uri: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from job import errors, storage
 from job.evaluation.gates import Gate
+from job.evaluation.summary import metrics_summary
 from job.observability import log
 from job.runs import documents
 
@@ -77,14 +78,14 @@ def published(run: Run, settings: GateSettings) -> Outcome | None:
 
 
 def published_metrics(run: Run) -> dict[str, Any]:
-    """Return what metrics.json says about the model of a published run: its scores, its epoch and the stages.
+    """Return what matters most in the metrics.json of a published run: `run.evaluated` has to fit into a log line.
 
     Empty if it cannot be read: that is no reason for a published run to fail.
     """
-    with contextlib.suppress(errors.FinetuneError, ValueError, KeyError, TypeError):
+    with contextlib.suppress(errors.FinetuneError, ValueError, KeyError, TypeError, AttributeError):
         if found := run.output.read(f"{run.prefix}/metrics/metrics.json"):
             document = json.loads(found[0])
-            return {name: document[name] for name in ("validation", "test", "kept", "stages")}
+            return metrics_summary(document)
     return {}
 
 

@@ -53,6 +53,19 @@ def load_kept_weights(keep: Literal["best", "last"], classifier: Classifier, sta
     return state.best
 
 
+def end_weights(classifier: Classifier, state: TrainingState) -> dict[StageName, Arrays]:
+    """Return the weights at the end of each stage with epochs, while `classifier` has those of the last one.
+
+    Stage 1 is left out if its head is missing: its checkpoint was saved by an older version.
+    """
+    last = classifier.state()
+    ends: dict[StageName, Arrays] = {state.history[-1].stage: last}
+    if state.feature_extraction_head:
+        # Stage 1 trains the head alone, so its backbone is the initial one.
+        ends.setdefault("feature_extraction", last | classifier.initial_base | state.feature_extraction_head)
+    return ends
+
+
 class Save(Protocol):
     """Saves the state after a step."""
 
@@ -162,6 +175,8 @@ class StageTrainer:
         )
         with self._state_lock:
             state.finish_epoch(result)
+            if state.stage == "feature_extraction" and state.epoch == self._settings.epochs:
+                state.feature_extraction_head = self._classifier.head_state()
             if state.best is None or val_loss < state.best.val_loss:
                 state.best, state.best_weights = result, self._classifier.state()
         self._progress.event(

@@ -71,6 +71,8 @@ class TrainingState:
     """Of the model at the start of the epoch, to which training rolls back after a non-finite loss."""
     start_optimizer: Arrays = field(default_factory=dict)
     """Of the optimizer at the start of the epoch."""
+    feature_extraction_head: Arrays = field(default_factory=dict)
+    """Of the model's head at the end of stage 1. Empty before, and in checkpoints of older versions."""
 
     def epoch_total(self, result: EpochResult) -> int:
         """Return the number of a finished epoch, counted from 1 across both stages."""
@@ -114,4 +116,6 @@ class TrainingState:
         groups = {"weights": self.weights, "optimizer": self.optimizer, "best_weights": self.best_weights}
         if self.step:  # otherwise `weights` and `optimizer` are already those at the start of the epoch
             groups |= {"start_weights": self.start_weights, "start_optimizer": self.start_optimizer}
+        if self.feature_extraction_head:
+            groups["feature_extraction_head"] = self.feature_extraction_head
         return groups

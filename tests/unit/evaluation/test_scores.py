@@ -10,8 +10,9 @@ import pytest
 from classifiers import LABELS, examples, small_classifier
 from listed_inputs import put, read_from
 
+from job.config.settings import STAGES
 from job.data import split
-from job.evaluation.scores import Scores, score, verification_sample
+from job.evaluation.scores import Scores, score, score_stage_ends, verification_sample
 from job.observability.progress import Listener, Phase, Progress
 from job.training.state import TrainingState
 
@@ -48,7 +49,34 @@ def test_score(test_rows: list[int]) -> None:
         truth = LABELS[rows]
         loss = -np.log(np.where(truth == 1, expected, 1 - expected)).mean()
         assert (pytest.approx(loss, rel=1e-4), np.mean((expected > 0.5) == truth)) == (scored.loss, scored.accuracy)
-        assert {"accuracy": scored.accuracy, "loss": scored.loss, "images": len(rows)} == scored.document()
+
+
+@pytest.mark.parametrize("published", ["feature_extraction", "fine_tuning", None])
+def test_score_stage_ends(published: str | None) -> None:
+    """Each stage's model has its own probabilities, the published one is not scored again, and its weights stay."""
+    classifier, phases, state, progress = small_classifier(), Phases(), TrainingState(), Progress()
+    data, rows_of = (
+        examples(classifier, "fine_tuning"),
+        {"validation": np.array([10, 11, 3]), "test": np.array([], int)},
+    )
+    ends, expected = {}, {}
+    for number, stage in enumerate((*STAGES, None)):
+        classifier.output.bias.assign([float(number)])
+        weights = classifier.state()
+        expected[stage] = score(classifier, data, rows_of, state, progress)["validation"]
+        if stage:
+            ends[stage] = weights
+        if stage == published:
+            kept = weights
+    classifier.load_state(kept)
+    progress.subscribe(phases)
+
+    found = score_stage_ends(classifier, ends, expected[published], data, state, progress)
+
+    assert {f"evaluate {stage}" for stage in ends if stage != published} == set(phases.seen)
+    for stage in STAGES:
+        assert expected[stage].probabilities.tobytes() == found[stage].tobytes()
+    assert all(np.array_equal(kept[path], value) for path, value in classifier.state().items())
 
 
 def test_held_out_images_are_read_one_by_one(tmp_path: Path) -> None:

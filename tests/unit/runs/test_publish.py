@@ -73,8 +73,12 @@ def test_run_is_published_in_an_order_that_a_reader_can_trust(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b'{"validation": 1, "test": null, "kept": 2, "stages": 3, "timing": 4}', [1, None, 2, 3]),
+        (
+            b'{"validation": {"loss": 1}, "test": null, "kept": 2, "stages": 3, "timing": 4}',
+            [{"loss": 1}, None, 2, 3, []],
+        ),
         (b'{"validation": 1}', []),
+        (b'{"validation": 1, "test": null, "kept": 2, "stages": 3}', []),
         (b"[]", []),
         (b"{", []),
         (None, []),

@@ -11,17 +11,29 @@ from stored_states import RESULT
 
 from job.training.state import TrainingState
 
-GROUPS = ("weights", "optimizer", "best_weights", "start_weights", "start_optimizer")
+GROUPS = ("weights", "optimizer", "best_weights", "start_weights", "start_optimizer", "feature_extraction_head")
+WITHIN_AN_EPOCH = {"start_weights", "start_optimizer"}
 
 
-@pytest.mark.parametrize(("step", "saved"), [(0, GROUPS[:3]), (1, GROUPS), (2, GROUPS)])
-def test_start_of_the_epoch_is_saved_within_it(step: int, saved: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("step", "left_out"), [(0, WITHIN_AN_EPOCH), (1, set()), (2, set())])
+def test_start_of_the_epoch_is_saved_within_it(step: int, left_out: set[str]) -> None:
     """From the first step on, the start of the epoch is saved with the state: training may have to return to it."""
     arrays = {name: {"variable": np.float32([number])} for number, name in enumerate(GROUPS)}
 
     state = TrainingState(step=step, **arrays)
 
-    assert {name: arrays[name] for name in saved} == state.arrays()
+    assert {name: arrays[name] for name in set(GROUPS) - left_out} == state.arrays()
+
+
+def test_checkpoint_of_an_older_version() -> None:
+    """A state without the head of stage 1 loads, and is saved as it was."""
+    state = state_within_an_epoch()
+    arrays = {name: value for name, value in state.arrays().items() if name != "feature_extraction_head"}
+
+    loaded = TrainingState.from_document(state.document(), arrays)
+
+    assert {} == loaded.feature_extraction_head
+    assert set(arrays) == set(loaded.arrays())
 
 
 ARRAYS = {"kernel": np.float32([[np.nan, -0.0], [1e-45, np.inf]]), "count": np.int64(2**62 + 1)}
@@ -70,7 +82,7 @@ def test_state_at_the_start_of_an_epoch() -> None:
     """Between two epochs the arrays of the epoch's start are not stored: they are the weights and the optimizer."""
     state = dataclasses.replace(state_within_an_epoch(), step=0)
 
-    assert {"weights", "optimizer", "best_weights"} == set(state.arrays())
+    assert set(GROUPS) - WITHIN_AN_EPOCH == set(state.arrays())
 
 
 def test_new_run_has_no_best_epoch() -> None:

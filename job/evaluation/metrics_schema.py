@@ -1,0 +1,319 @@
+"""The fields of metrics.json and their meaning; docs/metrics.schema.json is generated from them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from job.config.settings import StageName
+
+Interval = tuple[float, float]
+"""The 95 % bootstrap interval: low, high."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True, strict=True)
+
+
+Reasons = dict[str, str]
+
+
+class Label(_Part):
+    """The metrics of one label."""
+
+    support: int
+    """Images that have the label."""
+    precision: float | None
+    """The share of the images predicted to have the label that have it."""
+    recall: float | None
+    """The share of the images with the label that are predicted to have it."""
+    f1: float | None
+    """The harmonic mean of precision and recall."""
+    roc_auc: float | None
+    """Area under the ROC curve of the label against all others."""
+    pr_auc: float | None
+    """Average precision of the label against all others."""
+
+
+class Confusion(_Part):
+    """The confusion matrix."""
+
+    labels: list[str]
+    """Of rows and columns."""
+    counts: list[list[int]]
+    """Images: a row for each true label, a column for each prediction."""
+
+
+class Confused(_Part):
+    """A wrong prediction, and how often it occurs."""
+
+    label: str
+    """The true label."""
+    prediction: str
+    """The predicted one."""
+    images: int
+    """Images with that label and that prediction."""
+
+
+class Intervals(_Part):
+    """95 % intervals, [low, high]: percentiles of 1,000 bootstrap samples of the images."""
+
+    accuracy: Interval
+    balanced_accuracy: Interval
+    log_loss: Interval
+    roc_auc: Interval | None
+    """For two labels only."""
+    pr_auc: Interval | None
+    """For two labels only."""
+    recall: dict[str, Interval | None]
+    """By label."""
+
+
+class Split(_Part):
+    """The published model's metrics on one split."""
+
+    images: int
+    """Images of the split."""
+    accuracy: float
+    """The share of the images whose label has the highest probability."""
+    loss: float
+    """Mean cross-entropy, computed from the logits as in training."""
+    balanced_accuracy: float
+    """The mean recall of the labels that have images."""
+    log_loss: float
+    """Mean cross-entropy, computed from the probabilities of predictions.csv, clipped at 2.2e-16."""
+    brier: float
+    """Mean squared error of the probabilities: of the second label for two labels, summed over the labels for more."""
+    expected_calibration_error: float
+    """The mean difference of confidence and accuracy, in 15 bins of equal width."""
+    roc_auc: float | None
+    """Two labels: that of the second; more: the mean of those labels that have one."""
+    pr_auc: float | None
+    """Two labels: that of the second; more: the mean of those labels that have one."""
+    labels: dict[str, Label]
+    """By label, in the order of labels.txt."""
+    confusion: Confusion | None
+    """Null for more than 50 labels: metrics/confusion.csv has it."""
+    confused: list[Confused]
+    """The 50 most frequent confusions, the most frequent one first."""
+    intervals: Intervals
+    """95 % intervals."""
+    unavailable: Reasons
+    """The reason for each value that is null, by its path."""
+
+
+class Majority(_Part):
+    """The accuracy of a model that always predicts the most frequent label of the train split."""
+
+    label: str
+    """That label."""
+    validation: float
+    """The accuracy on validation."""
+    test: float | None
+    """The accuracy on test."""
+
+
+class Calibration(_Part):
+    """The temperature fitted on validation. It is not applied to the published model."""
+
+    temperature: float | None
+    """The T for which softmax(log(probabilities) / T) has the lowest log loss; above 1: the model is overconfident."""
+    log_loss: float | None
+    """The log loss on validation at that temperature."""
+    unavailable: Reasons
+    """The reason for each value that is null."""
+
+
+class AtThreshold(_Part):
+    """What the threshold gives on a split."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+class Threshold(_Part):
+    """The threshold of the rarer label, fitted on validation. It is not applied to the published model."""
+
+    label: str
+    """The label with fewer images in the train split."""
+    value: float | None
+    """Predicting the label at this probability or above gives the highest F1 on validation."""
+    validation: AtThreshold | None
+    """On the images that it was fitted on."""
+    test: AtThreshold | None
+    """On images that it was not fitted on."""
+    unavailable: Reasons
+    """The reason for each value that is null, by its path."""
+
+
+class ComparedIntervals(_Part):
+    """95 % intervals over the same bootstrap samples for all models."""
+
+    accuracy: Interval
+    balanced_accuracy: Interval
+    log_loss: Interval
+
+
+class Compared(_Part):
+    """A model of the ablation, on the validation images."""
+
+    name: Literal["majority", "feature_extraction", "fine_tuning", "kept"]
+    """The shares of the labels in the train split; the model at the end of that stage; the published model."""
+    accuracy: float
+    balanced_accuracy: float
+    log_loss: float
+    intervals: ComparedIntervals
+
+
+class Warned(_Part):
+    """A reason to doubt the model."""
+
+    code: Literal["one_answer", "majority", "recall_zero", "few_images", "stage_1_kept"]
+    """Its kind, stable for programs."""
+    text: str
+    """A sentence, for people."""
+
+
+class SplitImages(_Part):
+    """The usable images of a label, by split."""
+
+    train: int
+    validation: int
+    test: int
+
+
+class Duplicates(_Part):
+    """Images that are there more than once; data/duplicates.jsonl lists them."""
+
+    exact: int
+    """Pairs of an image and a copy."""
+    near: int
+    """Pairs of images that show nearly the same."""
+    leaking: int
+    """Held-out images that are, or look like, an image to train on."""
+    under_two_labels: int
+    """Images that show nearly the same as an image of another label."""
+
+
+class Data(_Part):
+    """The images that the model was made from."""
+
+    labels: dict[str, SplitImages]
+    """Usable images by label and split."""
+    quarantined: int
+    """Images that cannot be used; data/quarantine.jsonl lists them."""
+    duplicates: Duplicates
+    """Images that are there more than once."""
+
+
+class Epoch(_Part):
+    """An epoch and its results on validation."""
+
+    stage: StageName
+    epoch: int
+    """From 1 in each stage."""
+    epoch_total: int
+    """From 1 across both stages."""
+    val_loss: float
+    val_accuracy: float
+
+
+class Stage(_Part):
+    """A stage: its last epoch, and its totals."""
+
+    epochs: int
+    loss: float
+    """Mean over the steps of the last epoch, while the weights change."""
+    accuracy: float
+    """Mean over the steps of the last epoch, while the weights change."""
+    val_loss: float
+    """After the last epoch."""
+    val_accuracy: float
+    """After the last epoch."""
+    best_val_accuracy: float
+    seconds: float
+    """Of all epochs, including validation."""
+    images_per_second: float
+    """Training images per second, excluding validation; the mean of the epochs."""
+    input_wait: float
+    """The share of the training time spent waiting for data; the mean of the epochs."""
+
+
+class Verification(_Part):
+    """How far the exported model's probabilities are from the run's own."""
+
+    images: int
+    """Images scored by the SavedModel, from their encoded bytes."""
+    max_difference: float
+    keras_images: int
+    """Images scored by model.keras."""
+    keras_max_difference: float
+    tolerance: float
+    """A larger difference ends the run."""
+
+
+class Memory(_Part):
+    """Peak memory."""
+
+    device_peak_bytes: int | None
+    """Of the GPU; null on the CPU."""
+    resident_peak_bytes: int
+    """Of the process."""
+
+
+class Stages(_Part):
+    """Both stages; null for a stage without epochs."""
+
+    feature_extraction: Stage | None
+    fine_tuning: Stage | None
+
+
+class Metrics(_Part):
+    """How good a run's model is, and how it was made."""
+
+    validation: Split
+    """On the validation split, by which the epoch to publish was chosen."""
+    test: Split | None
+    """On the test split, which had no influence; null if it is empty."""
+    majority: Majority
+    calibration: Calibration
+    threshold: Threshold | None
+    """Null for more than two labels."""
+    ablation: list[Compared]
+    """What each stage adds. A stage without epochs is left out."""
+    warnings: list[Warned]
+    """Reasons to doubt the model; also in the log's event `metrics.warned`."""
+    data: Data
+    kept: Epoch
+    """The epoch whose weights are published."""
+    best: Epoch
+    """The epoch with the lowest validation loss."""
+    last: Epoch
+    stages: Stages
+    micro_batch: int | None
+    """Images whose gradients were computed at once; null: a whole batch."""
+    predict_batch: int | None
+    """Images scored at once; null: as many as usual."""
+    feature_batch: int | None
+    """Images whose features were computed at once; null: as many as usual."""
+    learning_rate_scale: float
+    """Below 1 after a loss that was not finite."""
+    verification: Verification
+    timing: dict[str, float]
+    """Seconds of each phase over all starts, their `total`, and the number of `starts`."""
+    memory: Memory
+    unavailable: Reasons
+    """The reason for each value above that is null or left out, by its path."""
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of metrics.json."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Metrics.model_json_schema()}
+
+
+def schema_text() -> str:
+    """Return the schema as it is published."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
