@@ -22,22 +22,17 @@ DRAWS = 1000
 """Bootstrap samples per interval."""
 
 BINS = 15
-"""Bins of equal width for the expected calibration error."""
+"""Bins of the calibration error, of equal width."""
 
-_CHUNK = 2**18
-"""Numbers that are processed at a time: bounds the memory, and fits into the CPU's caches."""
+_CHUNK = 2**18  # numbers that are processed at a time: bounds the memory, and fits into the CPU's caches
 
 
 def counts_by_label(labels: Array, predictions: Array, total: int) -> dict[str, NDArray[np.float64]]:
     """Return support, precision, recall and F1 of each label, each float64 [total]."""
-    hits = np.bincount(labels[labels == predictions], minlength=total)
-    support, predicted = np.bincount(labels, minlength=total), np.bincount(predictions, minlength=total)
-    return {
-        "support": support.astype(np.float64),
-        "precision": _ratio(hits, predicted),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, support + predicted),
-    }
+    images = (labels[labels == predictions], labels, predictions)
+    hits, support, predicted = (np.bincount(rows, minlength=total).astype(np.float64) for rows in images)
+    precision, recall, f1 = _ratio(hits, predicted), _ratio(hits, support), _ratio(2 * hits, support + predicted)
+    return {"support": support, "precision": precision, "recall": recall, "f1": f1}
 
 
 def _ratio(counts: Array, of: Array) -> NDArray[np.float64]:
@@ -50,8 +45,7 @@ def _ratio(counts: Array, of: Array) -> NDArray[np.float64]:
 def log_losses(probabilities: Array, labels: Array) -> NDArray[np.float64]:
     """Return each image's cross-entropy, float64 [n]; probabilities are clipped at float64's epsilon, 2.2e-16."""
     epsilon = np.finfo(np.float64).eps
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(np.clip(chosen, epsilon, 1 - epsilon))
+    return -np.log(np.clip(probabilities[np.arange(len(labels)), labels].astype(np.float64), epsilon, 1 - epsilon))
 
 
 def brier(probabilities: Array, labels: Array) -> float:
@@ -82,8 +76,7 @@ def calibration_error(probabilities: Array, labels: Array) -> float:
     Guo et al.: On Calibration of Modern Neural Networks, 2017, https://arxiv.org/abs/1706.04599
     """
     images, confidence, accuracy = calibration_bins(probabilities, labels)
-    used = images > 0
-    return float(np.sum(images[used] * np.abs(accuracy - confidence)[used]) / images.sum())
+    return float(np.nansum(images * np.abs(accuracy - confidence)) / images.sum())
 
 
 def areas(scores: Array, positive: NDArray[np.bool_], weights: Array | None = None) -> tuple[Array, Array]:
@@ -95,16 +88,15 @@ def areas(scores: Array, positive: NDArray[np.bool_], weights: Array | None = No
         weights: [draws, n], how often each image counts; None: one draw, in which each counts once.
     """
     order, starts = descending(scores)
-    weights = np.ones((1, len(scores)), np.int64) if weights is None else weights
-    sorted_weights = np.take(weights, order, axis=1)
-    hits = np.add.reduceat(sorted_weights * positive[order], starts, axis=1)
-    totals = np.add.reduceat(sorted_weights, starts, axis=1)
+    weights = np.ones((1, len(order)), np.int64) if weights is None else np.take(weights, order, axis=1)
+    hits = np.add.reduceat(weights * positive[order], starts, axis=1)
+    totals = np.add.reduceat(weights, starts, axis=1)
     all_hits, all_images = hits.cumsum(axis=1), totals.cumsum(axis=1)
     positives, negatives = all_hits[:, -1], all_images[:, -1] - all_hits[:, -1]
     # Tied scores count half: the trapezoid below a step that goes up and to the right at once.
     above = ((totals - hits) * (all_hits - hits / 2)).sum(axis=1)
-    precision = all_hits / np.maximum(all_images, 1)
-    return _ratio(above, positives * negatives), _ratio((hits * precision).sum(axis=1), positives)
+    precisions = hits * all_hits / np.maximum(all_images, 1)
+    return _ratio(above, positives * negatives), _ratio(precisions.sum(axis=1), positives)
 
 
 def descending(scores: Array) -> tuple[Array, Array]:
@@ -120,8 +112,7 @@ def resample(probabilities: Array, labels: Array, seed: int) -> dict[str, Array]
     label. In the balanced accuracy, such a label counts with its recall in all images. The samples depend on `seed` and
     the labels alone, so the differences between two models are paired.
     """
-    order = np.argsort(labels, kind="stable")
-    present, starts = np.unique(labels[order], return_index=True)
+    present, starts = np.unique(labels[order := np.argsort(labels, kind="stable")], return_index=True)
     correct = (probabilities.argmax(axis=1) == labels)[order]
     losses = log_losses(probabilities, labels)[order]
     overall = np.add.reduceat(correct, starts, dtype=np.int64) / np.diff([*starts, len(labels)])
@@ -147,8 +138,7 @@ def resample(probabilities: Array, labels: Array, seed: int) -> dict[str, Array]
 def draws(images: int, seed: int) -> Iterator[NDArray[np.int64]]:
     """Yield how often each image is in each of 1,000 samples of `images` with replacement, [some draws, images]."""
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
-    size = max(1, _CHUNK // images)
-    for start in range(0, DRAWS, size):
+    for start in range(0, DRAWS, size := max(1, _CHUNK // images)):
         number = min(size, DRAWS - start)
         chosen = random.integers(0, images, (number, images)) + np.arange(number)[:, None] * images
         yield np.bincount(chosen.ravel(), minlength=number * images).reshape(number, images)
@@ -157,10 +147,8 @@ def draws(images: int, seed: int) -> Iterator[NDArray[np.int64]]:
 def interval(values: Array) -> tuple[float, float]:
     """Return the 2.5th and 97.5th percentile of a metric's bootstrap samples [draws]; NaN if no sample defines it."""
     defined = values[~np.isnan(values)]
-    if not len(defined):
-        return np.nan, np.nan
-    low, high = np.percentile(defined, (2.5, 97.5))
-    return float(low), float(high)
+    low, high = np.percentile(defined, (2.5, 97.5)).tolist() if len(defined) else (np.nan, np.nan)
+    return low, high
 
 
 def fit_temperature(probabilities: Array, labels: Array) -> tuple[float, float]:
@@ -168,18 +156,17 @@ def fit_temperature(probabilities: Array, labels: Array) -> tuple[float, float]:
 
     The log loss is convex in 1/T. NaN if its minimum is not between T = 0.01 and T = 100.
     """
-    low, high = 0.01, 100.0
+    low, high, inverse = 0.01, 100.0, 1.0
     if _slope(probabilities, labels, low)[0] >= 0 or _slope(probabilities, labels, high)[0] <= 0:
         return np.nan, np.nan
-    inverse = 1.0
-    for _ in range(100):
-        slope, curvature, _ = _slope(probabilities, labels, inverse)
+    for _ in range(100):  # Newton's method; where it leaves the bracket, bisection
+        slope, curvature, loss = _slope(probabilities, labels, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
-        step = inverse - slope / curvature if curvature > 0 else low
-        previous, inverse = inverse, step if low < step < high else np.sqrt(low * high)
+        step = inverse - slope / curvature if curvature > 0 else np.nan
+        previous, inverse = inverse, step if low <= step <= high else float(np.sqrt(low * high))
         if abs(inverse - previous) <= 1e-13 * inverse:
             break
-    return float(1 / inverse), _slope(probabilities, labels, inverse)[2]
+    return 1 / inverse, loss
 
 
 def _slope(probabilities: Array, labels: Array, inverse: float) -> tuple[float, float, float]:
@@ -187,16 +174,15 @@ def _slope(probabilities: Array, labels: Array, inverse: float) -> tuple[float, 
     sums = np.zeros(3)
     for rows in _chunks(probabilities):
         logits = np.log(np.maximum(probabilities[rows].astype(np.float64), np.finfo(np.float32).tiny))
+        logits -= logits.max(axis=1, keepdims=True)
         chosen = logits[np.arange(len(logits)), labels[rows]]
-        scaled = (logits - logits.max(axis=1, keepdims=True)) * inverse
-        exponentials = np.exp(scaled)
+        exponentials = np.exp(logits * inverse)
         totals = exponentials.sum(axis=1)
         mean = (exponentials * logits).sum(axis=1) / totals
         variance = (exponentials * np.square(logits - mean[:, None])).sum(axis=1) / totals
-        losses = np.log(totals) - (chosen - logits.max(axis=1)) * inverse
-        sums += ((mean - chosen).sum(), variance.sum(), losses.sum())
-    first, second, loss = (sums / len(labels)).tolist()
-    return first, second, loss
+        sums += ((mean - chosen).sum(), variance.sum(), (np.log(totals) - chosen * inverse).sum())
+    slope, curvature, loss = (sums / len(labels)).tolist()
+    return slope, curvature, loss
 
 
 def best_threshold(scores: Array, positive: NDArray[np.bool_]) -> float:

@@ -6,13 +6,15 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len, set_cell_size
+
 from job.observability import log
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_LABEL = 30
-"""Characters of a label that are shown."""
+_LABEL = 24
+"""Columns for a label: the block fits into 80."""
 
 
 def block(outcome: str, run_uri: str, metrics: Mapping[str, Any]) -> list[str]:
@@ -44,7 +46,7 @@ def block(outcome: str, run_uri: str, metrics: Mapping[str, Any]) -> list[str]:
             rows.append((label, f"{name:<18}  {text}"))
             label = ""
     if metrics.get("warnings"):
-        rows.append(("warnings", f"{', '.join(metrics['warnings'])}: see metrics.json"))
+        rows.append(("warnings", ", ".join(metrics["warnings"])))
     rows += [
         ("model", f"{location}/model/saved_model"),
         ("metrics", f"{location}/metrics/metrics.json"),
@@ -69,8 +71,9 @@ def _balanced(scores: Mapping[str, Any], split: str) -> str:
     """Return the balanced accuracy, and the label with the lowest recall, shortened."""
     lowest = scores["lowest_recall"]
     label = log.readable(lowest["label"])
-    label = label if len(label) <= _LABEL else f"{label[: _LABEL - 1]}…"
-    return f"{scores['balanced_accuracy']:.3f} on {split}; lowest recall {lowest['recall']:.3f}, of {label}"
+    if cell_len(label) > _LABEL:
+        label = f"{set_cell_size(label, _LABEL - 1)}…"
+    return f"{scores['balanced_accuracy']:.3f} on {split}, lowest recall {lowest['recall']:.3f} of {label}"
 
 
 def _location(run_uri: str) -> str:

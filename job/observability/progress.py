@@ -16,7 +16,9 @@ Event names are dotted, in the past tense; facts are keywords. Any name is allow
                      1, across both stages), loss, accuracy, val_loss, val_accuracy, seconds, images_per_second; added
                      here: eta_seconds (to the end of the stage), run_eta_seconds (to the end of both stages)
     stage.finished   stage
-    run.evaluated    run_uri; validation, test, kept and stages of metrics.json, about the published model
+    metrics.warned   reasons to doubt the model: code -> sentence
+    run.evaluated    run_uri; validation, test, kept, stages and the codes of the warnings, from metrics.json in short,
+                     about the published model
     run.succeeded, run.failed, run.stopped
                      the last event of a run; message, and for a failure reason and remedy
 """

@@ -20,6 +20,7 @@ from runs import ONE_STAGE, SMALL, At, Facts, draw, only_run, run, strict_json, 
 from structlog.testing import capture_logs
 
 from job import errors, pipeline, storage
+from job.evaluation import metrics_schema
 from job.observability.progress import Event, Listener
 from job.runtime.timing import Part
 from job.storage.local import LocalStore
@@ -358,6 +359,8 @@ def test_three_classes_with_splits(bucket: str, tmp_path: Path) -> None:
     assert pytest.approx(metrics["kept"]["val_loss"], rel=1e-4) == metrics["validation"]["loss"]
     assert sorted(shades) == store.read(f"{folder}/model/labels.txt")[0].decode().splitlines()
     assert all(f"/{row['split']}/{row['label']}/" in row["uri"] for row in rows)
+    assert {"train": 4, "validation": 4, "test": 3} == metrics["data"]["labels"]["a b"]
+    assert metrics_schema.Metrics.model_validate(metrics, strict=False)
     assert [f"probability_{label}" for label in sorted(shades)] == list(rows[0])[4:]
 
 

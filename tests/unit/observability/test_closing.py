@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.cells import cell_len
 
 from job.observability import closing
 
@@ -36,6 +37,33 @@ def test_block() -> None:
         '  next      in Python: tf.saved_model.load(model).signatures["serve_bytes"]',
         "",
     ] == closing.block("published", "gs://b/runs/r", METRICS)
+
+
+def test_imbalanced_data() -> None:
+    """The balanced accuracy of each split is shown with its lowest recall, and what there is to warn of."""
+    lowest = {"balanced_accuracy": 0.5, "lowest_recall": {"label": "defect " * 9, "recall": 0.0}}
+    metrics = {name: METRICS[name] | lowest for name in ("validation", "test")}
+    warnings = ["one_answer", "majority", "recall_zero", "few_images", "stage_1_kept"]
+
+    lines = closing.block("published", "gs://b/runs/r", METRICS | metrics | {"warnings": warnings})
+
+    assert [
+        "  balanced  0.500 on validation, lowest recall 0.000 of 'defect defect defect d…",
+        "            0.500 on test, lowest recall 0.000 of 'defect defect defect d…",
+    ] == lines[5:7]
+    assert "  warnings  one_answer, majority, recall_zero, few_images, stage_1_kept" in lines
+    assert max(map(len, lines)) <= 80
+
+
+def test_wide_label() -> None:
+    """A label whose letters take two columns is shortened by its columns."""
+    lowest = {"balanced_accuracy": 0.5, "lowest_recall": {"label": "猫" * 30, "recall": 0.0}}
+
+    lines = closing.block("published", "/r", METRICS | {"validation": METRICS["validation"] | lowest})
+
+    [line] = [line for line in lines if line.startswith("  balanced")]
+    assert cell_len(line) <= 80
+    assert line.endswith(("猫…", "猫 …"))
 
 
 def test_one_stage() -> None:

@@ -682,3 +682,68 @@ def test_capture_after_a_loss_that_is_not_finite(classifier: Classifier) -> None
     [state] = asker.answers
     assert asker.waits
     assert all(np.isfinite(value).all() for value in state.weights.values())
+
+
+def train_both(classifier: Classifier, capture_at: int | None = None) -> tuple[TrainingState, TrainingState | None]:
+    """Train both stages; return the state at the end, and one that was captured at the n-th save of stage 2."""
+    state, captured = TrainingState(), []
+    for stage in STAGES:
+        save = ignore if stage == STAGES[0] else lambda capture, **_: captured.append(capture())
+        data = examples(classifier, stage)
+        stages.run(stage, settings(), classifier, data, state, progress=Progress(), save=save)
+    return state, None if capture_at is None else captured[capture_at]
+
+
+def test_end_weights(classifier: Classifier) -> None:
+    """The end of stage 1 is its head on the base model that the run began with, also after a resume in stage 2."""
+    tf.config.experimental.enable_op_determinism()
+    before = classifier.state()
+    run(classifier, "feature_extraction")
+    after_stage_1 = classifier.state()
+    classifier.load_state(before)
+    state, stopped = train_both(classifier, capture_at=2)
+    expected = {"feature_extraction": after_stage_1, "fine_tuning": classifier.state()}
+    ends = stages.end_weights(classifier, state)
+
+    assert stopped.step > 0
+    resumed = TrainingState.from_document(stopped.document(), stopped.arrays())
+    classifier.load_state(resumed.weights)
+    data = examples(classifier, "fine_tuning")
+    stages.run("fine_tuning", settings(), classifier, data, resumed, progress=Progress(), save=ignore)
+
+    for found in (ends, stages.end_weights(classifier, resumed)):
+        assert expected.keys() == found.keys()
+        for stage, weights in expected.items():
+            assert same_arrays(weights, found[stage])
+    assert not same_arrays(after_stage_1, expected["fine_tuning"])
+
+
+@eagerly
+def test_end_weights_of_one_stage(classifier: Classifier) -> None:
+    """A stage without epochs has no end; nor has stage 1 if an older version saved the state that followed it."""
+    state = run(classifier, "feature_extraction")
+    assert {"feature_extraction"} == set(stages.end_weights(classifier, state))
+    run(classifier, "fine_tuning", state)
+    assert set(STAGES) == set(stages.end_weights(classifier, state))
+    state.feature_extraction_head = {}
+    assert {"fine_tuning"} == set(stages.end_weights(classifier, state))
+    only_second = run(classifier, "fine_tuning")
+    assert {"fine_tuning"} == set(stages.end_weights(classifier, only_second))
+
+
+@eagerly
+def test_head_is_kept_at_the_end_of_stage_1(classifier: Classifier) -> None:
+    """It is in the state that is saved after stage 1's last epoch, and in none before."""
+    captured = []
+    stages.run(
+        "feature_extraction",
+        settings(),
+        classifier,
+        examples(classifier, "feature_extraction"),
+        TrainingState(),
+        progress=Progress(),
+        save=lambda capture, **_: captured.append(capture()),
+    )
+
+    assert [False] * (len(captured) - 1) + [True] == [bool(state.feature_extraction_head) for state in captured]
+    assert same_arrays(classifier.head_state(), captured[-1].feature_extraction_head)
