@@ -81,7 +81,7 @@ def test_one_answer_for_all(tmp_path: Path) -> None:
     assert [{one["code"]: one["text"] for one in metrics["warnings"]}] == warned.seen
     assert "'defect'" in warned.seen[0]["recall_zero"]
     validation = metrics["validation"]
-    assert validation["accuracy"] > 0.9
+    assert validation["accuracy"] > 0.85
     assert (0.5, 0.0, None) == (
         validation["balanced_accuracy"],
         *(validation["labels"]["defect"][name] for name in ("recall", "precision")),
