@@ -26,6 +26,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "input.image_column": WORDS | st.just(""),
     "input.label_column": WORDS | st.just(""),
     "input.split_column": WORDS | st.just(""),
+    "input.group_column": st.sampled_from(["", "", "", "patient"]),
     "input.group_pattern": st.sampled_from(["", "patient-([0-9]+)", "^[^/]+"]),
     "input.validation_fraction": FRACTIONS,
     "input.test_fraction": FRACTIONS,

@@ -44,8 +44,15 @@ def survey(
     return found
 
 
-def prepared(found: Survey, splits: Sequence[int]) -> Prepared:
-    """Return its images with these splits."""
+def prepared(found: Survey, splits: Sequence[int], groups: Sequence[int] | None = None) -> Prepared:
+    """Return its images with these splits and groups."""
     codes = np.array(splits, np.uint8)
     found_twice = duplicates.find(found.manifest, codes, found.hashes, 6)
-    return Prepared(usable=found.manifest, splits=codes, rows_of={}, quarantined=[], duplicates=found_twice)
+    return Prepared(
+        usable=found.manifest,
+        splits=codes,
+        rows_of={},
+        quarantined=[],
+        duplicates=found_twice,
+        group_keys=None if groups is None else np.array(groups, np.uint64),
+    )

@@ -146,6 +146,10 @@ class InputSettings(_Group):
     """Column or key that holds the splits. Empty: the one with a known name, such as `split` or `ml_use`, if there is
     one."""
 
+    group_column: str = ""
+    """Column or key that holds the name of an image's group, such as a patient's: a group is never shared out over
+    several splits, and an image whose cell is empty is a group of its own. Empty: no groups."""
+
     group_pattern: Annotated[str, AfterValidator(_check_pattern)] = Field(
         "", examples=["patient-([0-9]+)"], json_schema_extra=_RESULT_IF_SET
     )
@@ -399,6 +403,8 @@ class Settings(_Group):
 def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield (the settings involved, the problem) for values that are valid alone but conflict."""
     inputs, output, model = settings.input, settings.output, settings.model
+    if inputs.group_column and inputs.group_pattern:
+        yield ("input.group_column", "input.group_pattern"), "both say what belongs together: set one of them"
     if inputs.validation_fraction + inputs.test_fraction >= 1:
         yield (
             ("input.validation_fraction", "input.test_fraction"),

@@ -1,4 +1,4 @@
-"""Finds the columns of a table that hold image, label and split: by the settings, else by known names."""
+"""Finds the columns of a table that hold image, label, split and group: by the settings, else by known names."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Fields(NamedTuple):
     image: str
     label: str
     split: str
+    group: str = ""
 
 
 class RowError(Exception):
@@ -43,15 +44,17 @@ class Role:
     Attributes:
         what: the content, for messages.
         setting: name of the setting that names the column.
-        names: known names of the column.
+        names: known names of the column; none: only the setting names one.
         weak_names: known names that count only where no column has one of ``names``: beside ``image_uri``, a column
             ``image_id`` probably holds something else.
+        required: whether every table has such a column.
     """
 
     what: str
     setting: str
     names: frozenset[str]
     weak_names: frozenset[str] = frozenset()
+    required: bool = True
 
     def find(self, columns: Sequence[str], chosen: str) -> list[int]:
         """Return the positions of the columns that hold this; more than one if it is ambiguous.
@@ -84,8 +87,9 @@ LABEL = Role(
     frozenset({"label", "class", "classname", "category"}),
     frozenset({"target", "labelname", "targetname", "categoryname"}),
 )
-SPLIT = Role("split", "input.split_column", frozenset({"split", "mluse", "set", "subset"}))
-ROLES = (IMAGE, LABEL, SPLIT)
+SPLIT = Role("split", "input.split_column", frozenset({"split", "mluse", "set", "subset"}), required=False)
+GROUP = Role("group", "input.group_column", frozenset(), required=False)
+ROLES = (IMAGE, LABEL, SPLIT, GROUP)
 
 
 class Chosen(NamedTuple):
@@ -94,13 +98,15 @@ class Chosen(NamedTuple):
     image: str = ""
     label: str = ""
     split: str = ""
+    group: str = ""
 
 
 def known_names() -> str:
     """Return the remedy for a table whose columns are unknown."""
-    names = "; ".join(f"for the {role.what} {', '.join(sorted(role.names | role.weak_names))}" for role in ROLES)
+    known = [role for role in ROLES if role.names]
+    names = "; ".join(f"for the {role.what} {', '.join(sorted(role.names | role.weak_names))}" for role in known)
     return (
-        f"name the columns in {', '.join(role.setting for role in ROLES)}, or rename them in the file. The known names "
+        f"name the columns in {', '.join(role.setting for role in known)}, or rename them in the file. The known names "
         f"are, in any letter case and with or without blanks, '_' and '-': {names}"
     )
 

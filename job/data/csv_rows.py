@@ -7,7 +7,7 @@ import io
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from job.data.columns import LABEL, ONE_LABEL, ROLES, SPLIT, SPLITS, Fields, RowError, is_like_header, known_names
+from job.data.columns import LABEL, ONE_LABEL, ROLES, SPLITS, Fields, RowError, is_like_header, known_names
 from job.data.labels import join_names
 from job.errors import DataError
 
@@ -95,12 +95,13 @@ def _split(line: str) -> dict[str, list[str]]:
 
 
 class _Columns(NamedTuple):
-    """The names of the columns, and the positions of those that are used; ``split`` is -1 if absent."""
+    """The names of the columns, and the positions of those that are used; ``split`` and ``group`` are -1 if absent."""
 
     names: list[str]
     image: int
     label: int
     split: int
+    group: int
 
 
 def _find_header(first: _FirstRow, table: Location, chosen: Chosen) -> tuple[_Columns | None, str]:
@@ -119,7 +120,7 @@ def _find_columns(first: _FirstRow, delimiter: str, table: Location, chosen: Cho
     """Parse the first row as a header; None if it is not one."""
     line, cells = first.line, first.cells[delimiter]
     found = [role.find(cells, name) for role, name in zip(ROLES, chosen, strict=True)]
-    image, label, split = found
+    image, label, split, group = found
     if not image and not label:
         return None
     if not (image and label) and not any(chosen) and any(set("./") & set(cell) for cell in cells):
@@ -130,14 +131,14 @@ def _find_columns(first: _FirstRow, delimiter: str, table: Location, chosen: Cho
                 f"{table}, line {line}: the columns {join_names(one_hot)} hold 0 or 1: the labels are one-hot",
                 remedy="write one column with the label of each image, and name it 'label'",
             )
-        if not columns and (name or role is not SPLIT):
+        if not columns and (name or role.required):
             raise _header_error(line, cells, table, _absent(role, name))
         if len(columns) > 1:
             raise DataError(
                 f"{table}, line {line}: {' and '.join(repr(cells[i]) for i in columns)} could be the same column",
                 remedy=f"name the right one in {role.setting}, or rename or remove the others",
             )
-    return _Columns(cells, image[0], label[0], split[0] if split else -1)
+    return _Columns(cells, image[0], label[0], *(columns[0] if columns else -1 for columns in (split, group)))
 
 
 def _one_hot(header: list[str], below: list[str]) -> list[str]:
@@ -190,9 +191,10 @@ def _parse(columns: _Columns, search: SplitSearch, cells: list[str]) -> Fields:
     if columns.split >= 0:
         split = cells[columns.split].strip()
     elif search.is_open:
-        used = columns.image, columns.label
+        used = columns.image, columns.label, columns.group
         search.add({name: cells[i] for i, name in enumerate(columns.names) if i not in used})
-    return Fields(cells[columns.image], cells[columns.label].strip(), split)
+    group = cells[columns.group].strip() if columns.group >= 0 else ""
+    return Fields(cells[columns.image], cells[columns.label].strip(), split, group)
 
 
 def _parse_vertex(cells: list[str]) -> Fields:

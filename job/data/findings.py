@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 SMALL_CLASS: Final = 10
 IMBALANCE: Final = 100
-TINY_SIDE: Final = 64
+ENLARGED: Final = 2.0
+"""An image that is enlarged more than this is blurred: most of the model's pixels are interpolated, and the pretrained
+filters for details find none."""
+
 HUGE_PIXELS: Final = 24_000_000
 LONG_SIDE: Final = 3.0
 
@@ -43,21 +46,23 @@ class Finding:
     remedy: str
 
 
-def find(survey: Survey, prepared: Prepared, *, validation_fraction: float) -> list[Finding]:
+def find(survey: Survey, prepared: Prepared, *, validation_fraction: float, image_size: int) -> list[Finding]:
     """Return what may mislead, the gravest first.
 
     Args:
         survey: the headers of all listed images.
         prepared: the usable images and their splits.
         validation_fraction: the share that was asked for.
+        image_size: side of the square to which every image is resized, pixels.
     """
     return [
         *_leaks(survey, prepared),
         *_copies(prepared),
         *_near_duplicates(prepared),
+        *_groups(prepared),
         *_balance(prepared),
         *_shares(prepared, validation_fraction),
-        *_sizes(survey),
+        *_sizes(survey, image_size),
     ]
 
 
@@ -116,13 +121,41 @@ def _near_duplicates(prepared: Prepared) -> Iterator[Finding]:
             "near_duplicates_across_splits",
             f"{len(leaking):,} of {int((prepared.splits != TRAIN).sum()):,} held-out pictures show nearly the same as "
             f"one of the train split: {_uris(prepared, leaking)}",
-            "remove them, or keep what belongs together on one side (input.group_pattern): the accuracy is too high",
+            "remove them, or keep what belongs together on one side (input.group_pattern, input.group_column): the "
+            "accuracy is too high",
         )
     if len(twofold):
         yield Finding(
             "near_duplicates_across_labels",
             f"{len(twofold):,} pictures show nearly the same as a picture of another class: {_uris(prepared, twofold)}",
             "look at them: one of the labels is probably wrong",
+        )
+
+
+def spread(group: NDArray[Any], values: NDArray[Any]) -> NDArray[np.intp]:
+    """Return the groups whose images have more than one value.
+
+    Args:
+        group: int [n], the index of each image's group.
+        values: int [n], of each image.
+    """
+    pairs = np.unique(np.stack([group.astype(np.int64), values.astype(np.int64)]), axis=1)
+    return np.flatnonzero(np.bincount(pairs[0]) > 1)
+
+
+def _groups(prepared: Prepared) -> Iterator[Finding]:
+    """Find groups that the input itself, whose splits are kept, puts into several splits."""
+    if prepared.group_keys is None:
+        return
+    _, group = np.unique(prepared.group_keys, return_inverse=True)
+    across = spread(group, prepared.splits)
+    if len(across):
+        examples = np.array([np.flatnonzero(group == number)[0] for number in across[:3]])
+        yield Finding(
+            "groups_across_splits",
+            f"{len(across):,} of {int(group.max()) + 1:,} groups are in several of the splits that the input names: "
+            f"{_uris(prepared, examples)}" + (", …" if len(across) > len(examples) else ""),
+            "put each group into one split: a model is measured on what it was trained on",
         )
 
 
@@ -180,11 +213,17 @@ def _shares(prepared: Prepared, requested: float) -> Iterator[Finding]:
             )
 
 
-def _sizes(survey: Survey) -> Iterator[Finding]:
+def _sizes(survey: Survey, image_size: int) -> Iterator[Finding]:
     width, height = survey.width[survey.usable], survey.height[survey.usable]
     short, long = np.minimum(width, height), np.maximum(width, height)
     for code, found, share, what, remedy in (
-        ("tiny", short < TINY_SIDE, 0.01, f"a side under {TINY_SIDE} pixels", "they may be thumbnails: look at them"),
+        (
+            "tiny",
+            short * ENLARGED < image_size,
+            0.01,
+            f"a side under {image_size / ENLARGED:g} pixels: to {image_size} they are enlarged over {ENLARGED:g} times",
+            "they may be thumbnails: look at them; if all are so small, lower model.image_size",
+        ),
         (
             "huge",
             width.astype(np.int64) * height > HUGE_PIXELS,

@@ -18,17 +18,38 @@ if TYPE_CHECKING:
     from job.data.manifest import Manifest
 
 
-def keys(manifest: Manifest, pattern: str) -> NDArray[np.uint64]:
-    """Return a number for each image's group, uint64 [n]: a hash of the group's name.
+def number(name: str) -> int:
+    """Return the number of a group: 64 bits of a hash of its name, never 0; 0 for an empty name, which is no group."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8]
+    return max(1, int.from_bytes(digest, "little")) if name else 0
+
+
+def keys(manifest: Manifest, pattern: str) -> NDArray[np.uint64] | None:
+    """Return the number of each image's group, uint64 [n]; None if there are no groups.
 
     Args:
-        manifest: the images.
+        manifest: the images. Where a table names their groups, an image that it gives none is a group of its own (with
+            its copies), and its bytes decide its split.
         pattern: regular expression, searched in each name relative to its root. The group is its first part in
-            brackets, if it has one, else all that it matches.
+            brackets, if it has one, else all that it matches. Empty: only a table may name groups.
 
     Raises:
-        DataError: names without a group.
+        DataError: the pattern finds no group in a name.
     """
+    if manifest.group is not None:
+        return _of_table(manifest, manifest.group)
+    return _of_names(manifest, pattern) if pattern else None
+
+
+def _of_table(manifest: Manifest, named: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    found = np.unique(named[named != 0])
+    alone = int((named == 0).sum())
+    tell = log.get().info if len(found) else log.get().warning
+    tell("input.groups_found", groups=len(found), images=len(named), ungrouped=alone)
+    return np.where(named == 0, manifest.content_keys(), named)
+
+
+def _of_names(manifest: Manifest, pattern: str) -> NDArray[np.uint64]:
     expression = re.compile(pattern)
     found = [
         match and (match[1] if expression.groups else match[0]) for match in map(expression.search, manifest.names)
@@ -39,12 +60,9 @@ def keys(manifest: Manifest, pattern: str) -> NDArray[np.uint64]:
             f"{join_names([log.printable(name) for name in missing[:3]])}",
             remedy="write a pattern that matches every name: patient-([0-9]+) finds 17 in cats/patient-17_2.jpg",
         )
-    hashes = {
-        group: hashlib.sha256(group.encode("utf-8", "surrogateescape")).digest()[:8] for group in {*found} if group
-    }
-    count = len(hashes)
-    log.get().info("input.groups_found", groups=count, images=len(found))
-    return np.array([int.from_bytes(hashes[group], "little") for group in found if group], np.uint64)
+    numbers = {group: number(group) for group in {*found} if group}
+    log.get().info("input.groups_found", groups=len(numbers), images=len(found))
+    return np.array([numbers[group] for group in found if group], np.uint64)
 
 
 def merge(group_keys: NDArray[np.uint64], picture: NDArray[np.intp]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:

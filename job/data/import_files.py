@@ -37,6 +37,7 @@ class Row(NamedTuple):
         name: the object's name, or the absolute path without its first slash.
         label: the class.
         split: split code, 0 if none is named.
+        group: what it belongs to; empty if it names nothing.
     """
 
     line: int
@@ -44,6 +45,7 @@ class Row(NamedTuple):
     name: str
     label: str
     split: int
+    group: str = ""
 
 
 def read(data: bytes, table: uri.Location, kind: Kind, chosen: Chosen = _KNOWN_NAMES) -> Iterator[Row]:
@@ -126,7 +128,7 @@ def _row(line: int, values: Fields, table: uri.Location) -> Row:
     else:
         origin, name = "", os.path.normpath(location.path).lstrip("/")
     _check_name(name, origin)
-    return Row(line, origin, name, values.label, split)
+    return Row(line, origin, name, values.label, split, values.group)
 
 
 def _locate(image: str, table: uri.Location) -> uri.Location:

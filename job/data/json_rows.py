@@ -7,6 +7,7 @@ Beside keys of known names, these are Vertex AI's ``imageGcsUri``, ``classificat
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from typing import TYPE_CHECKING, NoReturn
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from job.data.columns import Chosen, Role, SplitSearch
     from job.uri import Location
 
+_SHOWN_KEYS = 20
+
 
 def read(data: bytes, table: Location, chosen: Chosen, search: SplitSearch) -> Iterator[tuple[int, Fields | RowError]]:
     """Yield the line of each row that is not blank, and its values or why it has none.
@@ -31,10 +34,11 @@ def read(data: bytes, table: Location, chosen: Chosen, search: SplitSearch) -> I
         search: receives the keys that are not used.
 
     Raises:
-        DataError: it is another form of JSON.
+        DataError: it is another form of JSON, or no row has a key that the settings name. Raised after the last row.
         UnicodeDecodeError: it is not UTF-8.
     """
     is_first = True
+    absent, keys = {role: name for role, name in zip(ROLES, chosen, strict=True) if name}, dict[str, None]()
     for number, line in enumerate(io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=""), 1):
         if not line.strip():
             continue
@@ -42,9 +46,18 @@ def read(data: bytes, table: Location, chosen: Chosen, search: SplitSearch) -> I
             _check_form(line.strip(), table)
             is_first = False
         try:
-            yield number, _parse(line, chosen, search)
+            item = _load(line)
+            absent = {role: name for role, name in absent.items() if not role.find([*item], name)}
+            keys |= dict.fromkeys(itertools.islice(item, _SHOWN_KEYS)) if absent and len(keys) < _SHOWN_KEYS else {}
+            yield number, _parse(item, chosen, search)
         except RowError as error:
             yield number, error
+    for role, name in absent.items():
+        if keys and not role.required:  # of the others, every row is reported
+            raise DataError(
+                f"{table}: no row has the key {name!r} ({role.setting}): the keys are {join_names(keys)}",
+                remedy=f"name one of them in {role.setting}, or leave it empty",
+            )
 
 
 def _check_form(first: str, table: Location) -> None:
@@ -57,26 +70,30 @@ def _check_form(first: str, table: Location) -> None:
         )
 
 
-def _parse(line: str, chosen: Chosen, search: SplitSearch) -> Fields:
+def _load(line: str) -> dict[str, object]:
     try:
         item = json.loads(line, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise RowError(f"not JSON: {error}") from error
     if not isinstance(item, dict):
         raise RowError(f"expected a JSON object, got {line.strip()[:40]!r}")
+    return item
+
+
+def _parse(item: dict[str, object], chosen: Chosen, search: SplitSearch) -> Fields:
     keys = [_find_key(item, role, name) for role, name in zip(ROLES, chosen, strict=True)]
-    image, label, split = (None if key is None else item[key] for key in keys)
+    image, label, split, group = (None if key is None else item[key] for key in keys)
     unknown = [role for role, key in zip(ROLES, keys, strict=True) if key is None]
     if not chosen.label and (display_name := _vertex_label(item)) is not None:
         label, unknown = display_name, [role for role in unknown if role is not LABEL]
     match item:
         case {"dataItemResourceLabels": {"aiplatform.googleapis.com/ml_use": use}} if not chosen.split:
             split, unknown = use, [role for role in unknown if role is not SPLIT]
-    if unknown and unknown[0] is not SPLIT:
+    if unknown and unknown[0].required:
         raise ColumnError(f"no key is known to hold the {unknown[0].what}: {join_names(item)}")
-    if unknown and search.is_open:
+    if SPLIT in unknown and search.is_open:
         search.add({key: value for key, value in item.items() if key not in keys})
-    return Fields(_text(image), _text(label).strip(), _text(split).strip())
+    return Fields(_text(image), _text(label).strip(), _text(split).strip(), _text(group).strip())
 
 
 def _find_key(item: dict[str, object], role: Role, chosen: str) -> str | None:
@@ -87,7 +104,7 @@ def _find_key(item: dict[str, object], role: Role, chosen: str) -> str | None:
         raise RowError(
             f"{keys[found[0]]!r} and {keys[found[1]]!r} could be the same: name the right one in {role.setting}"
         )
-    if chosen and not found and role is not SPLIT:  # a writer may omit a split that is null
+    if chosen and not found and role.required:  # a writer may omit a split or a group that is null
         raise RowError(f"there is no key {chosen!r} ({role.setting}): {join_names(item)}")
     return keys[found[0]] if found else None
 
@@ -112,7 +129,7 @@ def _text(value: object) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise RowError(f"expected text for image, label and split, got a {type(value).__name__}")
+    raise RowError(f"expected text for image, label, split and group, got a {type(value).__name__}")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from job import uri
-from job.data import csv_rows, import_files
+from job.data import csv_rows, groups, import_files
 from job.data.columns import Chosen
 from job.data.folders import LAYOUT, Layout
 from job.data.labels import SPLIT_NAMES, check_labels
@@ -54,7 +54,8 @@ def read_listing(
 
     Raises:
         DataError: nothing was found, a table has unusable rows, or class names look alike.
-        SettingsError: the locale keeps this process from reading or using a name.
+        SettingsError: the locale keeps this process from reading or using a name; input.group_column is set
+            for a folder.
         AccessError: the store denies access.
         UnavailableError: the store does not respond.
     """
@@ -63,9 +64,15 @@ def read_listing(
     kind = _KINDS.get(PurePosixPath(location.path).suffix.lower()) if settings.format == "auto" else settings.format
     if kind is None and not _is_file(location, open_store):
         kind = "folders"
-    builder = ManifestBuilder()
-    chosen = Chosen(settings.image_column, settings.label_column, settings.split_column)
+    builder = ManifestBuilder(has_groups=bool(settings.group_column))
+    chosen = Chosen(settings.image_column, settings.label_column, settings.split_column, settings.group_column)
     if kind == "folders":
+        if chosen.group:
+            raise SettingsError(
+                f"input.group_column is {chosen.group!r}, and {location} is a folder, which has no columns: its groups "
+                "would be shared out over the splits",
+                remedy="name the groups in a CSV or JSONL manifest, or find them in the names with input.group_pattern",
+            )
         if any(chosen):
             log.get().warning("input.columns_ignored", columns=[*filter(None, chosen)], reason="the input is a folder")
         _read_folders(open_store(str(location)), settings, builder, advance)
@@ -190,7 +197,8 @@ def _read_table(
     origins: dict[str, int] = {}  # bucket or disk -> its number
     for row in import_files.read(data, location, kind, chosen):
         root = origins.setdefault(row.origin, len(origins))
-        builder.add(row.name, root=root, label=builder.label_number(row.label), split=row.split)
+        label, group = builder.label_number(row.label), groups.number(row.group)
+        builder.add(row.name, root=root, label=label, split=row.split, group=group)
         lines.append(row.line)
     if not origins:
         raise DataError(f"{location} has no rows", remedy="write a row for each image: its URI and its label")
@@ -293,4 +301,6 @@ def _find_conflict(
         if builder.split[first] != builder.split[other]:
             splits = [SPLIT_NAMES.get(builder.split[row], "no split") for row in (first, other)]
             return "conflicting_splits", f"line {one} puts it into {splits[0]}, line {two} into {splits[1]}"
+        if builder.group is not None and builder.group[first] != builder.group[other]:
+            return "conflicting_groups", f"line {one} and line {two} put it into different groups"
     return None

@@ -60,6 +60,7 @@ class Manifest:
         crc32c: uint32 [n], of the stored bytes.
         generation: int64 [n].
         gzip: bool [n], whether the object is stored with Content-Encoding gzip.
+        group: uint64 [n], a hash of the name of each image's group, 0 if it has none; None if the input names none.
     """
 
     roots: tuple[str, ...]
@@ -72,6 +73,7 @@ class Manifest:
     crc32c: NDArray[np.uint32]
     generation: NDArray[np.int64]
     gzip: NDArray[np.bool_]
+    group: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -99,8 +101,13 @@ class Manifest:
         return replace(
             self,
             names=[self.names[row] for row in rows.tolist()],
-            **{column: getattr(self, column)[rows] for column in _COLUMNS},
+            **{column: values[rows] for column, values in self._columns().items()},
         )
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Return name -> values of the columns that there are."""
+        groups = {} if self.group is None else {"group": self.group}
+        return {column: getattr(self, column) for column in _COLUMNS} | groups
 
     def content_keys(self) -> NDArray[np.uint64]:
         """Return each image's checksum and size as one number, uint64 [n]: the same for copies."""
@@ -108,7 +115,7 @@ class Manifest:
         return high ^ self.size.astype(np.uint64)
 
     def digest(self) -> str:
-        """Return a sha256, in hexadecimal, over all names, sizes, checksums, labels and named splits.
+        """Return a sha256, in hexadecimal, over all names, sizes, checksums, labels, named splits and groups.
 
         Roots and generations are left out: the same pictures in another bucket are the same data.
         """
@@ -118,6 +125,8 @@ class Manifest:
             sha256.update(len(data).to_bytes(4, "little") + data)
         for column, dtype in (("size", "<i8"), ("crc32c", "<u4"), ("label", "<i4"), ("split", "u1")):
             sha256.update(getattr(self, column).astype(dtype).tobytes())
+        if self.group is not None:  # last: without groups, the digest is that of version 0.1.0
+            sha256.update(b"group" + self.group.astype("<u8").tobytes())
         return sha256.hexdigest()
 
     def rows(self) -> Iterator[_PlainRow]:
@@ -162,10 +171,14 @@ class ManifestBuilder:
         label: number of the label; -1: excluded from the manifest.
         split: split code, 0 if none is named.
         size, crc32c, generation, gzip: as in storage.ObjectInfo, 0 if no object has the name.
+        group: hash of the name of the image's group, 0 if it has none; None if the input names none.
         quarantined: images known to be unusable without reading them.
+
+    Args:
+        has_groups: whether the input names groups.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_groups: bool = False) -> None:
         self.roots: list[str] = []
         self.labels: dict[str, int] = {}
         self.names: list[str] = []
@@ -176,9 +189,10 @@ class ManifestBuilder:
         self.crc32c = array("I")
         self.generation = array("q")
         self.gzip = array("B")
+        self.group = array("Q") if has_groups else None
         self.quarantined: list[Quarantined] = []
 
-    def add(self, name: str, *, root: int, label: int = -1, split: int = 0) -> int:
+    def add(self, name: str, *, root: int, label: int = -1, split: int = 0, group: int = 0) -> int:
         """Append an image; return its row."""
         self.names.append(name)
         self.root.append(root)
@@ -186,6 +200,8 @@ class ManifestBuilder:
         self.split.append(split)
         for column in (self.size, self.crc32c, self.generation, self.gzip):
             column.append(0)
+        if self.group is not None:
+            self.group.append(group)
         return len(self.names) - 1
 
     def set_info(self, row: int, info: ObjectInfo) -> None:
@@ -232,6 +248,7 @@ class ManifestBuilder:
             crc32c=np.asarray(self.crc32c),
             generation=np.asarray(self.generation),
             gzip=np.asarray(self.gzip).astype(bool),
+            group=None if self.group is None else np.asarray(self.group),
         )
         return everything.take(_sort_rows(everything, np.flatnonzero(label >= 0)))
 
@@ -249,7 +266,7 @@ def pack(manifest: Manifest) -> dict[str, NDArray[Any]]:
         "name_bytes": np.frombuffer(name_bytes, np.uint8),
         "name_lengths": lengths,
         "texts": np.frombuffer(json.dumps(texts).encode(), np.uint8),
-        **{column: getattr(manifest, column) for column in _COLUMNS},
+        **manifest._columns(),  # noqa: SLF001 (of this module)
     }
 
 
@@ -265,6 +282,7 @@ def unpack(arrays: dict[str, NDArray[Any]]) -> Manifest:
         labels=tuple(texts["labels"]),
         names=names,
         **{column: arrays[column] for column in _COLUMNS},
+        group=arrays.get("group"),
     )
 
 
@@ -273,7 +291,8 @@ def _sort_rows(manifest: Manifest, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     names = manifest.names
     if len(manifest.roots) == 1:
         return np.array(sorted(rows.tolist(), key=names.__getitem__), np.intp)
-    columns: list[NDArray[Any]] = [manifest.size, manifest.crc32c, manifest.label, manifest.split, manifest.root]
+    columns: list[NDArray[Any]] = [manifest.size, manifest.crc32c, manifest.label, manifest.split]
+    columns += [manifest.root] if manifest.group is None else [manifest.group, manifest.root]
     return np.array(sorted(rows.tolist(), key=lambda row: (names[row], *(column[row] for column in columns))), np.intp)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from job.data import duplicates, split
+from job.data import duplicates, groups, split
 from job.data import manifest as manifests
 from job.data.labels import SPLIT_NAMES, TRAIN
 from job.errors import DataError
@@ -42,6 +42,7 @@ class Prepared:
         rows_of: name of a split -> its rows among all listed images, int [n].
         quarantined: the images that cannot be used.
         duplicates: what of the usable images is there more than once.
+        group_keys: uint64 [usable], the number of each image's group; None if there are no groups.
     """
 
     usable: Manifest
@@ -49,6 +50,7 @@ class Prepared:
     rows_of: dict[str, Array]
     quarantined: list[Quarantined]
     duplicates: Duplicates
+    group_keys: NDArray[np.uint64] | None = None
 
     def documents(self) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
         """Yield the name and the rows of each JSON Lines file that describes the data."""
@@ -97,17 +99,25 @@ def prepare(
     manifests.check_usable(usable, quarantined, settings.max_bad_fraction)
     if quarantined:
         progress.event("images.quarantined", severity="warning", count=len(quarantined), of=len(listed))
+    group_keys = groups.keys(usable, settings.group_pattern)
     splits = split.assign(
         usable,
         validation_fraction=settings.validation_fraction,
         test_fraction=settings.test_fraction,
-        group_pattern=settings.group_pattern,
+        group_keys=group_keys,
     )
     progress.event("split.assigned", **_class_counts(usable.labels, split.counts(usable, splits)))
     found = duplicates.find(usable, splits, None if hashes is None else hashes[rows], settings.near_duplicate_distance)
     _report(found, usable, splits, settings.max_leaking_duplicates, progress)
     rows_of = {name: rows[splits == code] for code, name in SPLIT_NAMES.items()}
-    return Prepared(usable=usable, splits=splits, rows_of=rows_of, quarantined=quarantined, duplicates=found)
+    return Prepared(
+        usable=usable,
+        splits=splits,
+        rows_of=rows_of,
+        quarantined=quarantined,
+        duplicates=found,
+        group_keys=group_keys,
+    )
 
 
 def _report(found: Duplicates, usable: Manifest, splits: Array, max_leaking: int | None, progress: Progress) -> None:
@@ -123,8 +133,8 @@ def _report(found: Duplicates, usable: Manifest, splits: Array, max_leaking: int
             f"{leaking:,} of {int((splits != TRAIN).sum()):,} held-out images show the same, or nearly the same, as "
             f"one of the train split, and input.max_leaking_duplicates allows {max_leaking:,}. The first:\n  "
             + "\n  ".join(examples),
-            remedy="remove them, keep what belongs together on one side (input.group_pattern), or raise "
-            "input.max_leaking_duplicates; finetune validate --deep lists them",
+            remedy="remove them, keep what belongs together on one side (input.group_column, input.group_pattern), or "
+            "raise input.max_leaking_duplicates; finetune validate --deep lists them",
         )
 
 

@@ -65,7 +65,11 @@ class _Pictures:
 
 
 def assign(
-    manifest: Manifest, *, validation_fraction: float, test_fraction: float, group_pattern: str = ""
+    manifest: Manifest,
+    *,
+    validation_fraction: float,
+    test_fraction: float,
+    group_keys: NDArray[np.uint64] | None = None,
 ) -> NDArray[np.uint8]:
     """Assign every image to train, validation or test.
 
@@ -76,14 +80,13 @@ def assign(
         manifest: the usable images.
         validation_fraction: the fraction to validate on, if the input names no validation split.
         test_fraction: the fraction to test on, if the input names no split at all.
-        group_pattern: regular expression that finds an image's group in its name; empty: no groups.
+        group_keys: uint64 [n], the number of each image's group, as of `groups.keys`; None: there are no groups.
 
     Returns:
         uint8 [n], codes of NAMES.
 
     Raises:
-        DataError: a class has too few distinct pictures or groups for the splits assigned here; the pattern finds no
-            group in a name.
+        DataError: a class has too few distinct pictures or groups for the splits assigned here.
     """
     named = manifest.split
     needs_validation = not (named == VALIDATION).any()
@@ -92,8 +95,8 @@ def assign(
 
     splits = named.copy()
     keys, picture = np.unique(manifest.content_keys(), return_inverse=True)
-    if group_pattern:
-        keys, picture = groups.merge(groups.keys(manifest, group_pattern), picture)
+    if group_keys is not None:
+        keys, picture = groups.merge(group_keys, picture)
     is_fixed = (named != 0) & ~((named == TRAIN) & needs_validation)
     fixed_split = np.zeros(len(keys), np.uint8)
     np.maximum.at(fixed_split, picture[is_fixed], named[is_fixed])  # the highest code: held out rather than trained on
@@ -103,7 +106,7 @@ def assign(
     picture_hashes = _mix(keys)
     uniform = (picture_hashes >> np.uint64(11)) * 2.0**-53  # in [0, 1), the usual float from 64 random bits
     by_hash = np.select([uniform < test_share, uniform < test_share + validation_fraction], [TEST, VALIDATION], TRAIN)
-    what = "groups of images" if group_pattern else "different pictures"
+    what = "groups of images" if group_keys is not None else "different pictures"
     pictures = _Pictures(~is_fixed & ~follows_copy, picture, picture_hashes, by_hash.astype(np.uint8), what)
     _fill_splits(manifest, splits, assigned, pictures)
     splits[pictures.is_free] = pictures.split[picture[pictures.is_free]]

@@ -52,6 +52,23 @@ class ClassCounts(_Part):
     """Images that cannot be used."""
 
 
+class Groups(_Part):
+    """Images that belong together, and so are in one split."""
+
+    count: int
+    """Groups; an image without one is a group of its own, with its copies."""
+    ungrouped: int
+    """Images to which a table gives no group."""
+    largest: int
+    """Images of the largest group."""
+    largest_example: str
+    """One of them."""
+    across_labels: int
+    """Groups with images of several classes."""
+    across_splits: int
+    """Groups that the input itself puts into several splits."""
+
+
 class Unusable(_Part):
     """An image that cannot be used."""
 
@@ -126,6 +143,8 @@ class Validation(_Part):
     """Whether all images were decoded (--deep), or their headers read."""
     classes: list[ClassCounts]
     """The classes, in the order of labels.txt."""
+    groups: Groups | None
+    """Null if neither input.group_column nor input.group_pattern is set, or the images could not be split."""
     formats: dict[str, int]
     """Format -> images."""
     rotated: int
@@ -168,7 +187,12 @@ def build(
     if isinstance(prepared, Exception):
         failure = Failure(exit_code=prepared.exit_code, message=prepared.message, remedy=prepared.remedy)
     else:
-        found = findings.find(survey, prepared, validation_fraction=settings.input.validation_fraction)
+        found = findings.find(
+            survey,
+            prepared,
+            validation_fraction=settings.input.validation_fraction,
+            image_size=settings.model.image_size,
+        )
     formats = Counter(FORMATS[number] for number in survey.format[usable].tolist())
     return Validation(
         uri=settings.input.uri,
@@ -176,6 +200,7 @@ def build(
         bytes=int(manifest.size.sum()),
         decoded=decoded,
         classes=_classes(survey, quarantined, prepared),
+        groups=None if isinstance(prepared, Exception) else _groups(prepared),
         formats=dict(formats.most_common()),
         rotated=int((survey.orientation[usable] > 1).sum()),
         sides=_sides(survey),
@@ -204,6 +229,22 @@ def _classes(survey: Survey, quarantined: list[Quarantined], prepared: Prepared 
         ClassCounts(label=label, train=row[0], validation=row[1], test=row[2], unusable=bad[label])
         for label, row in sorted(rows.items())
     ]
+
+
+def _groups(prepared: Prepared) -> Groups | None:
+    keys, usable = prepared.group_keys, prepared.usable
+    if keys is None:
+        return None
+    _, group, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    largest = int(sizes.argmax())
+    return Groups(
+        count=len(sizes),
+        ungrouped=0 if usable.group is None else int((usable.group == 0).sum()),
+        largest=int(sizes[largest]),
+        largest_example=usable.uri(int(np.flatnonzero(group == largest)[0])),
+        across_labels=len(findings.spread(group, usable.label)),
+        across_splits=len(findings.spread(group, prepared.splits)),
+    )
 
 
 def _sides(survey: Survey) -> Sides | None:
@@ -270,6 +311,10 @@ def table(document: Validation) -> str:
     ]
     lines += _class_table(document.classes)
     lines.append("")
+    if groups := document.groups:
+        alone = f", {groups.ungrouped:,} images without one are groups of their own" if groups.ungrouped else ""
+        lines.append(f"groups    {groups.count:,}{alone}; {groups.across_labels:,} with several classes")
+        lines.append(f"          the largest has {groups.largest:,} images, such as {groups.largest_example}")
     if document.sides:
         formats = ", ".join(f"{name} {number:,}" for name, number in document.formats.items())
         sides = [f"{width} x {height}" for width, height in (document.sides.smallest, document.sides.median)]

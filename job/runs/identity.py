@@ -63,7 +63,7 @@ class Identity:
             if self.settings.get(key) != previous.get(key)
         ]
         if self.data not in (None, other.get("data")):
-            lines.append("the data differ (names, sizes, checksums or labels)")
+            lines.append("the data differ (names, sizes, checksums, labels, splits or groups)")
         if self.recipe != other.get("recipe"):
             lines.append(f"the recipe's version is {self.recipe}, and was {other.get('recipe')!r}")
         return lines

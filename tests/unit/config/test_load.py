@@ -18,7 +18,9 @@ from job.config import sources
 from job.config.load import Loaded, load_settings
 from job.config.settings import Settings
 
-GIVEN = st.fixed_dictionaries({}, optional=VALUES)
+GIVEN = st.fixed_dictionaries({}, optional=VALUES).filter(
+    lambda given: not (given.get("input.group_column") and given.get("input.group_pattern"))  # only one may be set
+)
 
 
 def nest(values: dict[str, Any]) -> dict[str, Any]:

@@ -120,6 +120,7 @@ def test_name_that_begins_with_a_quote(tmp_path: Path, monkeypatch: pytest.Monke
             ["feature_extraction.epochs", "fine_tuning.epochs"],
         ),
         (["--input.validation_fraction=.5", "--input.test_fraction=.5"], ["validation_fraction", "test_fraction"]),
+        (["--input.group_column=a", "--input.group_pattern=b"], ["input.group_column", "input.group_pattern"]),
         (["--model.alpha=0.4"], ["model.alpha", "model.weights"]),
         (["--input.uri=gs://bkt/d", "--output.uri=gs://bkt/d"], ["output.uri", "input.uri"]),
         (["--input.uri=gs://bkt/d", "--output.uri=gs://bkt/d/out/"], ["output.uri", "input.uri"]),

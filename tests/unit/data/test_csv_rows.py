@@ -47,12 +47,21 @@ def test_chosen_split() -> None:
         search.check(TABLE)
 
 
+def test_chosen_group() -> None:
+    """The column that the setting names holds the groups; a short row has none."""
+    text = "image,label,patient,group\n1,cat, p 1 ,x\n2,cat\n"
+
+    assert ["p 1", ""] == [row.group for row in fields(text, Chosen(group="Patient"))]
+    assert ["", ""] == [row.group for row in fields(text)]
+
+
 @pytest.mark.parametrize(
     ("text", "chosen", "message"),
     [
         ("id,breed\n1,cat\n", Chosen("id"), "line 1 looks like a header, but no column .* label: 'id', 'breed'"),
         ("\nid,breed\n1,cat\n", Chosen("nr", "breed"), r"line 2 .* no column 'nr' \(input.image_column\): 'id', 'br"),
         ("image,label\n", Chosen(split="fold"), r"no column 'fold' \(input.split_column\): 'image', 'label'"),
+        ("image,label\n", Chosen(group="patient"), r"no column 'patient' \(input.group_column\): 'image', 'label'"),
         ("1.jpg,cat\n", Chosen("id"), "line 1 is no header for these settings: there is no column 'id'"),
         ("id,Id,ID,label\n", Chosen("iD"), "line 1: 'id' and 'Id' and 'ID' could be the same column"),
         ("image_id,img,label\n", Chosen(), "line 1: 'image_id' and 'img' could be the same column"),

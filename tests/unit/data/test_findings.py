@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,13 +13,21 @@ from job.data import findings
 from job.data.labels import TEST, TRAIN, VALIDATION
 from job.data.survey import FORMATS, Survey
 
+if TYPE_CHECKING:
+    from job.data.prepare import Prepared
+
 SOUND = [number % 2 for number in range(200)]
 SPLITS = [VALIDATION if number % 10 < 4 and number % 20 < 10 else TRAIN for number in range(200)]
 
 
+def find(found: Survey, data: Prepared, share: float = 0.2) -> list[findings.Finding]:
+    """Return what is found for a model of 224 pixels."""
+    return findings.find(found, data, validation_fraction=share, image_size=224)
+
+
 def codes(found: Survey, splits: list[int] = SPLITS, share: float = 0.2) -> list[str]:
     """Return the kinds of what is found."""
-    return [one.code for one in findings.find(found, prepared(found, splits), validation_fraction=share)]
+    return [one.code for one in find(found, prepared(found, splits), share)]
 
 
 def test_sound_data() -> None:
@@ -38,7 +47,7 @@ def test_leak(trait: str) -> None:
     else:
         found.orientation[dogs] = 6
 
-    [leak, *_] = findings.find(found, prepared(found, SPLITS), validation_fraction=0.2)
+    [leak, *_] = find(found, prepared(found, SPLITS))
 
     assert "leak" == leak.code
     assert trait in leak.message
@@ -61,9 +70,7 @@ def test_copies() -> None:
     found = survey(SOUND, content=[0, 1, 0, *range(3, 200)])
     many = survey(SOUND, content=[number // 2 * 2 if number < 40 else number for number in range(200)])
 
-    [one] = findings.find(
-        found, prepared(found, [TRAIN, *SPLITS[1:2], VALIDATION, *SPLITS[3:]]), validation_fraction=0.2
-    )
+    [one] = find(found, prepared(found, [TRAIN, *SPLITS[1:2], VALIDATION, *SPLITS[3:]]))
 
     assert ("copies_across_splits", True) == (one.code, one.message.startswith("1 held-out"))
     assert ["copies"] == codes(many, [TRAIN if number < 40 else code for number, code in enumerate(SPLITS)], 0.16)
@@ -78,7 +85,7 @@ def test_near_duplicates() -> None:
     found.hashes = hashes.copy()
     assert [] == codes(found)
     found.hashes[validation] = hashes[train] ^ np.uint64(0b10110)
-    [one] = findings.find(found, prepared(found, SPLITS), validation_fraction=0.2)
+    [one] = find(found, prepared(found, SPLITS))
     found.hashes[validation] = hashes[train + 1]
 
     assert "near_duplicates_across_splits" == one.code
@@ -100,7 +107,7 @@ def test_small_classes_and_imbalance() -> None:
     found = survey([0] * 910 + [1] * 9)
     splits = [VALIDATION if number % 5 == 0 else TRAIN for number in range(919)]
 
-    messages = {one.code: one.message for one in findings.find(found, prepared(found, splits), validation_fraction=0.2)}
+    messages = {one.code: one.message for one in find(found, prepared(found, splits))}
 
     assert {"small_classes", "imbalance"} == set(messages)
     assert "'dogs'" in messages["small_classes"]
@@ -114,7 +121,7 @@ def test_validation_side() -> None:
     one_sided = [VALIDATION if number % 4 == 0 else TEST if number % 8 == 1 else TRAIN for number in range(200)]
 
     assert ["few_to_validate_on"] == codes(found, few)
-    messages = [one.message for one in findings.find(found, prepared(found, one_sided), validation_fraction=0.2)]
+    messages = [one.message for one in find(found, prepared(found, one_sided))]
     assert ["'cats' 50 of 100", "'dogs' in the validation", "'cats' in the test"] == [
         part
         for message, part in zip(
@@ -125,7 +132,7 @@ def test_validation_side() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "height", "code"), [(63, 300, "tiny"), (6000, 4001, "huge"), (700, 200, "long"), (200, 700, "long")]
+    ("width", "height", "code"), [(111, 300, "tiny"), (6000, 4001, "huge"), (700, 200, "long"), (200, 700, "long")]
 )
 def test_sizes(width: int, height: int, code: str) -> None:
     """Thumbnails, pictures of a large camera and narrow ones, if there are more than a few."""
@@ -138,6 +145,34 @@ def test_sizes(width: int, height: int, code: str) -> None:
     assert code not in codes(few)
 
 
+def test_tiny_is_relative_to_the_model() -> None:
+    """Images are tiny where the model enlarges them more than twice."""
+    found = survey(SOUND)
+    found.width[:], found.height[:] = 100, 90
+
+    sizes = {
+        size: [
+            one.code for one in findings.find(found, prepared(found, SPLITS), validation_fraction=0.2, image_size=size)
+        ]
+        for size in (96, 180, 182, 224)
+    }
+
+    assert {96: False, 180: False, 182: True, 224: True} == {size: "tiny" in found for size, found in sizes.items()}
+
+
+def test_groups_that_the_input_divides() -> None:
+    """The input's own splits are kept, and a group that they divide is reported."""
+    found = survey(SOUND)
+    whole, divided = [number // 2 for number in range(200)], [*range(199), 5]
+    splits = [TRAIN if number % 10 < 8 else VALIDATION for number in range(200)]
+
+    assert [] == find(found, prepared(found, splits, whole))
+    [one] = find(found, prepared(found, splits, divided))
+
+    assert ("groups_across_splits", True) == (one.code, one.message.startswith("1 of 199 groups"))
+    assert found.manifest.uri(5) in one.message
+
+
 def test_unusable_images_do_not_count() -> None:
     """An image without a readable header has no size."""
     found = survey(SOUND)
@@ -147,4 +182,4 @@ def test_unusable_images_do_not_count() -> None:
     taken = found.manifest.take(np.arange(20, 200))
     sound = dataclasses.replace(rest, usable=taken, splits=rest.splits[20:])
 
-    assert "tiny" not in [one.code for one in findings.find(found, sound, validation_fraction=0.2)]
+    assert "tiny" not in [one.code for one in find(found, sound)]

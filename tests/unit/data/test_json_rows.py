@@ -68,7 +68,27 @@ def test_keys(item: dict[str, object], chosen: Chosen) -> None:
 
 def test_chosen_split_may_be_absent() -> None:
     """A row without the key of the split names none."""
-    assert [Fields("1.jpg", "cat", "")] == fields('{"image": "1.jpg", "label": "cat"}', Chosen(split="fold"))
+    rows = '{"image": "1.jpg", "label": "cat"}\n{"image": "2.jpg", "label": "cat", "fold": "test", "patient": 7}'
+
+    assert [Fields("1.jpg", "cat", ""), Fields("2.jpg", "cat", "test", "7")] == fields(
+        rows, Chosen(split="fold", group="patient")
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "named"),
+    [
+        (
+            Chosen(group="patient"),
+            r"no row has the key 'patient' \(input.group_column\): .*, 'label', 'Patiens'",
+        ),
+        (Chosen(split="fold"), r"no row has the key 'fold' \(input.split_column\)"),
+    ],
+)
+def test_a_key_that_no_row_has(chosen: Chosen, named: str) -> None:
+    """A misspelt key is no key that is always null: the images would be split as if there were no groups."""
+    with pytest.raises(DataError, match=named):
+        fields('{"image": "1.jpg", "label": "cat"}\n{"image": "2.jpg", "label": "cat", "Patiens": 7}', chosen)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from job.data.labels import TEST, TRAIN, VALIDATION
 from job.data.listing import read_listing
 from job.data.manifest import Manifest, check_usable
 from job.data.quarantine import Quarantined
-from job.errors import DataError
+from job.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -327,6 +327,25 @@ def test_columns_of_the_settings(tmp_path: Path) -> None:
     assert [] == quarantined
     assert ("cats", "dogs") == manifest.labels
     assert [0, 20, 20] == np.bincount(manifest.split).tolist()
+
+
+def test_groups_of_folders(tmp_path: Path) -> None:
+    """A column of groups is refused for an input of folders: its groups would be shared out over the splits."""
+    with pytest.raises(SettingsError, match=r"input.group_column is 'patient'"):
+        read_from(put(tmp_path, ANIMALS), group_column="patient")
+
+
+def test_rows_of_one_image_in_two_groups(tmp_path: Path) -> None:
+    """An image that a table puts into two groups is quarantined; rows that agree are one."""
+    put(tmp_path, ANIMALS)
+    rows = [f"{name},{name.partition('/')[0]},p{i % 7}" for i, name in enumerate(ANIMALS)]
+    rows += ["cats/0.jpg,cats,p1", rows[1]]
+    (tmp_path / "list.csv").write_text("\n".join(["image,label,patient", *rows]))
+
+    manifest, [image] = read_from(tmp_path / "list.csv", group_column="patient")
+
+    assert (39, "conflicting_groups") == (len(manifest), image.reason)
+    assert "line 2 and line 42" in image.detail
 
 
 def test_columns_of_folders(tmp_path: Path) -> None:

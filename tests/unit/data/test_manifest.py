@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,12 +13,15 @@ import pytest
 from listed_inputs import ANIMALS, put, read_from
 
 from job import storage
-from job.data.manifest import check_usable
+from job.data.manifest import check_usable, pack, unpack
 from job.data.quarantine import Quarantined
 from job.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from job.data.manifest import Manifest
 
 
 def test_columns_are_small(tmp_path: Path) -> None:
@@ -31,7 +35,37 @@ def test_columns_are_small(tmp_path: Path) -> None:
     assert 28 == sum(column.nbytes for column in columns) / len(manifest)
 
 
+def test_groups_are_a_column_only_if_named(tmp_path: Path) -> None:
+    """The groups of a table take 8 bytes an image, and no others do; they follow their images."""
+    manifest = grouped(tmp_path, lambda number: f"p{number // 4}")
+
+    assert manifest.group is not None
+    assert (np.uint64, len(ANIMALS), 10) == (manifest.group.dtype, len(manifest), len(set(manifest.group.tolist())))
+    rows = np.array([5, 2])
+    assert manifest.group[rows].tolist() == manifest.take(rows).group.tolist()  # type: ignore[union-attr]
+    assert manifest.group.tolist() == unpack(pack(manifest)).group.tolist()  # type: ignore[union-attr]
+    assert read_from(tmp_path / "list.csv")[0].group is None
+    assert unpack(pack(read_from(tmp_path / "list.csv")[0])).group is None
+
+
+def grouped(folder: Path, name: Callable[[int], str]) -> Manifest:
+    """Return the manifest of a table with groups."""
+    put(folder, ANIMALS)
+    lines = [f"{image},{image.split('/')[0]},{name(number)}" for number, image in enumerate(ANIMALS)]
+    (folder / "list.csv").write_text("\n".join(["image,label,patient", *lines]))
+    return read_from(folder / "list.csv", group_column="patient")[0]
+
+
 # --- identity ---
+
+
+def test_digest_depends_on_the_groups(tmp_path: Path) -> None:
+    """Another grouping is another split, and so other data; without groups the digest is that of version 0.1.0."""
+    fours, fives = (grouped(tmp_path, lambda number, size=size: f"p{number // size}") for size in (4, 5))  # type: ignore[misc]
+    none = read_from(tmp_path / "list.csv")[0]
+
+    assert 3 == len({fours.digest(), fives.digest(), none.digest()})
+    assert none.digest() == dataclasses.replace(fours, group=None).digest()
 
 
 def test_digest_does_not_depend_on_where_or_when(tmp_path: Path) -> None:

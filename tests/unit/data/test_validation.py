@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from surveys import prepared, survey
 
@@ -35,6 +37,22 @@ def test_document() -> None:
     assert document.estimates.cache_needed_bytes > 200 * (1000 + 4 * 1280)
     assert document.failure is None
     assert document == validation.Validation.model_validate_json(document.model_dump_json())
+
+
+def test_groups() -> None:
+    """Groups are counted, with the largest and those of several classes; the table has a line about them."""
+    found = survey([number % 2 for number in range(200)])
+    found.manifest = dataclasses.replace(found.manifest, group=np.array([0] * 10 + [7] * 190, np.uint64))
+    groups = [*range(100, 110), *[7] * 30, *[8 + number % 2 for number in range(160)]]
+
+    document = validation.build(SETTINGS, found, [], prepared(found, SPLITS, groups))
+
+    assert validation.Groups(
+        count=13, ungrouped=10, largest=80, largest_example="gs://box/d/40.jpg", across_labels=1, across_splits=3
+    ) == (document.groups)
+    assert "groups    13, 10 images without one are groups of their own; 1 with several classes" in validation.table(
+        document
+    )
 
 
 def test_data_that_cannot_be_split() -> None:
