@@ -132,6 +132,11 @@ def _output(settings: Settings, retry: storage.RetryPolicy) -> Group:
 
 def _check_clock(probe: OutputProbe) -> str | Finding:
     skew = probe.clock_skew()
+    if skew is None:
+        detail = "not checked: the store does not report when an object was written"
+        return Finding(
+            "skipped", detail, "Check the clock of this machine with NTP: tokens and certificates depend on it."
+        )
     if abs(skew) < SKEW_SECONDS:
         return f"this clock and the store's differ by less than {SKEW_SECONDS:g} s"
     direction = "behind" if skew > 0 else "ahead of"

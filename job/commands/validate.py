@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from job.commands.command import Command, check_machine, showing, write
 from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config.load import load_settings
-from job.errors import DataError, SettingsError
+from job.errors import DataError, FinetuneError, SettingsError
 from job.runtime import device
 
 if TYPE_CHECKING:
@@ -17,20 +18,25 @@ if TYPE_CHECKING:
 
     from job.config.settings import Settings
     from job.data.prepare import Prepared
+    from job.data.survey import Survey
+    from job.data.validation import Validation
     from job.observability.progress import Progress
+    from job.rehearsal import Decoded
+    from job.storage import OpenStore
 
 MANUAL = Manual(
     summary="List and judge the images of an input as a run would, before a GPU is paid for.",
     usage=("--input.uri URI [--deep] [--json] [--sheet FILE.jpg]", SETTINGS_USAGE),
     description="""\
 It takes the settings of finetune run, of which those of the input matter; --output.uri is not needed. It reads the
-header of each image and prints a table to stdout: images by class and split, formats, sizes, the disk that the run
-needs, what cannot be used, and what may mislead the training. Nothing is written to a bucket. How long it takes depends
-on the store: the processor is busy for half a millisecond an image.
+header of each image and prints a table to stdout: images by class and split, formats, sizes, the disk and memory that
+the run needs, what cannot be used, and what may mislead the training. Nothing is written to a bucket. How long it takes
+depends on the store: the processor is busy for half a millisecond an image. With --deep it takes as long as the run's
+pass over the data, and half a minute to a minute more, in which a few steps of the run are measured.
 """,
     flags={
-        "--deep": "download and decode every image, as a run does; needs TensorFlow",
-        "--json": "print one JSON document instead of the table; its schema is docs/validate.schema.json",
+        "--deep": "download and decode every image, and estimate the time of a run on this machine; needs TensorFlow",
+        "--json": "print one JSON document, also of an input that is refused; its schema is docs/validate.schema.json",
         "--sheet FILE.jpg": "draw up to eight images of each class into one picture",
     },
     examples={
@@ -98,37 +104,64 @@ def _options(arguments: Sequence[str]) -> tuple[Options, list[str]]:
 
 
 def _execute(settings: Settings, options: Options, progress: Progress) -> int:
-    from job import pipeline, storage
     from job.data import validation
-    from job.data.prepare import prepare
-    from job.data.survey import survey
 
-    with showing(progress):
-        open_store = storage.opener(settings.storage)
-        listing = pipeline.list_images(settings, open_store, progress)
-        found = survey(listing.listed, open_store, max_pixels=settings.input.max_pixels, progress=progress)
-        if options.deep:
-            device.prepare()
-            from job.data.deep_survey import decode_all
-
-            decode_all(found, open_store, image_size=settings.model.image_size, progress=progress)
-        prepared: Prepared | DataError
-        try:
-            prepared = prepare(
-                listing.listed, listing.quarantined, found, settings.input, progress, hashes=found.hashes
-            )
-        except DataError as error:
-            prepared = error
-        document = validation.build(
-            settings, found, listing.quarantined + found.quarantined, prepared, decoded=options.deep
-        )
-        if options.sheet is not None:
-            from job.data.contact_sheet import draw
-
-            draw(found, open_store, options.sheet)
+    try:
+        with showing(progress):
+            document = _judge(settings, options, progress)
+    except FinetuneError as error:  # nothing could be judged
+        if options.as_json:
+            write(validation.refused(settings.input.uri, error).model_dump_json(indent=2))
+        raise
     write(document.model_dump_json(indent=2) if options.as_json else validation.table(document))
-    if isinstance(prepared, DataError):
-        raise prepared
     if document.failure is not None:
         raise DataError(document.failure.message, remedy=document.failure.remedy)
     return 0
+
+
+def _judge(settings: Settings, options: Options, progress: Progress) -> Validation:
+    """Return the document; draw the contact sheet.
+
+    Raises:
+        FinetuneError: the input cannot be listed or read.
+    """
+    from job import pipeline, storage
+    from job.data import estimates, validation
+    from job.data.prepare import prepare
+    from job.data.survey import survey
+
+    open_store = storage.opener(settings.storage)
+    listing = pipeline.list_images(settings, open_store, progress)
+    found = survey(listing.listed, open_store, max_pixels=settings.input.max_pixels, progress=progress)
+    decoded = _decode(settings, found, open_store, progress) if options.deep else None
+    estimated = estimates.estimate(settings, listing.listed)
+    prepared: Prepared | DataError
+    try:
+        prepared = prepare(listing.listed, listing.quarantined, found, settings.input, progress, hashes=found.hashes)
+    except DataError as error:
+        prepared = error
+    else:
+        if decoded and estimated.fits_cache:
+            from job.rehearsal import rehearse
+
+            estimated = rehearse(settings, prepared, open_store, decoded, estimated, progress)
+    if options.sheet is not None:
+        from job.data.contact_sheet import draw
+
+        draw(found, open_store, options.sheet)
+    quarantined = listing.quarantined + found.quarantined
+    return validation.build(settings, found, quarantined, prepared, estimated, decoded=options.deep)
+
+
+def _decode(settings: Settings, found: Survey, open_store: OpenStore, progress: Progress) -> Decoded:
+    """Decode every image on this machine, also where the run will need a GPU that is not here."""
+    started = time.monotonic()
+    device.prepare()
+    anywhere = settings.device.model_copy(update={"require_gpu": False})
+    machine = device.configure(settings.model_copy(update={"device": anywhere}))
+    from job.data.deep_survey import decode_all
+    from job.rehearsal import Decoded
+
+    import_seconds = time.monotonic() - started
+    decoding = decode_all(found, open_store, image_size=settings.model.image_size, progress=progress)
+    return Decoded(machine=machine, decoding=decoding, import_seconds=import_seconds)

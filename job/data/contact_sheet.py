@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
+import unicodedata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps, features
 
 from job import storage
 from job.data import split
 from job.observability import log
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from job.data.survey import Survey
     from job.storage import OpenStore
 
@@ -22,6 +23,7 @@ SIDE, TEXT, GAP = 112, 18, 4
 """Pixels: a thumbnail's side, the height of a class's name, and what is between them."""
 
 PER_CLASS, MAX_CLASSES = 8, 60
+FONT_SIZE, MAX_POINTS = 13, 8
 
 
 def draw(survey: Survey, open_store: OpenStore, path: Path) -> None:
@@ -47,17 +49,59 @@ def draw(survey: Survey, open_store: OpenStore, path: Path) -> None:
     }
     height = len(labels) * (SIDE + TEXT + 2 * GAP) + GAP
     sheet = Image.new("RGB", (PER_CLASS * (SIDE + GAP) + GAP, height), "white")
-    drawing, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
+    drawing, typeface, spelled = ImageDraw.Draw(sheet), Typeface(), dict[str, str]()
     for number, label in enumerate(labels):
         count = int((manifest.label[usable] == number).sum())
-        text = f"{log.printable(label)}: {count:,} images"
-        drawing.text((GAP, number * (SIDE + TEXT + 2 * GAP) + GAP), text, "black", font)
+        name = unicodedata.normalize("NFC", log.printable(label))
+        if not typeface.can_draw(name):
+            spelled[str(number + 1)], name = name, code_points(name)
+        text = f"{number + 1}. {name}: {count:,} images"
+        drawing.text((GAP, number * (SIDE + TEXT + 2 * GAP) + GAP), text, "black", typeface.font)
     for (number, column), row in chosen.items():
         thumbnail = _thumbnail(survey, open_store, row)
         top = number * (SIDE + TEXT + 2 * GAP) + TEXT + 2 * GAP
         sheet.paste(thumbnail, (column * (SIDE + GAP) + GAP, top))
     sheet.save(path, "JPEG", quality=85)
     log.get().info("sheet.written", path=str(path), classes=len(labels), images=len(chosen))
+    if spelled:
+        log.get().warning("sheet.names_spelled", names=spelled, note="the font lacks their letters: see the numbers")
+
+
+class Typeface:
+    """The font of the names. It draws no box in place of a letter that it does not have.
+
+    DejaVu Sans, which Matplotlib brings along, has Latin, Greek, Cyrillic, Hebrew, Arabic and others, and no Chinese,
+    Japanese or Korean. Without Matplotlib, Pillow's own font has the letters of English.
+
+    Attributes:
+        font: draws them.
+    """
+
+    def __init__(self) -> None:
+        found = importlib.util.find_spec("matplotlib")
+        folders = (found.submodule_search_locations if found else None) or []
+        files = [path for folder in folders if (path := Path(folder, "mpl-data/fonts/ttf/DejaVuSans.ttf")).is_file()]
+        self.font = ImageFont.truetype(str(files[0]), FONT_SIZE) if files else ImageFont.load_default(FONT_SIZE)
+        self._box = self._drawn("\U0010ffff")  # no character: what is drawn in its place
+        self._shapes = features.check("raqm") and features.check("fribidi")
+
+    def can_draw(self, text: str) -> bool:
+        """Whether every letter has a shape, and those that are written from right to left are put in order."""
+        return all(self._has(letter) for letter in {*text})
+
+    def _has(self, letter: str) -> bool:
+        if unicodedata.bidirectional(letter) in ("R", "AL") and not self._shapes:
+            return False
+        return self._drawn(letter) != self._box
+
+    def _drawn(self, letter: str) -> bytes:
+        return bytes(self.font.getmask(letter))
+
+
+def code_points(text: str) -> str:
+    """Return a text in letters that every font has: U+732B U+72AC; of a long one the beginning."""
+    points = [f"U+{ord(letter):04X}" for letter in text]
+    return " ".join(points[:MAX_POINTS] + ["..."] * (len(points) > MAX_POINTS))
 
 
 def _thumbnail(survey: Survey, open_store: OpenStore, row: int) -> Image.Image:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,19 @@ THREADS = 4
 """Images decoded at a time: TensorFlow's kernels release the interpreter's lock."""
 
 
-def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progress: Progress) -> None:
+class Effort(NamedTuple):
+    """What the decoding of all images took.
+
+    Attributes:
+        seconds: from the first request to the last image.
+        cpu_seconds: of all threads.
+    """
+
+    seconds: float
+    cpu_seconds: float
+
+
+def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progress: Progress) -> Effort:
     """Download and decode every image with a usable header; those that fail join the survey's quarantine.
 
     The survey's `hashes` are set.
@@ -32,11 +45,15 @@ def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progre
         image_size: height and width of the decoded pixels.
         progress: receives the events.
 
+    Returns:
+        What it took; import TensorFlow before, or its import counts.
+
     Raises:
         errors.AccessError: the store denies access.
         errors.UnavailableError: it does not respond, after all retries.
     """
     manifest, rows = survey.manifest, np.flatnonzero(survey.usable)
+    started, cpu_started = time.monotonic(), time.process_time()
     survey.hashes = np.zeros(len(manifest), np.uint64)
 
     def check(row: int, data: bytes | storage.LostObject) -> tuple[int, int | UnreadableImage]:
@@ -61,6 +78,7 @@ def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progre
                 _collect(survey, *future.result())
                 phase.advance()
     survey.quarantined.sort(key=lambda image: image.uri)
+    return Effort(time.monotonic() - started, time.process_time() - cpu_started)
 
 
 def _collect(survey: Survey, row: int, found: int | UnreadableImage) -> None:

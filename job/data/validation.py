@@ -5,23 +5,20 @@ The document is published as JSON (docs/validate.schema.json is generated from i
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from job.data import findings
-from job.data.cache import part_bytes
+from job.data.estimates import DocumentPart, Estimates
 from job.data.labels import SPLIT_NAMES
 from job.data.split import counts
 from job.data.survey import FORMATS
 
 if TYPE_CHECKING:
     from job.config.settings import Settings
+    from job.data.estimates import Memory, Seconds
     from job.data.prepare import Prepared
     from job.data.quarantine import Quarantined
     from job.data.survey import Survey
@@ -29,15 +26,8 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 
-MANIFEST_BYTES = 300
-"""Memory that an image takes at most while it trains; nothing else grows with their number (benchmarks/memory.py)."""
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
-
-
-class ClassCounts(_Part):
+class ClassCounts(DocumentPart):
     """The images of one class."""
 
     label: str
@@ -52,7 +42,7 @@ class ClassCounts(_Part):
     """Images that cannot be used."""
 
 
-class Groups(_Part):
+class Groups(DocumentPart):
     """Images that belong together, and so are in one split."""
 
     count: int
@@ -69,7 +59,7 @@ class Groups(_Part):
     """Groups that the input itself puts into several splits."""
 
 
-class Unusable(_Part):
+class Unusable(DocumentPart):
     """An image that cannot be used."""
 
     uri: str
@@ -82,7 +72,7 @@ class Unusable(_Part):
     """A sentence, for people."""
 
 
-class Sides(_Part):
+class Sides(DocumentPart):
     """Widths and heights of the images, in pixels: [width, height]."""
 
     smallest: tuple[int, int]
@@ -93,22 +83,7 @@ class Sides(_Part):
     """The image of the most pixels."""
 
 
-class Estimates(_Part):
-    """What the run will take."""
-
-    download_bytes: int
-    """Downloaded once, by the first start."""
-    cache_needed_bytes: int
-    """Local disk without which the run ends with exit 3: features and encoded images."""
-    cache_pixels_bytes: int
-    """More local disk that saves decoding every image in each epoch."""
-    cache_available_bytes: int
-    """What the settings and this machine's free disk allow the cache."""
-    memory_bytes: int
-    """Memory for what is known of each image; the rest does not depend on their number."""
-
-
-class Finding(_Part):
+class Finding(DocumentPart):
     """Something that a person should look at before the training."""
 
     code: str
@@ -119,7 +94,7 @@ class Finding(_Part):
     """What to do."""
 
 
-class Failure(_Part):
+class Failure(DocumentPart):
     """Why a run with these settings would end."""
 
     exit_code: int
@@ -130,13 +105,13 @@ class Failure(_Part):
     """What to do."""
 
 
-class Validation(_Part):
+class Validation(DocumentPart):
     """An input, as a run would see it."""
 
     uri: str
     """The input."""
     images: int
-    """Images listed, without those that the listing alone shows to be unusable."""
+    """Images listed, without those that the listing alone shows to be unusable; 0 if the listing was refused."""
     bytes: int
     """Their stored size."""
     decoded: bool
@@ -155,8 +130,8 @@ class Validation(_Part):
     """Reason -> images that cannot be used."""
     unusable_images: list[Unusable]
     """The first 20 of them."""
-    estimates: Estimates
-    """What the run will take."""
+    estimates: Estimates | None
+    """What the run will take; null if the listing was refused."""
     findings: list[Finding]
     """What may mislead, the gravest first."""
     failure: Failure | None
@@ -168,6 +143,7 @@ def build(
     survey: Survey,
     quarantined: list[Quarantined],
     prepared: Prepared | FinetuneError,
+    estimates: Estimates,
     *,
     decoded: bool = False,
 ) -> Validation:
@@ -178,10 +154,10 @@ def build(
         survey: the headers of the listed images.
         quarantined: all unusable images, those found while listing as well.
         prepared: the usable images and their splits, or why there are none.
+        estimates: what the run will take.
         decoded: whether every image was decoded.
     """
     manifest, usable = survey.manifest, survey.usable
-    estimates = _estimates(settings, survey)
     found = []
     failure = _failure_of_cache(estimates)
     if isinstance(prepared, Exception):
@@ -212,6 +188,31 @@ def build(
         estimates=estimates,
         findings=[Finding(code=one.code, message=one.message, remedy=one.remedy) for one in found],
         failure=failure,
+    )
+
+
+def refused(uri: str, error: FinetuneError) -> Validation:
+    """Return the document of an input of which nothing could be judged.
+
+    Args:
+        uri: of the input.
+        error: why.
+    """
+    return Validation(
+        uri=uri,
+        images=0,
+        bytes=0,
+        decoded=False,
+        classes=[],
+        groups=None,
+        formats={},
+        rotated=0,
+        sides=None,
+        unusable={},
+        unusable_images=[],
+        estimates=None,
+        findings=[],
+        failure=Failure(exit_code=error.exit_code, message=error.message, remedy=error.remedy),
     )
 
 
@@ -260,35 +261,8 @@ def _sides(survey: Survey) -> Sides | None:
     )
 
 
-def feature_size(alpha: float) -> int:
-    """Return the length of a feature vector of MobileNetV2, known without TensorFlow (keras.applications)."""
-    return 1280 if alpha <= 1 else max(8, int(1280 * alpha + 4) // 8 * 8)
-
-
-def _estimates(settings: Settings, survey: Survey) -> Estimates:
-    images, total = len(survey.manifest), int(survey.manifest.size.sum())
-    parts = part_bytes(
-        images,
-        encoded_bytes=total,
-        image_size=settings.model.image_size,
-        feature_size=feature_size(settings.model.alpha) if settings.feature_extraction.epochs else 0,
-    )
-    folder = Path(settings.cache.dir or tempfile.gettempdir())
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    budget = free // 2 if settings.cache.max_bytes is None else min(settings.cache.max_bytes, free)
-    return Estimates(
-        download_bytes=total,
-        cache_needed_bytes=parts["features"] + parts["encoded"],
-        cache_pixels_bytes=parts["pixels"],
-        cache_available_bytes=budget,
-        memory_bytes=images * MANIFEST_BYTES,
-    )
-
-
 def _failure_of_cache(estimates: Estimates) -> Failure | None:
-    if estimates.cache_needed_bytes <= estimates.cache_available_bytes:
+    if estimates.fits_cache:
         return None
     return Failure(
         exit_code=3,
@@ -323,12 +297,15 @@ def table(document: Validation) -> str:
         lines.append(f"formats   {formats}{rotated}")
         lines.append(f"pixels    {sides[0]} to {largest}, median {sides[1]}")
     estimates = document.estimates
+    assert estimates is not None, "there is no table of an input that is refused"
     lines.append(f"download  {_size(estimates.download_bytes)}, once")
     lines.append(
         f"disk      {_size(estimates.cache_needed_bytes)} needed, {_size(estimates.cache_pixels_bytes)} more to keep "
         f"decoded pixels; {_size(estimates.cache_available_bytes)} available here"
     )
-    lines.append(f"memory    {_size(estimates.memory_bytes)} for the list of images")
+    lines += _memory_lines(estimates.memory)
+    if seconds := estimates.seconds:
+        lines += _time_lines(seconds)
     if document.unusable:
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in document.unusable.items())
         lines += ["", f"cannot be used: {reasons}"]
@@ -342,6 +319,40 @@ def table(document: Validation) -> str:
     if document.failure is None:
         lines += ["", "a run can train on these data" + (", but look at what is above" * bool(document.findings))]
     return "\n".join(lines)
+
+
+def _memory_lines(memory: Memory) -> list[str]:
+    what = "" if memory.measured else " (estimated for the CPU)"
+    training, verification = _size(memory.training_bytes), _size(memory.verification_bytes)
+    lines = [
+        f"memory    {_size(memory.total)}{what}: {training} to train, {verification} to check the export,",
+        f"          {_size(memory.manifest_bytes)} for the list of images",
+    ]
+    if memory.gpu_bytes is not None:
+        lines.append(f"          {_size(memory.gpu_bytes)} of the GPU")
+    return lines
+
+
+def _time_lines(seconds: Seconds) -> list[str]:
+    parts = {
+        "start": seconds.startup,
+        "pass over the data": seconds.ingest,
+        "stage 1": seconds.feature_extraction,
+        "stage 2": seconds.fine_tuning,
+        "evaluation": seconds.evaluation,
+    }
+    return [
+        f"time      {_duration(seconds.total)} on {seconds.device}:",
+        "          " + ", ".join(f"{name} {_duration(value)}" for name, value in parts.items()),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration for people."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, hours = round(seconds / 60), round(seconds / 60) // 60
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
 
 
 def _class_table(classes: list[ClassCounts]) -> list[str]:

@@ -157,12 +157,15 @@ class OutputProbe:
             )
         return f"read back, {len(found[0])} bytes"
 
-    def clock_skew(self) -> float:
-        """Return by how many seconds the store's clock is ahead; 0 if that is less than the time that a write takes."""
+    def clock_skew(self) -> float | None:
+        """Return by how many seconds the store's clock is ahead; 0 if that is less than the time that a write takes.
+
+        The store's clock is read from the time at which it says that the object was written; None if it says none.
+        """
         earliest, latest = self._written
         updated = self._opened().updated(self.name)
         if updated is None:
-            return 0.0
+            return None
         return min(0.0, updated - earliest) + max(0.0, updated - latest)
 
     def delete(self) -> str:

@@ -55,6 +55,17 @@ def test_clock(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "300 s ahead of" in row["detail"]
 
 
+def test_clock_of_a_store_without_times(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that does not report when an object was written leaves the clock unchecked, and the line says so."""
+    monkeypatch.setattr("job.storage.local.LocalStore.updated", lambda *_: None)
+
+    row = rows_of(capsys, "--only", "storage", "--output.uri", tmp_path)["output clock"]
+
+    assert ("skipped", True) == (row["verdict"], row["detail"].startswith("not checked"))
+
+
 def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file of weights that is not there is a failure."""
     row = rows_of(capsys, "--only", "weights", "--model.weights", tmp_path / "w.h5")["weights"]

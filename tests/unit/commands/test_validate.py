@@ -14,6 +14,7 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from job.commands import validate
+from job.data.validation import Validation
 from job.errors import DataError, SettingsError
 from job.observability.progress import Progress
 
@@ -65,6 +66,27 @@ def test_folders_that_are_no_classes(tmp_path: Path) -> None:
                 str(put_images(tmp_path, "fit/cats/1.jpg", "fit/dogs/1.jpg", "out/cats/1.jpg", "out/dogs/1.jpg")),
             ]
         ).execute(Progress([]))
+
+
+def test_json_of_an_input_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A program gets the error as a document of the same schema; the exit code is that of a run."""
+    put_images(tmp_path, "fit/cats/1.jpg", "fit/dogs/1.jpg", "out/cats/1.jpg", "out/dogs/1.jpg")
+
+    with pytest.raises(DataError) as raised:
+        validate.parse(["--json", "--input.uri", str(tmp_path)]).execute(Progress([]))
+
+    document = Validation.model_validate_json(capsys.readouterr().out)
+    assert (str(tmp_path), 0, None) == (document.uri, document.images, document.estimates)
+    assert document.failure is not None
+    assert (3, raised.value.message) == (document.failure.exit_code, document.failure.message)
+
+
+def test_no_document_of_settings_that_are_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    """Mistakes in the settings are reported before there is an input."""
+    with pytest.raises(SettingsError):
+        validate.parse(["--json", "--input.uri", "gs://box/d", "--input.group_column=a", "--input.group_pattern=b"])
+
+    assert "" == capsys.readouterr().out
 
 
 def test_too_little_cache(animals: Path) -> None:

@@ -5,20 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from surveys import prepared, survey
 
 from job.config.settings import Settings
-from job.data import validation
+from job.data import estimates, validation
 from job.data.labels import TRAIN, VALIDATION
 from job.data.quarantine import Quarantined
-from job.errors import DataError
+from job.errors import AccessError, DataError
+
+if TYPE_CHECKING:
+    from job.data.prepare import Prepared
+    from job.data.survey import Survey
 
 SPLITS = [VALIDATION if number % 5 == 0 else TRAIN for number in range(200)]
 SETTINGS = Settings.model_validate({"input": {"uri": "gs://box/d"}, "cache": {"max_bytes": 10**9}})
 BAD = [Quarantined("gs://box/d/x.jpg", "dogs", 3, "corrupt", "cut off")]
+
+
+def build(
+    found: Survey, bad: list[Quarantined], data: Prepared | DataError, settings: Settings = SETTINGS
+) -> validation.Validation:
+    """Return the document of a survey."""
+    return validation.build(settings, found, bad, data, estimates.estimate(settings, found.manifest))
 
 
 def test_document() -> None:
@@ -26,15 +37,13 @@ def test_document() -> None:
     found = survey([number % 2 for number in range(200)])
     found.orientation[:3] = 6
 
-    document = validation.build(SETTINGS, found, BAD, prepared(found, SPLITS))
+    document = build(found, BAD, prepared(found, SPLITS))
 
     assert [("cats", 80, 20, 0, 0), ("dogs", 80, 20, 0, 1)] == [
         (row.label, row.train, row.validation, row.test, row.unusable) for row in document.classes
     ]
     assert ({"jpeg": 200}, 3, {"corrupt": 1}) == (document.formats, document.rotated, document.unusable)
     assert ((300, 200), (396, 200)) == (document.sides.smallest, document.sides.largest)  # type: ignore[union-attr]
-    assert 200_000 == document.estimates.download_bytes
-    assert document.estimates.cache_needed_bytes > 200 * (1000 + 4 * 1280)
     assert document.failure is None
     assert document == validation.Validation.model_validate_json(document.model_dump_json())
 
@@ -45,7 +54,7 @@ def test_groups() -> None:
     found.manifest = dataclasses.replace(found.manifest, group=np.array([0] * 10 + [7] * 190, np.uint64))
     groups = [*range(100, 110), *[7] * 30, *[8 + number % 2 for number in range(160)]]
 
-    document = validation.build(SETTINGS, found, [], prepared(found, SPLITS, groups))
+    document = build(found, [], prepared(found, SPLITS, groups))
 
     assert validation.Groups(
         count=13, ungrouped=10, largest=80, largest_example="gs://box/d/40.jpg", across_labels=1, across_splits=3
@@ -60,7 +69,7 @@ def test_data_that_cannot_be_split() -> None:
     found = survey([0] * 5)
     error = DataError("two classes or more are needed", remedy="add one")
 
-    document = validation.build(SETTINGS, found, [], error)
+    document = build(found, [], error)
 
     assert (3, "add one") == (document.failure.exit_code, document.failure.remedy)  # type: ignore[union-attr]
     assert ("cats", 5) == (document.classes[0].label, document.classes[0].train)
@@ -71,7 +80,7 @@ def test_too_little_cache() -> None:
     found = survey([number % 2 for number in range(200)])
     small = SETTINGS.model_copy(update={"cache": SETTINGS.cache.model_copy(update={"max_bytes": 1000})})
 
-    document = validation.build(small, found, [], prepared(found, SPLITS))
+    document = build(found, [], prepared(found, SPLITS), small)
 
     assert document.failure is not None
     assert "cache.max_bytes" in document.failure.remedy
@@ -80,7 +89,7 @@ def test_too_little_cache() -> None:
 def test_table() -> None:
     """A line for each class, the sums, what cannot be used and what to look at."""
     found = survey([number % 2 for number in range(200)])
-    text = validation.table(validation.build(SETTINGS, found, BAD, prepared(found, SPLITS)))
+    text = validation.table(build(found, BAD, prepared(found, SPLITS)))
 
     lines = text.splitlines()
     assert "gs://box/d: 200 images, 200 kB, 2 classes" == lines[0]
@@ -98,7 +107,7 @@ def test_table_of_many_classes() -> None:
     label = [number for number in range(100) for _ in range(number + 2)]
     found = survey(label, labels=labels)
 
-    lines = validation.table(validation.build(SETTINGS, found, [], prepared(found, [TRAIN] * len(label)))).splitlines()
+    lines = validation.table(build(found, [], prepared(found, [TRAIN] * len(label)))).splitlines()
 
     assert "… 60 classes of sizes between these …" in lines
     assert lines[3].startswith("class 000")
@@ -113,7 +122,33 @@ def test_schema_is_published() -> None:
     assert validation.schema() == json.loads(path.read_text("utf-8"))
 
 
-@pytest.mark.parametrize(("alpha", "size"), [(0.35, 1280), (1.0, 1280), (1.3, 1664), (1.4, 1792)])
-def test_feature_size(alpha: float, size: int) -> None:
-    """MobileNetV2's last layer grows with alpha above 1 only, in steps of 8."""
-    assert size == validation.feature_size(alpha)
+def test_time_and_memory() -> None:
+    """The table has a line for the time where it was measured, and says where memory was not."""
+    found = survey([number % 2 for number in range(200)])
+    plain = estimates.estimate(SETTINGS, found.manifest)
+    seconds = estimates.Seconds(
+        device="NVIDIA L4", startup=9.6, ingest=59.9, feature_extraction=4, fine_tuning=7300, evaluation=30
+    )
+    memory = plain.memory.model_copy(update={"gpu_bytes": 5_000_000_000, "measured": True})
+    measured = plain.model_copy(update={"seconds": seconds, "memory": memory})
+
+    before, after = (
+        validation.table(validation.build(SETTINGS, found, [], prepared(found, SPLITS), known)).splitlines()
+        for known in (plain, measured)
+    )
+
+    assert any("(estimated for the CPU)" in line for line in before)
+    assert not any("time  " in line or "the GPU" in line for line in before)
+    assert "          5 GB of the GPU" in after
+    assert "time      2 h 3 min on NVIDIA L4:" in after
+    assert "          start 10 s, pass over the data 60 s, stage 1 4 s, stage 2 2 h 2 min, evaluation 30 s" in after
+    assert max(map(len, [*before, *after])) <= 100
+
+
+def test_refused() -> None:
+    """An input that cannot be listed has a document as well, with the exit code."""
+    document = validation.refused("gs://box/d", AccessError("no permission", remedy="grant it"))
+
+    assert (0, [], None) == (document.images, document.classes, document.estimates)
+    assert document.failure is not None
+    assert (5, "no permission", "grant it") == (*vars(document.failure).values(),)

@@ -168,6 +168,15 @@ def test_clock_skew(tmp_path: Path, hours: int) -> None:
     assert 3600 * hours == pytest.approx(tried.clock_skew(), abs=60)
 
 
+def test_no_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that does not report the time of a write has no clock to compare with."""
+    tried = probe_of(LocalStore(str(tmp_path)))
+    tried.create()
+    monkeypatch.setattr(LocalStore, "updated", lambda *_: None)
+
+    assert tried.clock_skew() is None
+
+
 def test_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first object of a folder is read, a large one and a manifest are looked up, and nothing is written."""
     (tmp_path / "cats").mkdir()

@@ -1,0 +1,335 @@
+"""Rehearses a run on a few of its images: its steps are measured on this machine, and the seconds of each part follow.
+
+The steps are those of the run: the feature pass, the training loop, the scoring, the export and its verification.
+Nothing is published. The weights are random, since the time of a step does not depend on them.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import tempfile
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from job.config.settings import STAGES, CacheSettings
+from job.data.cache import open_cache, part_bytes
+from job.data.dataset import RANGE, Dataset
+from job.data.estimates import Memory, Seconds
+from job.export import saved_model
+from job.export.verification import Scorer
+from job.model import classifier as classifiers
+from job.observability.progress import Progress
+from job.runtime import device
+from job.runtime.memory import exhaustion_converted
+from job.training import features, stages
+from job.training.examples import create_examples
+from job.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from job.config.settings import Settings, StageName, StageSettings
+    from job.data.cache import Cache
+    from job.data.deep_survey import Effort
+    from job.data.estimates import Estimates
+    from job.data.manifest import Manifest
+    from job.data.prepare import Prepared
+    from job.model.classifier import Classifier
+    from job.runtime.device import Device
+    from job.storage import OpenStore
+    from job.training.examples import Examples
+
+SAMPLE = 4 * RANGE
+"""Images that are rehearsed with, if there are so many; larger batches repeat them."""
+
+_STEPS: dict[StageName, int] = {"feature_extraction": 40, "fine_tuning": 4}
+"""Steps of the measured epoch: those of stage 1 take milliseconds."""
+
+_LEARNING_RATE = 1e-8
+"""Too low for a loss that is not finite, whatever the settings say."""
+
+
+class Decoded(NamedTuple):
+    """What is known of this machine once every image was decoded on it.
+
+    Attributes:
+        machine: the device, as configured.
+        decoding: what the download and the decoding took.
+        import_seconds: of TensorFlow.
+    """
+
+    machine: Device
+    decoding: Effort
+    import_seconds: float
+
+
+class StageCost(NamedTuple):
+    """What a stage takes, in seconds.
+
+    Attributes:
+        start: once: the computations are traced and compiled.
+        image: an image in a training step.
+        scored_image: an image in the validation.
+        epoch: the end of each epoch, beside its images.
+    """
+
+    start: float = 0.0
+    image: float = 0.0
+    scored_image: float = 0.0
+    epoch: float = 0.0
+
+    def seconds(self, epochs: int, train: int, validation: int) -> float:
+        """Return the seconds of the stage, for the numbers of epochs and of images."""
+        return self.start + epochs * (train * self.image + validation * self.scored_image + self.epoch)
+
+
+class Costs(NamedTuple):
+    """What the parts of a run take, in seconds.
+
+    Attributes:
+        startup: imports, and the model.
+        features_start: once: the feature pass is compiled.
+        features: the features of an image; 0 if none are needed.
+        stages: by stage.
+        scored_image: an image in the evaluation.
+        export: the export, and its verification with the images of the sample.
+        verified_image: an image in the verification, which is on the CPU.
+        sample: number of images of the sample.
+    """
+
+    startup: float
+    features_start: float
+    features: float
+    stages: dict[StageName, StageCost]
+    scored_image: float
+    export: float
+    verified_image: float
+    sample: int
+
+    def seconds(self, settings: Settings, prepared: Prepared, decoded: Decoded) -> Seconds:
+        """Return the seconds of a run.
+
+        Args:
+            settings: of the run.
+            prepared: its usable images and their splits.
+            decoded: what is known of this machine. On the CPU, the features compete with the decoding.
+        """
+        machine, decoding = decoded.machine, decoded.decoding
+        train, validation, test = (len(prepared.rows_of[name]) for name in ("train", "validation", "test"))
+        features_seconds = len(prepared.usable) * self.features
+        busy = decoding.cpu_seconds / machine.threads + features_seconds if machine.kind == "cpu" else features_seconds
+        verified = min(validation + test, settings.export.verify_images)
+        more = max(0, verified - self.sample) * self.verified_image
+        return Seconds(
+            device=machine.name,
+            startup=round(self.startup, 1),
+            ingest=round(self.features_start + max(decoding.seconds, busy), 1),
+            **{
+                name: round(cost.seconds(getattr(settings, name).epochs, train, validation), 1)
+                for name, cost in self.stages.items()
+            },
+            evaluation=round((validation + test) * self.scored_image + self.export + more, 1),
+        )
+
+
+@exhaustion_converted()
+def rehearse(
+    settings: Settings,
+    prepared: Prepared,
+    open_store: OpenStore,
+    decoded: Decoded,
+    estimates: Estimates,
+    progress: Progress,
+) -> Estimates:
+    """Take a few steps of everything that a run does; return the estimates with its seconds and its memory.
+
+    Args:
+        settings: of the run.
+        prepared: its usable images and their splits.
+        open_store: opens the stores.
+        decoded: what is known of this machine.
+        estimates: without a rehearsal.
+        progress: receives the events.
+
+    Raises:
+        errors.FinetuneError: as a run, of its device, its data and its cache.
+    """
+    started, machine, sample = time.monotonic(), decoded.machine, _sample(prepared)
+    opened = _opened(settings, sample, open_store, machine, keeps_pixels=estimates.keeps_pixels)
+    with progress.phase("rehearse", len(STAGES) + 2, "parts") as phase, opened as (classifier, images, cache):
+        startup = decoded.import_seconds + time.monotonic() - started
+        state = TrainingState()
+        features_start, features_image = _measure_features(settings, classifier, images, cache, state)
+        phase.advance()
+        rows = np.flatnonzero(images.usable)
+        split = {"train": rows, "validation": rows}
+        examples = create_examples(classifier, images, cache.features, split, seed=settings.run.seed)
+        stage_costs = {}
+        for name in STAGES:
+            stage_costs[name] = _measure_stage(name, settings, classifier, examples[name], state)
+            phase.advance()
+        export, verified_image = _measure_export(classifier, images, rows, cache.folder / "model")
+        costs = Costs(
+            startup=startup,
+            features_start=features_start,
+            features=features_image,
+            stages=stage_costs,
+            scored_image=_scored_image_seconds(examples["fine_tuning"], rows, state),
+            export=export,
+            verified_image=verified_image,
+            sample=len(rows),
+        )
+        phase.advance()
+    seconds = costs.seconds(settings, prepared, decoded)
+    return estimates.model_copy(update={"seconds": seconds, "memory": _peaks(estimates.memory, machine)})
+
+
+def _sample(prepared: Prepared) -> Manifest:
+    """Return a few of the usable images, spread evenly over the names."""
+    count = len(prepared.usable)
+    return prepared.usable.take(np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(np.intp)))
+
+
+@contextlib.contextmanager
+def _opened(
+    settings: Settings, sample: Manifest, open_store: OpenStore, machine: Device, *, keeps_pixels: bool
+) -> Iterator[tuple[Classifier, Dataset, Cache]]:
+    """Build the model with random weights, and open the images of the sample with a cache of their own."""
+    classifier, _ = classifiers.build(
+        settings.model.model_copy(update={"weights": "none"}),
+        sample.labels,
+        seed=settings.run.seed,
+        resumed={},
+        machine=machine,
+        open_store=open_store,
+        progress=Progress(),
+    )
+    feature_size = classifier.feature_size if settings.feature_extraction.epochs else 0
+    parts = part_bytes(
+        len(sample),
+        encoded_bytes=int(sample.size.sum()),
+        image_size=classifier.image_size,
+        feature_size=feature_size,
+    )
+    # Twice the encoded bytes: objects that are stored compressed are larger in the cache.
+    limit = parts["features"] + 2 * parts["encoded"] + (parts["pixels"] if keeps_pixels else 0)
+    with (
+        tempfile.TemporaryDirectory(dir=settings.cache.dir or None) as folder,
+        open_cache(
+            CacheSettings(dir=folder, max_bytes=limit),
+            run_id="rehearsal",
+            manifest=sample,
+            image_size=classifier.image_size,
+            feature_size=feature_size,
+            pixels_depend_on={},
+            features_depend_on={},
+        ) as cache,
+        Dataset(
+            sample,
+            cache,
+            image_size=classifier.image_size,
+            max_pixels=settings.input.max_pixels,
+            threads=machine.threads,
+            open_store=open_store,
+        ) as images,
+    ):
+        yield classifier, images, cache
+
+
+def _measure_features(
+    settings: Settings, classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState
+) -> tuple[float, float]:
+    """Make the pass over the sample; return the seconds of the compilation, and those of an image's features."""
+    if not settings.feature_extraction.epochs:
+        collections.deque(images.ingest(Progress()), maxlen=0)
+        return 0.0, 0.0
+    started = time.monotonic()
+    image = features.extract(classifier, images, cache, state, Progress()) or 0.0
+    seconds = time.monotonic() - started
+    return max(0.0, seconds - len(images.manifest) * image), image
+
+
+def _measure_stage(
+    name: StageName, settings: Settings, classifier: Classifier, examples: Examples, state: TrainingState
+) -> StageCost:
+    """Train two short epochs: the first one with the compilation, the second one without."""
+    stage: StageSettings = getattr(settings, name)
+    if not stage.epochs:
+        return StageCost()
+    rows = np.resize(examples.train, _STEPS[name] * stage.batch_size)
+    short = dataclasses.replace(examples, train=rows, validation=rows[: 2 * stage.batch_size])
+    state.enter(name)
+    classifier.set_trainable(name)
+    stage = stage.model_copy(update={"epochs": 2, "learning_rate": _LEARNING_RATE})
+    times = [time.monotonic()]
+    trainer = stages.StageTrainer(stage, classifier, short, state, Progress(), _save_nothing)
+    for _ in range(stage.epochs):
+        trainer.train_epoch()
+        times.append(time.monotonic())
+    first, second = np.diff(times).tolist()
+    epoch = state.history[-1]
+    training = len(rows) / epoch.images_per_second
+    return StageCost(
+        start=max(0.0, first - second),
+        image=training / len(rows),
+        scored_image=(epoch.seconds - training) / len(short.validation),
+        epoch=second - epoch.seconds,
+    )
+
+
+def _save_nothing(capture: Callable[[], TrainingState], /, *, now: bool, wait: bool) -> None:
+    """Take the place of the checkpoints."""
+
+
+def _scored_image_seconds(examples: Examples, rows: NDArray[np.intp], state: TrainingState) -> float:
+    """Return the seconds of an image in the evaluation; the first pass, with the compilation, is not counted."""
+    for _ in range(2):
+        started = time.monotonic()
+        stages.predict(examples, rows, RANGE, state, Progress(), int)
+        seconds = time.monotonic() - started
+    return seconds / len(rows)
+
+
+def _measure_export(
+    classifier: Classifier, images: Dataset, rows: NDArray[np.intp], folder: Path
+) -> tuple[float, float]:
+    """Export the model, and have another process score the sample; return the seconds, and those of an image of it.
+
+    The other process reads an image when it can use it: its batches show in the times at which images are read.
+    """
+    read_at: list[float] = []
+
+    def encoded() -> Iterator[bytes]:
+        for row in rows.tolist():
+            read_at.append(time.monotonic())
+            yield images.encoded(row)
+
+    started = time.monotonic()
+    with Scorer() as scorer:
+        saved_model.save(classifier, folder)
+        scorer.score(folder, encoded())
+    seconds = time.monotonic() - started
+    batch = min(RANGE, len(rows) - 1)
+    return seconds, (read_at[-1] - read_at[-1 - batch]) / batch if batch else 0.0
+
+
+def _peaks(memory: Memory, machine: Device) -> Memory:
+    """Return the memory with the peaks of this process. The verification's stays an estimate.
+
+    Linux counts the memory of the process that starts another one among the peak of the other one.
+    """
+    peaks = device.memory_peaks(machine)
+    return memory.model_copy(
+        update={
+            "training_bytes": peaks["resident_peak_bytes"],
+            "gpu_bytes": peaks["device_peak_bytes"],
+            "measured": True,
+        }
+    )
