@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from job.data.labels import TRAIN
+from job.data.labels import SPLIT_NAMES, TRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,8 +37,8 @@ _BLANK: Final = 0.5
 
 _WRITTEN: Final = 100_000
 
-_CHUNK: Final = 2**22
-"""Pairs compared at a time: bounds the memory to about 200 MB."""
+_CHUNK: Final = 2**18
+"""Pairs compared at a time: bounds the memory to about 15 MB."""
 
 
 def perceptual_hash(pixels: NDArray[np.uint8]) -> int:
@@ -119,25 +119,39 @@ def find(manifest: Manifest, splits: NDArray[np.uint8], hashes: NDArray[np.uint6
         hashes: uint64 [n], by `perceptual_hash`; None: only copies are looked for.
         distance: bits in which the hashes of near ones may differ; 0: only copies are looked for.
     """
-    keys, is_train = manifest.content_keys(), splits == TRAIN
-    order = np.argsort(keys, kind="stable")
-    repeats = np.flatnonzero(keys[order][1:] == keys[order][:-1]) + 1
-    begins = np.arange(len(keys))
-    begins[repeats] = 0
-    first = order[np.maximum.accumulate(begins)]
-    exact = np.stack([first[repeats], order[repeats]], axis=1)
-    has_copy = np.isin(keys, keys[is_train])
+    exact, has_copy = _copies(manifest, splits)
     nothing = np.zeros(0, np.int64)
     found = Duplicates(
-        exact=exact[np.argsort(exact[:, 1], kind="stable")],
+        exact=exact,
         near=np.zeros((0, 3), np.int64),
-        leaking_copies=np.flatnonzero(~is_train & has_copy),
+        leaking_copies=np.flatnonzero((splits != TRAIN) & has_copy),
         leaking_near=nothing,
         twofold=nothing,
     )
     if hashes is None or not distance:
         return found
     return _with_near(found, manifest, splits, hashes, distance, has_copy)
+
+
+def _copies(manifest: Manifest, splits: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the pairs of equal images, int [k, 2], and bool [n], whether an image is equal to one of the train split.
+
+    Few arrays are held at a time: the list of images may be the largest thing in memory.
+    """
+    keys = manifest.content_keys()
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    is_first = np.ones(len(keys), np.bool_)
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    del keys
+    has_copy, starts = np.zeros(len(order), np.bool_), np.flatnonzero(is_first)
+    if len(starts):
+        trained = np.logical_or.reduceat(splits[order] == TRAIN, starts)
+        has_copy[order] = np.repeat(trained, np.diff(starts, append=len(order)))
+    repeats = np.flatnonzero(~is_first)
+    first = order[starts[np.searchsorted(starts, repeats, side="right") - 1]]
+    exact = np.stack([first, order[repeats]], axis=1)
+    return exact[np.argsort(exact[:, 1], kind="stable")], has_copy
 
 
 def _with_near(
@@ -148,12 +162,12 @@ def _with_near(
     distance: int,
     has_copy: NDArray[np.bool_],
 ) -> Duplicates:
-    shown = np.flatnonzero(hashes)  # a blank picture is like every other blank one
-    unique, of_unique = np.unique(hashes[shown], return_inverse=True)
+    shown = np.flatnonzero(hashes).astype(np.int32)  # a blank picture is like every other blank one
+    unique, of_unique = _unique(hashes[shown])
     trained = np.zeros(len(unique), np.bool_)
     trained[of_unique[splits[shown] == TRAIN]] = True
-    least = np.full(len(unique), len(manifest.labels), np.int64)
-    most = np.zeros(len(unique), np.int64)
+    least = np.full(len(unique), len(manifest.labels), np.int32)
+    most = np.zeros(len(unique), np.int32)
     np.minimum.at(least, of_unique, manifest.label[shown])
     np.maximum.at(most, of_unique, manifest.label[shown])
     beside_train, lowest, highest = trained.copy(), least.copy(), most.copy()
@@ -166,21 +180,37 @@ def _with_near(
         kept.append(pairs[: max(0, _WRITTEN - count)])
         count += len(pairs)
     leaking = shown[(splits[shown] != TRAIN) & beside_train[of_unique] & ~has_copy[shown]]
-    twofold = shown[lowest[of_unique] != highest[of_unique]]
-
+    twofold = shown[(lowest != highest)[of_unique]]
+    del least, most, lowest, highest
+    near = np.concatenate(kept)
+    is_listed = np.bincount(of_unique, minlength=len(unique)) > 1  # the hashes with pairs of images
+    is_listed[near[:, :2]] = True
+    listed, number = is_listed[of_unique], np.cumsum(is_listed, dtype=np.int32) - 1
+    near[:, :2] = number[near[:, :2]]
     return Duplicates(
         exact=copies.exact,
-        near=_images_of(np.concatenate(kept), shown, of_unique, manifest, splits),
+        near=_images_of(near, shown[listed], number[of_unique[listed]], manifest, splits),
         leaking_copies=copies.leaking_copies,
         leaking_near=leaking,
         twofold=twofold,
     )
 
 
+def _unique(values: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+    """Return the different values, sorted, and the index of each one, as `numpy.unique` does with more memory."""
+    order = np.argsort(values)
+    values = values[order]
+    is_first = np.ones(len(values), np.bool_)
+    np.not_equal(values[1:], values[:-1], out=is_first[1:])
+    index = np.empty(len(values), np.int32)
+    index[order] = np.cumsum(is_first, dtype=np.int32) - 1
+    return values[is_first], index
+
+
 def _images_of(
     pairs: NDArray[np.int64],
-    shown: NDArray[np.int64],
-    of_unique: NDArray[np.intp],
+    shown: NDArray[np.int32],
+    of_unique: NDArray[np.int32],
     manifest: Manifest,
     splits: NDArray[np.uint8],
 ) -> NDArray[np.int64]:
@@ -188,17 +218,20 @@ def _images_of(
 
     Args:
         pairs: int [k, 3], indices of two hashes, and their distance.
-        shown: int [n], rows of the images with a hash.
-        of_unique: intp [n], the index of their hash.
+        shown: int32 [n], rows of the images with a hash.
+        of_unique: int32 [n], the index of their hash.
         manifest: the images.
         splits: uint8 [images].
     """
-    keys = np.stack([of_unique, splits[shown], manifest.label[shown]], axis=1)
-    kinds, where = np.unique(keys, axis=0, return_index=True)
-    row = shown[where]
-    count = int(of_unique.max(initial=-1)) + 1
-    starts = np.searchsorted(kinds[:, 0], np.arange(count))
-    ends = np.searchsorted(kinds[:, 0], np.arange(count), side="right")
+    # A kind is a hash, a split and a label, as one number: a column for each would take thrice the memory.
+    of_hash = (max(SPLIT_NAMES) + 1) * len(manifest.labels)
+    keys = of_unique.astype(np.int64) * of_hash
+    keys += splits[shown].astype(np.int32) * len(manifest.labels) + manifest.label[shown]
+    kinds, where = np.unique(keys, return_index=True)
+    del keys
+    row, count = shown[where].astype(np.int64), int(of_unique.max(initial=-1)) + 1
+    bounds = np.searchsorted(kinds, np.arange(count + 1) * of_hash)
+    starts, ends = bounds[:-1], bounds[1:]
     same = np.repeat(starts, ends - starts)
     within = np.flatnonzero(np.arange(len(row)) != same)  # each further kind of a hash, beside its first
     found = [np.stack([row[same[within]], row[within], np.zeros(len(within), np.int64)], axis=1)]
@@ -229,17 +262,15 @@ def near_pairs(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np
     assert 0 <= distance <= MAX_DISTANCE
     radius = distance // _PARTS
     for part in range(_PARTS):
-        keys = (hashes >> np.uint64(part * _PART_BITS)).astype(np.int64) & 0xFFFF
-        order = np.argsort(keys, kind="stable")
-        ends = np.cumsum(np.bincount(keys, minlength=2**_PART_BITS))
-        starts = np.concatenate(([0], ends[:-1]))
+        keys = (hashes >> np.uint64(part * _PART_BITS)).astype(np.uint16)  # the lowest bits of what is left
+        order = np.argsort(keys, kind="stable").astype(np.int32)
+        ends = np.cumsum(np.bincount(keys, minlength=2**_PART_BITS), dtype=np.int32)
+        starts = np.concatenate((np.zeros(1, np.int32), ends[:-1]))
         keys = keys[order]
         for mask in (0, *(1 << bit for bit in range(_PART_BITS if radius else 0))):
             # Each pair once: within a part's value the later ones, of two values those with the larger one.
-            first = np.arange(1, len(keys) + 1) if mask == 0 else starts[keys ^ mask]
-            last = np.where((keys ^ mask) >= keys, ends[keys ^ mask], first)
-            for position, partner in _expand(first, last):
-                one, other = order[position], order[partner]
+            for position, partner in _candidates(keys, starts, ends, mask):
+                one, other = order[position].astype(np.int64), order[partner].astype(np.int64)
                 differing = hashes[one] ^ hashes[other]
                 bits = np.bitwise_count(differing).astype(np.int64)
                 new = bits <= distance
@@ -248,10 +279,23 @@ def near_pairs(hashes: NDArray[np.uint64], distance: int) -> Iterator[NDArray[np
                 yield np.stack([np.minimum(one, other)[new], np.maximum(one, other)[new], bits[new]], axis=1)
 
 
+def _candidates(
+    keys: NDArray[np.uint16], starts: NDArray[np.int32], ends: NDArray[np.int32], mask: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Yield the positions of keys that differ by a mask, some at a time."""
+    for begin in range(0, len(keys), _CHUNK):
+        block = keys[begin : begin + _CHUNK]
+        partners = block ^ np.uint16(mask)
+        first = np.arange(begin + 1, begin + len(block) + 1, dtype=np.int32) if mask == 0 else starts[partners]
+        last = np.where(partners >= block, ends[partners], first)
+        for position, partner in _expand(first, last):
+            yield position + begin, partner
+
+
 def _expand(first: NDArray[Any], last: NDArray[Any]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Yield the pairs (i, j) with first[i] <= j < last[i], some at a time."""
     counts = np.maximum(last - first, 0)
-    ends = np.cumsum(counts)
+    ends = np.cumsum(counts, dtype=np.int64)
     begin = 0
     while begin < len(counts):
         done = ends[begin - 1] if begin else 0
