@@ -17,11 +17,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import harness
 import numpy as np
 
+from job import storage
 from job.config.settings import InputSettings
 from job.data import contradictions
 from job.data.listing import read_listing
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from job.data.quarantine import Quarantined
 
-FORMS = {"folders": {}, "table": {"group_column": "patient"}}
+FORMS: dict[str, dict[str, Any]] = {"folders": {}, "table": {"group_column": "patient"}}
 BUCKET = "gs://bucket"
 
 
@@ -106,8 +107,12 @@ def measure(form: str, images: int) -> dict[str, float]:
     """Return step -> bytes an image, above those of the process before the listing; the peak last."""
     uri = f"{BUCKET}/table.csv" if form == "table" else BUCKET
     settings = InputSettings(uri=uri, layout="classes", **FORMS[form])
+
+    def open_store(root: str) -> storage.Store:
+        return cast("storage.Store", Store(root, images))
+
     with Watch(images) as watch:
-        listed, quarantined = read_listing(settings, lambda root: Store(root, images))
+        listed, quarantined = read_listing(settings, open_store)
         watch.step("listed")
         contradictions.check(listed, settled=True)
         arrays = Data(listed=listed, quarantined=quarantined).pack()

@@ -112,7 +112,7 @@ def _find_header(first: _FirstRow, table: Location, chosen: Chosen) -> tuple[_Co
     delimiter = next((delimiter for delimiter, cells in first.cells.items() if len(cells) > 1), ",")
     for role, name in zip(ROLES, chosen, strict=True):
         if name:
-            raise _header_error(first.line, first.cells[delimiter], table, _absent(role, name))
+            raise _header_error(first.line, first.cells[delimiter], table, _absent(role, name), role)
     return None, delimiter
 
 
@@ -132,7 +132,7 @@ def _find_columns(first: _FirstRow, delimiter: str, table: Location, chosen: Cho
                 remedy="write one column with the label of each image, and name it 'label'",
             )
         if not columns and (name or role.required):
-            raise _header_error(line, cells, table, _absent(role, name))
+            raise _header_error(line, cells, table, _absent(role, name), role)
         if len(columns) > 1:
             raise DataError(
                 f"{table}, line {line}: {' and '.join(repr(cells[i]) for i in columns)} could be the same column",
@@ -153,11 +153,25 @@ def _absent(role: Role, name: str) -> str:
     return f"there is no column {name!r} ({role.setting})" if name else f"no column is known to hold the {role.what}"
 
 
-def _header_error(line: int, cells: list[str], table: Location, problem: str) -> DataError:
+def _header_error(line: int, cells: list[str], table: Location, problem: str, role: Role | None = None) -> DataError:
+    """Return the error for a row that is no header.
+
+    Args:
+        line: of the row.
+        cells: of the row.
+        table: its location.
+        problem: what is wrong with it.
+        role: of the column that is not there; None: the columns are not known.
+    """
     verdict = "looks like a header, but" if is_like_header(cells) else "is no header for these settings:"
     return DataError(
         f"{table}: line {line} {verdict} {problem}: {join_names(cells)}",
-        remedy=f"{known_names()}. Columns are separated by a comma, semicolon or tab",
+        remedy=(
+            known_names()
+            if role is None or role.required
+            else f"name one of these columns in {role.setting}, or leave it empty"
+        )
+        + ". Columns are separated by a comma, semicolon or tab",
     )
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from job.data import companions
+from job.data import companions, parts
 from job.data.labels import SPLIT_NAMES, TRAIN, join_names
 from job.data.split_words import split_codes
 from job.data.tree import Folder
@@ -79,6 +79,7 @@ class Layout:
         companions.check(names, root, where)
         _check_copy(root, "", root, where)
         _check_repeated(root, root, where)
+        parts.check(names, root, where)
         return cls({})
 
     @classmethod

@@ -105,9 +105,12 @@ def assign(
 
     picture_hashes = _mix(keys)
     uniform = (picture_hashes >> np.uint64(11)) * 2.0**-53  # in [0, 1), the usual float from 64 random bits
-    by_hash = np.select([uniform < test_share, uniform < test_share + validation_fraction], [TEST, VALIDATION], TRAIN)
+    by_hash = np.full(len(uniform), TRAIN, np.uint8)
+    by_hash[uniform < test_share + validation_fraction] = VALIDATION
+    by_hash[uniform < test_share] = TEST
+    del uniform
     what = "groups of images" if group_keys is not None else "different pictures"
-    pictures = _Pictures(~is_fixed & ~follows_copy, picture, picture_hashes, by_hash.astype(np.uint8), what)
+    pictures = _Pictures(~is_fixed & ~follows_copy, picture, picture_hashes, by_hash, what)
     _fill_splits(manifest, splits, assigned, pictures)
     splits[pictures.is_free] = pictures.split[picture[pictures.is_free]]
     _report_absent(manifest, splits)
@@ -141,9 +144,11 @@ def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
     with the constants of https://prng.di.unimi.it/splitmix64.c
     """
     mixed: NDArray[np.uint64] = keys + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # in place: there may be a million
+        mixed ^= mixed >> np.uint64(shift)
+        mixed *= np.uint64(factor)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def _fill_splits(manifest: Manifest, splits: NDArray[np.uint8], assigned: list[int], pictures: _Pictures) -> None:

@@ -97,6 +97,31 @@ def test_helm_test(installed: Installed) -> None:
     assert before == installed.bucket.names()
 
 
+@pytest.mark.parametrize(
+    ("command", "settings", "said"),
+    [
+        ("validate", {}, "a run can train on these data"),
+        ("doctor", {"config.device.require_gpu": False}, "output delete"),
+    ],
+)
+def test_commands_that_only_look(
+    namespace: Namespace, reachable_emulator: str, command: str, settings: dict[str, object], said: str
+) -> None:
+    """`command: validate` and `command: doctor` end with their verdict in the Pod's log, and leave the bucket alone."""
+    bucket = new_bucket(reachable_emulator)
+    fill(bucket, images=20)
+    before = bucket.names()
+
+    job = namespace.install(TINY | bucket.values() | settings | {"command": command})
+
+    assert "Complete" == namespace.finish(job), namespace.describe()
+    [pod] = namespace.pods(job)
+    gpus = pod["spec"]["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
+    assert (None if command == "validate" else "1") == gpus
+    assert said in namespace.kubectl("logs", pod["metadata"]["name"], "--container", "finetune")
+    assert before == bucket.names()
+
+
 def test_the_account_may_create_events_and_nothing_else(installed: Installed) -> None:
     """The Pod's token can create Events, and read or change nothing."""
     account = f"system:serviceaccount:{installed.namespace.name}:finetune"

@@ -72,7 +72,8 @@ def test_wrong_headers(text: str, chosen: Chosen, message: str) -> None:
     with pytest.raises(DataError, match=message) as raised:
         fields(text, chosen)
 
-    assert "input.image_column" in raised.value.remedy
+    setting = "image" if not chosen.split and not chosen.group else "split" if chosen.split else "group"
+    assert f"input.{setting}_column" in raised.value.remedy
 
 
 def test_unknown_header() -> None:
