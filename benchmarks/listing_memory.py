@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import harness
 import numpy as np
 
-from job import storage
 from job.config.settings import InputSettings
 from job.data import contradictions
 from job.data.listing import read_listing
@@ -34,6 +33,7 @@ from job.storage import ObjectInfo
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from job import storage
     from job.data.quarantine import Quarantined
 
 FORMS: dict[str, dict[str, Any]] = {"folders": {}, "table": {"group_column": "patient"}}
