@@ -25,7 +25,7 @@ from job.model import classifier as classifiers
 from job.observability.progress import Progress
 from job.runtime import device
 from job.runtime.memory import exhaustion_converted
-from job.training import features, stages
+from job.training import features, prediction, stages
 from job.training.examples import create_examples
 from job.training.state import TrainingState
 
@@ -292,7 +292,7 @@ def _scored_image_seconds(examples: Examples, rows: NDArray[np.intp], state: Tra
     """Return the seconds of an image in the evaluation; the first pass, with the compilation, is not counted."""
     for _ in range(2):
         started = time.monotonic()
-        stages.predict(examples, rows, RANGE, state, Progress(), int)
+        prediction.predict(examples, rows, RANGE, state, Progress(), int)
         seconds = time.monotonic() - started
     return seconds / len(rows)
 
