@@ -130,6 +130,7 @@ class Passed:
 
     def __init__(self, images: int) -> None:
         self.usable = np.ones(images, bool)
+        self.damaged = np.zeros(images, bool)
         self.quarantined: list[Quarantined] = []
 
 

@@ -283,7 +283,7 @@ def open_images(
             data.listed,
             cache,
             image_size=classifier.image_size,
-            max_pixels=settings.input.max_pixels,
+            settings=settings.input,
             threads=machine.threads,
             selected=data.usable,
             open_store=context.open_store,
@@ -478,7 +478,7 @@ def export(
 
     exported = scratch / "model"
     with context.part("export"):
-        saved_model.save(classifier, exported)
+        saved_model.save(classifier, exported, max_pixels=context.loaded.settings.input.max_pixels)
     with context.part("verify"):
         sample = verification_sample(scores, images, context.loaded.settings.export.verify_images)
         verification = verify(scorer, exported, *sample)

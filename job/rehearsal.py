@@ -175,7 +175,9 @@ def rehearse(
         for name in STAGES:
             stage_costs[name] = _measure_stage(name, settings, classifier, examples[name], state)
             phase.advance()
-        export, verified_image = _measure_export(classifier, images, rows, cache.folder / "model")
+        export, verified_image = _measure_export(
+            classifier, images, rows, cache.folder / "model", max_pixels=settings.input.max_pixels
+        )
         costs = Costs(
             startup=startup,
             features_start=features_start,
@@ -235,7 +237,7 @@ def _opened(
             sample,
             cache,
             image_size=classifier.image_size,
-            max_pixels=settings.input.max_pixels,
+            settings=settings.input,
             threads=machine.threads,
             open_store=open_store,
         ) as images,
@@ -298,7 +300,7 @@ def _scored_image_seconds(examples: Examples, rows: NDArray[np.intp], state: Tra
 
 
 def _measure_export(
-    classifier: Classifier, images: Dataset, rows: NDArray[np.intp], folder: Path
+    classifier: Classifier, images: Dataset, rows: NDArray[np.intp], folder: Path, *, max_pixels: int
 ) -> tuple[float, float]:
     """Export the model, and have another process score the sample; return the seconds, and those of an image of it.
 
@@ -313,7 +315,7 @@ def _measure_export(
 
     started = time.monotonic()
     with Scorer() as scorer:
-        saved_model.save(classifier, folder)
+        saved_model.save(classifier, folder, max_pixels=max_pixels)
         scorer.score(folder, encoded())
     seconds = time.monotonic() - started
     batch = min(RANGE, len(rows) - 1)

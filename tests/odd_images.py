@@ -1,6 +1,6 @@
 """Odd image files, built byte by byte: every kind that decoders' own test suites and real buckets are known to hold.
 
-`KINDS` has each of them with what the job must make of it. The files are tiny, and the same on every call.
+`KINDS` and `MORE` have each of them with what the job must make of it. The files are tiny, and the same on every call.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ class Odd:
         build: returns the file.
         header: what the header gate makes of it: a header, or the reason of a refusal.
         decodes: whether the pixels behind an accepted header are whole; if not, the file is "corrupt".
+        warning: what libjpeg warns about in a file that decodes; empty if nothing.
     """
 
     build: Callable[[], bytes]
     header: Header | Reason
     decodes: bool = True
+    warning: str = ""
 
     @property
     def verdict(self) -> Header | Reason:
@@ -161,6 +163,17 @@ def with_wrong_restarts(keep: float) -> bytes:
     return data[: scan(data)] + pixels[: int(keep * len(pixels))]
 
 
+def without_middle(data: bytes) -> bytes:
+    """Leave out the second half of a JPEG's pixels, up to the end marker."""
+    return data[: (scan(data) + len(data)) // 2] + data[-2:]
+
+
+def with_zeros(data: bytes) -> bytes:
+    """Overwrite a part of a JPEG's pixels with zeros, as a damaged disk returns them."""
+    start = (scan(data) + len(data)) // 2
+    return data[:start] + bytes(200) + data[start + 200 :]
+
+
 def with_bad_index() -> bytes:
     """Write a JPEG with a second picture behind it, and with an index of the two (MPF) that is garbage."""
     return jpeg(segment(0xE2, b"MPF\0II*\0\xff\xff\xff\xff\xff\xff")) + jpeg()
@@ -194,6 +207,10 @@ def with_wrong_checksum() -> bytes:
 
 
 # -- the kinds -------------------------------------------------------------------------------------------------------
+
+
+def _half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
 
 
 def _size(image_format: Format, orientation: int = 1) -> Header:
@@ -255,12 +272,50 @@ KINDS: dict[str, Odd] = {
         lambda: png(8, 3, chunk(b"PLTE", bytes(range(256)) * 3), chunk(b"tRNS", bytes(range(256)))), _size("png")
     ),
     "png_rgb16.png": Odd(lambda: png(16, 2), _size("png")),
-    "tf_bad_huffman.jpg": Odd(with_bad_code, _size("jpeg")),
+    "tf_bad_huffman.jpg": Odd(with_bad_code, _size("jpeg"), warning="Corrupt JPEG data: bad Huffman code"),
     "tf_cmyk.jpg": Odd(lambda: jpeg(mode="CMYK", quality=30), _size("jpeg")),
     "tf_corrupt34_2.jpg": Odd(lambda: with_wrong_restarts(0.1), _size("jpeg"), decodes=False),
     "tf_corrupt34_3.jpg": Odd(lambda: with_wrong_restarts(0.8), _size("jpeg"), decodes=False),
 }
 """By the name of a real file of the kind in ``../shared/data/bad_images``."""
+
+_CORRUPT = "Corrupt JPEG data: "
+MORE: dict[str, Odd] = {
+    "jpeg_without_end.jpg": Odd(lambda: jpeg()[:-2], _size("jpeg"), decodes=False),
+    "jpeg_ends_early.jpg": Odd(
+        lambda: without_middle(jpeg()), _size("jpeg"), warning=_CORRUPT + "premature end of data segment"
+    ),
+    "jpeg_bytes_before_end.jpg": Odd(
+        lambda: jpeg()[:-2] + b"abcdef\xff\xd9",
+        _size("jpeg"),
+        warning=_CORRUPT + "4 extraneous bytes before marker 0xd9",
+    ),
+    "jpeg_zeros.jpg": Odd(lambda: with_zeros(jpeg()), _size("jpeg"), warning=_CORRUPT),
+    "jpeg_wrong_restarts.jpg": Odd(
+        lambda: with_wrong_restarts(1), _size("jpeg"), warning=_CORRUPT + "found marker 0xd6 instead of RST1"
+    ),
+    "jpeg_jfif_2.jpg": Odd(
+        lambda: jpeg().replace(b"JFIF\0\1\1", b"JFIF\0\2\1"),
+        _size("jpeg"),
+        warning="unknown JFIF revision number 2.01",
+    ),
+    "png_half.png": Odd(lambda: _half(encode("PNG")), _size("png"), decodes=False),
+    "png_half_animation.png": Odd(lambda: _half(animation("PNG", "RGBA")), _size("png"), decodes=False),
+    "png_trailing_garbage.png": Odd(lambda: encode("PNG") + b"garbage", _size("png")),
+    "gif_half.gif": Odd(lambda: _half(encode("GIF", "P")), _size("gif"), decodes=False),
+    "gif_without_end.gif": Odd(lambda: encode("GIF", "P")[:-1], _size("gif")),
+    "gif_half_animation.gif": Odd(lambda: _half(animation("GIF", "P")), _size("gif")),
+    "gif_trailing_garbage.gif": Odd(lambda: encode("GIF", "P") + b"garbage", _size("gif")),
+    "webp_half.webp": Odd(lambda: _half(encode("WEBP")), _size("webp"), decodes=False),
+    "webp_half_animation.webp": Odd(lambda: _half(animation("WEBP", "RGBA")), _size("webp"), decodes=False),
+    "webp_trailing_garbage.webp": Odd(lambda: encode("WEBP") + b"garbage", _size("webp")),
+    "bmp_half.bmp": Odd(lambda: _half(encode("BMP")), _size("bmp"), decodes=False),
+    "bmp_trailing_garbage.bmp": Odd(lambda: encode("BMP") + b"garbage", _size("bmp")),
+}
+"""Further kinds, most of them cut or with more bytes than an image has."""
+
+ALL = KINDS | MORE
+"""Every kind, by the name of a file."""
 
 WHAT = {
     "exif_landscape_2_mirrored.jpg": "JPEG that EXIF mirrors (orientation 2)",
@@ -304,9 +359,27 @@ WHAT = {
     "png_missing_idat.png": "PNG without pixels",
     "png_palette_alpha.png": "PNG with a palette with alpha",
     "png_rgb16.png": "PNG of 16 bits a colour",
-    "tf_bad_huffman.jpg": "JPEG with an invalid Huffman code (libjpeg warns)",
+    "tf_bad_huffman.jpg": "JPEG with an invalid Huffman code",
     "tf_cmyk.jpg": "CMYK JPEG, strongly compressed",
     "tf_corrupt34_2.jpg": "JPEG with restart markers in a wrong order, near its beginning",
     "tf_corrupt34_3.jpg": "JPEG with restart markers in a wrong order, near its end",
+    "jpeg_without_end.jpg": "JPEG without its end marker",
+    "jpeg_ends_early.jpg": "JPEG whose pixels end before its end marker",
+    "jpeg_bytes_before_end.jpg": "JPEG with other bytes before its end marker",
+    "jpeg_zeros.jpg": "JPEG with zeros in its pixels",
+    "jpeg_wrong_restarts.jpg": "JPEG with restart markers in a wrong order, whole",
+    "jpeg_jfif_2.jpg": "JPEG of a JFIF version that does not exist",
+    "png_half.png": "PNG that is cut off",
+    "png_half_animation.png": "animated PNG that is cut off after its first frame",
+    "png_trailing_garbage.png": "PNG with other bytes after its end",
+    "gif_half.gif": "GIF that is cut off in its first frame",
+    "gif_without_end.gif": "GIF without its end marker",
+    "gif_half_animation.gif": "animated GIF that is cut off after its first frame",
+    "gif_trailing_garbage.gif": "GIF with other bytes after its end",
+    "webp_half.webp": "WebP that is cut off",
+    "webp_half_animation.webp": "animated WebP that is cut off after its first frame",
+    "webp_trailing_garbage.webp": "WebP with other bytes after its end",
+    "bmp_half.bmp": "BMP that is cut off",
+    "bmp_trailing_garbage.bmp": "BMP with other bytes after its end",
 }
 """What each kind is, for docs/images.md."""

@@ -31,6 +31,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "input.validation_fraction": FRACTIONS,
     "input.test_fraction": FRACTIONS,
     "input.max_bad_fraction": st.floats(0, 1),
+    "input.damaged": st.sampled_from(["quarantine", "warn"]),
     "input.near_duplicate_distance": st.integers(0, 7),
     "input.max_leaking_duplicates": COUNTS | st.none(),
     "input.max_pixels": COUNTS,

@@ -163,5 +163,11 @@ def _decode(settings: Settings, found: Survey, open_store: OpenStore, progress: 
     from job.rehearsal import Decoded
 
     import_seconds = time.monotonic() - started
-    decoding = decode_all(found, open_store, image_size=settings.model.image_size, progress=progress)
+    decoding = decode_all(
+        found,
+        open_store,
+        image_size=settings.model.image_size,
+        refuse_damaged=settings.input.damaged == "quarantine",
+        progress=progress,
+    )
     return Decoded(machine=machine, decoding=decoding, import_seconds=import_seconds)

@@ -165,6 +165,11 @@ class InputSettings(_Group):
     max_bad_fraction: float = Field(0.01, ge=0, le=1)
     """More unreadable images than this share of all end the run with exit code 3."""
 
+    damaged: Literal["quarantine", "warn"] = Field("warn", json_schema_extra=_RESULT_IF_SET)
+    """A JPEG that can be decoded, but that libjpeg warns about (an invalid code, a part of its pixels missing), is used
+    and named in the log, or quarantined. `warn`: browsers and Keras use such files, too, in most of them hardly a pixel
+    is wrong, and the checksum has shown that they are as they were stored."""
+
     near_duplicate_distance: Integer = Field(6, ge=0, le=7)
     """Pictures show nearly the same if their hashes of 64 bits differ in at most this many. 0: only copies, byte by
     byte, are looked for."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 
 from job import __version__, errors
-from job.data.cache_files import CHECKSUM_BYTES, RECORD, EncodedFile, Rows, unwritable
+from job.data.cache_files import CHECKSUM_BYTES, RECORD, EncodedFile, Marks, Rows, unwritable
 from job.observability import log
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ class Cache:
                 raise self._too_large(self._needed, self._limit)
             self.features = Rows(self.folder / "features", np.float32, images, (feature_size,))
             undo.callback(self.features.close)
+            self._damaged = Marks(self.folder / "encoded.damaged", images)
+            undo.callback(self._damaged.close)
             self._encoded = EncodedFile(self.folder, images, encoded_bytes)
             undo.pop_all()
         # note: gzip-encoded images that an earlier start decompressed
@@ -203,6 +205,19 @@ class Cache:
             needed = self._other_bytes + self._encoded.size + len(data)
             raise self._too_large(needed, self._limit, so_far=True)
 
+    def mark_damaged(self, row: int) -> None:
+        """Note that an image is damaged, for later starts; before its bytes are stored.
+
+        Raises:
+            errors.DataError, errors.UnavailableError: as `put_encoded` does.
+        """
+        with self._disk_errors():
+            self._damaged.add(row)
+
+    def damaged(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return which rows are marked as damaged, bool [n]."""
+        return self._damaged[rows]
+
     def encoded(self, row: int) -> bytes | None:
         """Return an image's encoded bytes; None if they are missing or damaged."""
         return self._encoded.get(row)
@@ -229,6 +244,7 @@ class Cache:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._encoded.close()
+        self._damaged.close()
         self.features.close()
         if self.pixels is not None:
             self.pixels.close()

@@ -167,6 +167,35 @@ class EncodedFile:
         os.close(self._index)
 
 
+class Marks:
+    """Rows that are marked, a byte a row in a file.
+
+    Args:
+        path: the file, created if missing.
+        rows: number of rows.
+    """
+
+    def __init__(self, path: Path, rows: int) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        found = np.frombuffer(_read(self._file, rows, 0), np.uint8)
+        self._marked = np.zeros(rows, bool)
+        self._marked[: len(found)] = found != 0
+
+    def add(self, row: int) -> None:
+        """Mark a row."""
+        _write(self._file, b"\1", row)
+        self._marked[row] = True
+
+    def __getitem__(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return which rows are marked, bool [n]."""
+        marked: NDArray[Any] = self._marked[rows]
+        return marked
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
 def _checksum(data: bytes) -> int:
     """Return the CRC32C, with 0 replaced by 1: 0 means "not written"."""
     return storage.crc32c(data) or 1

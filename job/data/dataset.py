@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from job.config.settings import InputSettings
     from job.data.cache import Cache
     from job.data.manifest import Manifest
     from job.observability.progress import Progress
@@ -41,14 +42,16 @@ class Dataset:
         manifest: every listed image.
         cache: stores bytes and pixels.
         image_size: height and width of the decoded pixels.
-        max_pixels: larger images are not decoded.
+        settings: say which images are not used: too large ones, and damaged ones.
         threads: number of images decoded in parallel.
         selected: bool [images], those to read; all by default. If given, an earlier start has read them, so none may
-            be missing or unreadable now.
+            be missing or unreadable now, and nothing is reported again.
         open_store: opens the stores of the manifest.
 
     Attributes:
         quarantined: the images that cannot be used. Complete after the pass.
+        damaged: bool [images], those that libjpeg warns about and that are used. Complete after the pass; none if
+            `selected` is given: an earlier start has reported them.
         usable: bool [images]. Complete after the pass.
         hashes: uint64 [images], of what the usable images show (`duplicates.perceptual_hash`). Complete after the pass;
             None if `selected` is given: an earlier start has them.
@@ -60,7 +63,7 @@ class Dataset:
         cache: Cache,
         *,
         image_size: int,
-        max_pixels: int,
+        settings: InputSettings,
         threads: int,
         selected: NDArray[Any] | None = None,
         open_store: OpenStore,
@@ -68,11 +71,13 @@ class Dataset:
         self.manifest = manifest
         self.image_size = image_size
         self.quarantined: list[Quarantined] = []
+        self.damaged = np.zeros(len(manifest), bool)
         self.usable = np.zeros(len(manifest), bool)
         self.hashes = np.zeros(len(manifest), np.uint64) if selected is None else None
         self._cache = cache
-        self._max_pixels = max_pixels
+        self._max_pixels = settings.max_pixels
         self._threads = threads
+        self._refuse_damaged = settings.damaged == "quarantine"
         self._must_succeed = selected is not None
         self._selected = np.ones(len(manifest), bool) if selected is None else selected
         self._open_store = open_store
@@ -101,7 +106,7 @@ class Dataset:
         with progress.phase("ingest", int(self._selected.sum()), "images") as phase:
             for start in [start for start in remaining if self._is_cached(start)]:
                 self.usable[start : start + RANGE] = self._selected[start : start + RANGE]
-                self._hash_again(np.arange(start, min(start + RANGE, count)))
+                self._restore_findings(np.arange(start, min(start + RANGE, count)))
                 phase.advance(remaining.pop(start))
             if reused := int(self.usable.sum()):
                 progress.event("cache.reused", images=reused, of=int(self._selected.sum()))
@@ -180,7 +185,7 @@ class Dataset:
         """Yield each row once, in any order, with its pixels, or None if the image is unusable."""
         # note: enough to keep all threads busy while the caller computes, few enough to bound the memory
         limit = 4 * self._threads + RANGE
-        pending: deque[tuple[int, Future[NDArray[Any]]]] = deque()
+        pending: deque[tuple[int, Future[decode.Decoded]]] = deque()
         for row, data, is_cached in self._encoded(rows):
             pending.append((row, self._pool.submit(self._process, row, data, is_cached=is_cached)))
             while len(pending) > limit or (pending and pending[0][1].done()):
@@ -232,21 +237,25 @@ class Dataset:
             for index, data in store.read_many(self.manifest.objects(of_root)):
                 yield int(of_root[index]), data
 
-    def _process(self, row: int, data: bytes | storage.LostObject, *, is_cached: bool) -> NDArray[Any]:
+    def _process(self, row: int, data: bytes | storage.LostObject, *, is_cached: bool) -> decode.Decoded:
         """Check and decode one image, and cache its bytes. Runs in a thread of the pool."""
         if isinstance(data, storage.LostObject):
             raise UnreadableImage(data.reason, data.detail)
         header = image_header.read_header(data, max_pixels=self._max_pixels)
-        pixels = decode.decode_image(data, header, self.image_size)
-        if self.hashes is not None:
-            self.hashes[row] = perceptual_hash(pixels)
+        if self.hashes is None:
+            decoded = decode.Decoded(decode.decode_image(data, header, self.image_size), warning="")
+        else:
+            decoded = decode.decode_and_check(data, header, self.image_size, refuse_damaged=self._refuse_damaged)
+            self.hashes[row] = perceptual_hash(decoded.pixels)
+        if decoded.warning:
+            self._cache.mark_damaged(row)
         if not is_cached:
             self._cache.put_encoded(row, data)
-        return pixels
+        return decoded
 
-    def _result(self, row: int, future: Future[NDArray[Any]]) -> tuple[int, NDArray[Any] | None]:
+    def _result(self, row: int, future: Future[decode.Decoded]) -> tuple[int, NDArray[Any] | None]:
         try:
-            return row, future.result()
+            pixels, warning = future.result()
         except UnreadableImage as error:
             label = self.manifest.labels[self.manifest.label[row]]
             size = int(self.manifest.size[row])
@@ -256,11 +265,16 @@ class Dataset:
             log.get().warning("image.quarantined", uri=image.uri, reason=image.reason, detail=image.detail)
             self.quarantined.append(image)
             return row, None
+        if warning:
+            log.get().warning("image.damaged", uri=self.manifest.uri(row), detail=warning)
+            self.damaged[row] = True
+        return row, pixels
 
-    def _hash_again(self, rows: NDArray[Any]) -> None:
-        """Compute the hashes of cached images: the pass was interrupted before they were saved."""
+    def _restore_findings(self, rows: NDArray[Any]) -> None:
+        """Find out about cached images what a pass does: it was interrupted before that was saved."""
         if self.hashes is not None:
             self.hashes[rows] = [perceptual_hash(pixels) for pixels in self.pixels(rows)]
+            self.damaged[rows] = self._cache.damaged(rows)
 
     def _decode_again(self, row: int) -> NDArray[Any]:
         data = self.encoded(row)

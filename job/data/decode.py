@@ -18,26 +18,50 @@ TensorFlow's own decoders define the result, with these additions:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
 from job.data.decode_exif import orientation, read_uint
+from job.data.decode_size import pixel_count
 from job.data.quarantine import UnreadableImage
+from job.runtime.native_stderr import NativeStderr
 
 if TYPE_CHECKING:
     import numpy as np
 
     from job.data import image_header
 
+_STDERR = NativeStderr()
+_LIBJPEG_WARNING = re.compile(
+    "^(Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|Invalid SOS|Unknown Adobe|Warning: unknown).*",
+    re.MULTILINE,
+)
+"""The lines of libjpeg-turbo's jerror.h that begin with JWRN_: it prints the first of an image."""
+
 PARALLEL_DECODES = 10
 """Images of a batch that are decoded at once; limits the memory."""
 UNREADABLE = "cannot be decoded: expected a JPEG, PNG, GIF, BMP or WebP image that is not cut off or damaged"
 """What `decode_batch` says about the image whose index it names."""
+TOO_LARGE = "has more than {:,} pixels, the limit of its training (input.max_pixels)"
+"""What it says about one that it does not decode."""
+
+
+class Decoded(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        pixels: uint8 [image_size, image_size, 3].
+        warning: a sentence with what libjpeg warns about; empty if nothing.
+    """
+
+    pixels: np.ndarray[Any, Any]
+    warning: str
 
 
 def decode_image(data: bytes, header: image_header.Header, image_size: int) -> np.ndarray[Any, Any]:
-    """Decode one image whose header was accepted. Thread-safe.
+    """Decode one image whose header was accepted. Thread-safe. What libraries print about it is dropped.
 
     Returns:
         uint8 [image_size, image_size, 3], the same as `decode`.
@@ -45,6 +69,36 @@ def decode_image(data: bytes, header: image_header.Header, image_size: int) -> n
     Raises:
         UnreadableImage: corrupt.
     """
+    with _STDERR.shared():
+        return _decode_image(data, header, image_size)
+
+
+def decode_and_check(data: bytes, header: image_header.Header, image_size: int, *, refuse_damaged: bool) -> Decoded:
+    """Decode one image as `decode_image` does, and find out whether libjpeg warns about it: damage that decodes.
+
+    TensorFlow does not return libjpeg's warnings: they are found on stderr. Where several threads decode, all images
+    that were decoded meanwhile are suspects, and each suspect is decoded once more while no other is.
+
+    Raises:
+        UnreadableImage: corrupt; or damaged, if such images are refused.
+    """
+    with _STDERR.shared() as was_written:
+        pixels = _decode_image(data, header, image_size)
+        is_suspect = header.format == "jpeg" and was_written()
+    warning = _libjpeg_warning(data) if is_suspect else ""
+    if warning and refuse_damaged:
+        raise UnreadableImage("damaged", warning)
+    return Decoded(pixels, warning)
+
+
+def _libjpeg_warning(data: bytes) -> str:
+    with _STDERR.alone() as written, tf.device("CPU:0"):
+        _decode_jpeg(tf.constant(data)).numpy()
+        found = _LIBJPEG_WARNING.search(written())
+    return f"libjpeg warns: {found[0].removeprefix('Warning: ')}" if found else ""
+
+
+def _decode_image(data: bytes, header: image_header.Header, image_size: int) -> np.ndarray[Any, Any]:
     # note: op by op: a compiled function takes a sixth less CPU, but with one inter-op thread, which reproducible bits
     # need, TensorFlow runs functions one after the other, whatever thread calls them
     try:
@@ -63,49 +117,63 @@ def decode_image(data: bytes, header: image_header.Header, image_size: int) -> n
     return pixels
 
 
-def decode_batch(data: tf.Tensor, image_size: int) -> tf.Tensor:
+def decode_batch(data: tf.Tensor, image_size: int, *, max_pixels: int) -> tf.Tensor:
     """Decode a batch of images and apply their EXIF orientations: the served model's input step.
 
     Args:
         data: string [n], the encoded images.
         image_size: height and width of the result.
+        max_pixels: images of more pixels are not decoded.
 
     Returns:
         uint8 [n, image_size, image_size, 3]; n may be 0.
 
     Raises:
-        tf.errors.InvalidArgumentError: an image cannot be decoded. The message names the first such index.
+        tf.errors.InvalidArgumentError: an image cannot be decoded, or is too large. The message names the first such
+            index.
     """
+    shape = [image_size, image_size, 3]
 
     def decode_row(row: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return row, tf.ensure_shape(_resize_one(decode(encoded), image_size), [image_size, image_size, 3])
+        fits = pixel_count(encoded) <= max_pixels
+        pixels = tf.cond(fits, lambda: _resize_one(_decode(encoded), image_size), lambda: tf.zeros(shape, tf.uint8))
+        return tf.where(fits, row, -2 - row), tf.ensure_shape(pixels, shape)
 
     # note: a graph cannot catch an operation's error, but a dataset can drop the rows that fail. The end row keeps the
-    # dataset from being empty, and its number differs from every position.
+    # dataset from being empty, and its number differs from every position, as do those of images that are too large.
     with tf.device("CPU:0"):
         size = tf.shape(data)[0]
         rows = tf.data.Dataset.from_tensor_slices((tf.range(size), data))
         decoded = rows.map(decode_row, num_parallel_calls=PARALLEL_DECODES, deterministic=True).ignore_errors()
-        end = tf.data.Dataset.from_tensors((-1, tf.zeros([image_size, image_size, 3], tf.uint8)))
+        end = tf.data.Dataset.from_tensors((-1, tf.zeros(shape, tf.uint8)))
         numbers, pixels = decoded.concatenate(end).batch(tf.cast(size, tf.int64) + 1).get_single_element()
-        first_bad = tf.argmax(numbers != tf.range(tf.size(numbers)))
-        message = tf.strings.format(f"image {{}} of the batch (counted from 0) {UNREADABLE}", first_bad)
-        with tf.control_dependencies([tf.debugging.Assert(tf.size(numbers) == size + 1, [message])]):
+        bad = numbers[:-1] != tf.range(tf.size(numbers) - 1)
+        first_bad = tf.argmax(tf.concat([bad, [True]], axis=0), output_type=tf.int32)
+        reason = tf.where(numbers[first_bad] == -2 - first_bad, TOO_LARGE.format(max_pixels), UNREADABLE)
+        message = tf.strings.format("image {} of the batch (counted from 0) ", first_bad) + reason
+        with tf.control_dependencies([tf.debugging.Assert(first_bad == size, [message])]):
             return tf.identity(pixels[:-1])
 
 
-def decode(data: tf.Tensor) -> tf.Tensor:
+def decode(data: tf.Tensor, *, max_pixels: int) -> tf.Tensor:
     """Decode one image to its upright pixels.
 
     Args:
         data: scalar string, the encoded image.
+        max_pixels: an image of more pixels is not decoded.
 
     Returns:
         uint8 [height, width, 3], with the EXIF orientation applied.
 
     Raises:
-        tf.errors.InvalidArgumentError: the image cannot be decoded.
+        tf.errors.InvalidArgumentError: the image cannot be decoded, or is too large.
     """
+    fits = pixel_count(data) <= max_pixels
+    with tf.control_dependencies([tf.debugging.Assert(fits, ["the image " + TOO_LARGE.format(max_pixels)])]):
+        return _decode(tf.identity(data))
+
+
+def _decode(data: tf.Tensor) -> tf.Tensor:
     with tf.device("CPU:0"):  # the same result on every machine; there is no GPU decoder anyway
         # note: JPEG first: nearly every image is one, and it should not pay for the others
         is_jpeg = tf.strings.substr(data, 0, 2) == b"\xff\xd8"

@@ -34,15 +34,18 @@ class Effort(NamedTuple):
     cpu_seconds: float
 
 
-def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progress: Progress) -> Effort:
+def decode_all(
+    survey: Survey, open_store: OpenStore, *, image_size: int, refuse_damaged: bool, progress: Progress
+) -> Effort:
     """Download and decode every image with a usable header; those that fail join the survey's quarantine.
 
-    The survey's `hashes` are set.
+    The survey's `hashes`, `damaged` and `warnings` are set.
 
     Args:
         survey: the headers.
         open_store: opens the stores.
         image_size: height and width of the decoded pixels.
+        refuse_damaged: whether a JPEG that libjpeg warns about fails (`input.damaged`).
         progress: receives the events.
 
     Returns:
@@ -56,12 +59,13 @@ def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progre
     started, cpu_started = time.monotonic(), time.process_time()
     survey.hashes = np.zeros(len(manifest), np.uint64)
 
-    def check(row: int, data: bytes | storage.LostObject) -> tuple[int, int | UnreadableImage]:
+    def check(row: int, data: bytes | storage.LostObject) -> tuple[int, _Found | UnreadableImage]:
         try:
             if isinstance(data, storage.LostObject):
                 return row, UnreadableImage(data.reason, data.detail)
             header = image_header.read_header(data, max_pixels=2**62)  # the survey has judged its size
-            return row, perceptual_hash(decode.decode_image(data, header, image_size))
+            pixels, warning = decode.decode_and_check(data, header, image_size, refuse_damaged=refuse_damaged)
+            return row, _Found(perceptual_hash(pixels), warning)
         except UnreadableImage as error:
             return row, error
 
@@ -81,10 +85,20 @@ def decode_all(survey: Survey, open_store: OpenStore, *, image_size: int, progre
     return Effort(time.monotonic() - started, time.process_time() - cpu_started)
 
 
-def _collect(survey: Survey, row: int, found: int | UnreadableImage) -> None:
+class _Found(NamedTuple):
+    """What a decoded image is: its hash, and what libjpeg warns about."""
+
+    hash: int
+    warning: str
+
+
+def _collect(survey: Survey, row: int, found: _Found | UnreadableImage) -> None:
+    assert survey.hashes is not None
     if not isinstance(found, UnreadableImage):
-        assert survey.hashes is not None
-        survey.hashes[row] = found
+        survey.hashes[row] = found.hash
+        if found.warning:
+            survey.damaged[row] = True
+            survey.warnings[row] = found.warning
         return
     manifest = survey.manifest
     label = manifest.labels[manifest.label[row]]

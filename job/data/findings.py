@@ -60,6 +60,7 @@ def find(survey: Survey, prepared: Prepared, *, validation_fraction: float, imag
         *_copies(prepared),
         *_near_duplicates(prepared),
         *_groups(prepared),
+        *_damaged(survey),
         *_balance(prepared),
         *_shares(prepared, validation_fraction),
         *_sizes(survey, image_size),
@@ -156,6 +157,17 @@ def _groups(prepared: Prepared) -> Iterator[Finding]:
             f"{len(across):,} of {int(group.max()) + 1:,} groups are in several of the splits that the input names: "
             f"{_uris(prepared, examples)}" + (", …" if len(across) > len(examples) else ""),
             "put each group into one split: a model is measured on what it was trained on",
+        )
+
+
+def _damaged(survey: Survey) -> Iterator[Finding]:
+    rows = np.flatnonzero(survey.damaged).tolist()
+    if rows:
+        names = ", ".join(f"{survey.manifest.uri(row)} ({survey.warnings[row]})" for row in rows[:3])
+        yield Finding(
+            "damaged",
+            f"{len(rows):,} images can be decoded, but are damaged: {names}" + (", …" if len(rows) > 3 else ""),
+            "look at them, and replace them; or set input.damaged to quarantine, which leaves them out",
         )
 
 

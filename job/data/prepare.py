@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from job.observability import log
     from job.observability.progress import Progress
 
+LOGGED_NAMES = 5
+DAMAGED = "they are used, since input.damaged is warn: look at them"
+
 Array = np.ndarray[Any, Any]
 
 QUARANTINE = "data/quarantine.jsonl"
@@ -66,10 +69,12 @@ class Passed(Protocol):
     Attributes:
         usable: bool [n], which of the listed images can be used.
         quarantined: the others.
+        damaged: bool [n], those that can be used, but that libjpeg warns about; none before they are decoded.
     """
 
     usable: NDArray[np.bool_]
     quarantined: list[Quarantined]
+    damaged: NDArray[np.bool_]
 
 
 def prepare(
@@ -99,6 +104,11 @@ def prepare(
     manifests.check_usable(usable, quarantined, settings.max_bad_fraction)
     if quarantined:
         progress.event("images.quarantined", severity="warning", count=len(quarantined), of=len(listed))
+    if len(damaged := np.flatnonzero(images.damaged)):
+        names = [listed.uri(row) for row in damaged[:LOGGED_NAMES].tolist()]
+        progress.event(
+            "images.damaged", severity="warning", count=len(damaged), of=len(listed), first=names, note=DAMAGED
+        )
     group_keys = groups.keys(usable, settings.group_pattern)
     splits = split.assign(
         usable,

@@ -17,6 +17,7 @@ Reason = Literal[
     "unsupported_format",
     "too_large",
     "corrupt",
+    "damaged",
 ]
 """Why an image is quarantined: a closed list, explained in `REASONS`."""
 
@@ -31,7 +32,8 @@ REASONS: Final = MappingProxyType[Reason, str](
         "not_an_image": "something else: a web page, an error message, an archive, unknown bytes",
         "unsupported_format": "an image that cannot be decoded here: convert it to JPEG or PNG",
         "too_large": "more pixels than input.max_pixels",
-        "corrupt": "an image that is cut off or damaged",
+        "corrupt": "an image that is cut off or damaged, and cannot be decoded",
+        "damaged": "a JPEG that can be decoded, but libjpeg warns about it, with input.damaged: quarantine",
     }
 )
 

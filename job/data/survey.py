@@ -34,6 +34,8 @@ class Survey:
         manifest: every listed image.
         usable: bool [n], whether the header can be used.
         quarantined: the images that cannot.
+        damaged: bool [n], the usable images that libjpeg warns about; none before they are decoded.
+        warnings: row of each damaged image -> what libjpeg warns about.
         format: uint8 [n], index into `FORMATS`.
         width: int32 [n], pixels; 0 where unusable.
         height: int32 [n].
@@ -45,6 +47,8 @@ class Survey:
     manifest: Manifest
     usable: NDArray[np.bool_] = field(init=False)
     quarantined: list[Quarantined] = field(default_factory=list)
+    damaged: NDArray[np.bool_] = field(init=False)
+    warnings: dict[int, str] = field(default_factory=dict)
     format: NDArray[np.uint8] = field(init=False)
     width: NDArray[np.int32] = field(init=False)
     height: NDArray[np.int32] = field(init=False)
@@ -54,7 +58,7 @@ class Survey:
 
     def __post_init__(self) -> None:
         count = len(self.manifest)
-        self.usable = np.zeros(count, np.bool_)
+        self.usable, self.damaged = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         self.format, self.orientation = np.zeros(count, np.uint8), np.ones(count, np.uint8)
         self.width, self.height = np.zeros(count, np.int32), np.zeros(count, np.int32)
 

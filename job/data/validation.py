@@ -72,6 +72,17 @@ class Unusable(DocumentPart):
     """A sentence, for people."""
 
 
+class Damaged(DocumentPart):
+    """An image that is used, but damaged."""
+
+    uri: str
+    """Where it is."""
+    label: str
+    """Its class."""
+    detail: str
+    """What libjpeg warns about."""
+
+
 class Sides(DocumentPart):
     """Widths and heights of the images, in pixels: [width, height]."""
 
@@ -130,6 +141,10 @@ class Validation(DocumentPart):
     """Reason -> images that cannot be used."""
     unusable_images: list[Unusable]
     """The first 20 of them."""
+    damaged: int | None
+    """Images that are used although libjpeg warns about them (input.damaged: warn). Null unless all were decoded."""
+    damaged_images: list[Damaged]
+    """The first 20 of them."""
     estimates: Estimates | None
     """What the run will take; null if the listing was refused."""
     findings: list[Finding]
@@ -185,6 +200,11 @@ def build(
             Unusable(uri=image.uri, label=image.label, reason=image.reason, detail=image.detail)
             for image in quarantined[:_SHOWN]
         ],
+        damaged=int(survey.damaged.sum()) if decoded else None,
+        damaged_images=[
+            Damaged(uri=manifest.uri(row), label=manifest.labels[manifest.label[row]], detail=survey.warnings[row])
+            for row in np.flatnonzero(survey.damaged)[:_SHOWN].tolist()
+        ],
         estimates=estimates,
         findings=[Finding(code=one.code, message=one.message, remedy=one.remedy) for one in found],
         failure=failure,
@@ -210,6 +230,8 @@ def refused(uri: str, error: FinetuneError) -> Validation:
         sides=None,
         unusable={},
         unusable_images=[],
+        damaged=None,
+        damaged_images=[],
         estimates=None,
         findings=[],
         failure=Failure(exit_code=error.exit_code, message=error.message, remedy=error.remedy),

@@ -5,7 +5,8 @@
   convolutions. ``serving_default`` takes pixels of any size, uint8 [n, height, width, 3], and resizes them as training
   does; ``serve_bytes`` takes encoded images, string [n], and decodes them as training does. Both return
   ``probabilities``, float32 [n, labels], and ``labels``, string [n, labels]. The function ``decode``, which is no
-  signature, returns the upright pixels of one encoded image, uint8 [height, width, 3].
+  signature, returns the upright pixels of one encoded image, uint8 [height, width, 3]. An encoded image of more pixels
+  than training decodes is refused.
 - ``labels.txt``: one label per line, in the order of the probabilities.
 """
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class ServedModel(tf.Module):  # type: ignore[misc] # TensorFlow has no types
     """The classifier for serving: a tf.Module with two signatures."""
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: Classifier, *, max_pixels: int) -> None:
         super().__init__()
         base_model, labels, size = folding.merge(classifier.base_model), classifier.labels, classifier.image_size
         # note: saving tracks only the attributes of this module; tracking every layer of a Keras model takes seconds
@@ -48,17 +49,25 @@ class ServedModel(tf.Module):  # type: ignore[misc] # TensorFlow has no types
             return answers(decode.resize(pixels, size))
 
         def serve_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-            return answers(decode.decode_batch(image_bytes, size))
+            return answers(decode.decode_batch(image_bytes, size, max_pixels=max_pixels))
+
+        def decode_one(image: tf.Tensor) -> tf.Tensor:
+            return decode.decode(image, max_pixels=max_pixels)
 
         pixels = tf.TensorSpec((None, None, None, 3), tf.uint8, "pixels")
         image_bytes = tf.TensorSpec((None,), tf.string, "image_bytes")
         self.serving_default = tf.function(serving_default, input_signature=[pixels], autograph=False)
         self.serve_bytes = tf.function(serve_bytes, input_signature=[image_bytes], autograph=False)
-        self.decode = tf.function(decode.decode, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+        self.decode = tf.function(decode_one, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 
 
-def save(classifier: Classifier, folder: Path) -> None:
+def save(classifier: Classifier, folder: Path, *, max_pixels: int) -> None:
     """Write ``model.keras``, ``saved_model/`` and ``labels.txt`` into `folder`.
+
+    Args:
+        classifier: the trained model.
+        folder: is created.
+        max_pixels: images of more pixels are refused, not decoded, as in training.
 
     Raises:
         errors.UnavailableError: the files cannot be written.
@@ -66,7 +75,7 @@ def save(classifier: Classifier, folder: Path) -> None:
     try:
         folder.mkdir(parents=True)
         keras_model.save(classifier, folder / "model.keras")
-        served = ServedModel(classifier)
+        served = ServedModel(classifier, max_pixels=max_pixels)
         signatures = {"serving_default": served.serving_default, "serve_bytes": served.serve_bytes}
         tf.saved_model.save(served, str(folder / "saved_model"), signatures=signatures)
         (folder / "labels.txt").write_text("".join(f"{label}\n" for label in classifier.labels), encoding="utf-8")

@@ -12,7 +12,6 @@ import math
 import os
 import platform
 import resource
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from job import errors
 from job.config import environment
 from job.observability import log
-from job.runtime import gpu, imports
+from job.runtime import gpu, imports, native_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -374,9 +373,7 @@ def _quiet_stderr() -> Iterator[None]:
 
     TensorFlow announces oneDNN twice, regardless of TF_CPP_MIN_LOG_LEVEL.
     """
-    # In memory on Linux: a container may have no directory for temporary files, which is reported elsewhere.
-    in_memory = sys.platform == "linux"
-    with open(os.memfd_create("stderr"), "w+b") if in_memory else tempfile.TemporaryFile() as captured:  # noqa: PTH123
+    with native_stderr.open_memory_file() as captured:
         saved = os.dup(2)
         os.dup2(captured.fileno(), 2)
         try:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from odd_images import ALL
 from runs import draw
 
 from job import errors, storage
@@ -22,6 +23,8 @@ from job.storage.local import LocalStore
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from job.observability.progress import Phase
 
@@ -40,7 +43,12 @@ def listed(tmp_path: Path) -> manifest.Manifest:
 
 @contextlib.contextmanager
 def opened(
-    listed: manifest.Manifest, tmp_path: Path, **changes: object
+    listed: manifest.Manifest,
+    tmp_path: Path,
+    *,
+    damaged: str = "warn",
+    selected: NDArray[np.bool_] | None = None,
+    **changes: object,
 ) -> Iterator[tuple[dataset.Dataset, cache.Cache]]:
     """Open the data, with a cache that outlives a start that fails."""
     sizes = {"images": len(listed), "encoded_bytes": int(listed.size.sum()), "image_size": 8, "feature_size": 0}
@@ -49,7 +57,13 @@ def opened(
     with (
         cache.Cache(settings, run_id="run-1", made_from=parts, **sizes) as kept,
         dataset.Dataset(
-            listed, kept, image_size=8, max_pixels=10**6, threads=2, open_store=storage.open_store
+            listed,
+            kept,
+            image_size=8,
+            settings=InputSettings(max_pixels=10**6, damaged=damaged),
+            threads=2,
+            selected=selected,
+            open_store=storage.open_store,
         ) as images,
     ):
         yield images, kept
@@ -201,6 +215,67 @@ def test_lost_bytes_are_fetched_although_pixels_are_kept(
         assert [0, 32] == sorted(rows.start for rows, _ in images.ingest(Progress()))
         assert kept.has_encoded(np.arange(len(listed))).all()
     assert [listed.names[3], listed.names[40]] == sorted(fetched, key=listed.names.index)
+
+
+DAMAGED = (3, 40, 90, 91)
+"""Rows of images that libjpeg warns about."""
+
+
+def damage(listed: manifest.Manifest, tmp_path: Path) -> manifest.Manifest:
+    """Replace some images, and list them again."""
+    for row in DAMAGED:
+        (tmp_path / "in" / listed.names[row]).write_bytes(ALL["tf_bad_huffman.jpg"].build())
+    return read_listing(InputSettings(uri=str(tmp_path / "in")), storage.open_store)[0]
+
+
+def test_damaged_images_are_used_and_named(listed: manifest.Manifest, tmp_path: Path) -> None:
+    """With input.damaged: warn, images that libjpeg warns about are used and named, in any order of arrival."""
+    listed = damage(listed, tmp_path)
+    with opened(listed, tmp_path) as (images, _):
+        list(images.ingest(Progress()))
+
+    assert images.usable.all()
+    assert not images.quarantined
+    assert list(DAMAGED) == np.flatnonzero(images.damaged).tolist()
+
+
+def test_damaged_images_are_quarantined(listed: manifest.Manifest, tmp_path: Path) -> None:
+    """With input.damaged: quarantine they are not used, also by a start after an interrupted pass."""
+    listed = damage(listed, tmp_path)
+    with contextlib.suppress(KeyboardInterrupt), opened(listed, tmp_path, damaged="quarantine") as (images, _):
+        for n, _ in enumerate(images.ingest(Progress())):
+            if n == 3:
+                raise KeyboardInterrupt
+
+    with opened(listed, tmp_path, damaged="quarantine") as (images, _):
+        list(images.ingest(Progress()))
+
+    assert list(DAMAGED) == np.flatnonzero(~images.usable).tolist()
+    assert [listed.uri(row) for row in DAMAGED] == [image.uri for image in images.quarantined]
+    assert {"damaged"} == {image.reason for image in images.quarantined}
+    assert not images.damaged.any()
+
+
+def test_an_interrupted_pass_forgets_no_damaged_image(listed: manifest.Manifest, tmp_path: Path) -> None:
+    """A start that finds images in the cache names those that libjpeg warns about, as an undisturbed pass does."""
+    listed = damage(listed, tmp_path)
+    interrupt(listed, tmp_path, ranges=4)
+
+    with opened(listed, tmp_path) as (images, _):
+        list(images.ingest(Progress()))
+
+    assert images.usable.all()
+    assert list(DAMAGED) == np.flatnonzero(images.damaged).tolist()
+
+
+def test_damaged_images_are_named_once(listed: manifest.Manifest, tmp_path: Path) -> None:
+    """A start that knows which images are usable neither checks nor names them again."""
+    listed = damage(listed, tmp_path)
+    with opened(listed, tmp_path, selected=np.ones(len(listed), np.bool_)) as (images, _):
+        list(images.ingest(Progress()))
+
+    assert images.usable.all()
+    assert not images.damaged.any()
 
 
 def test_quarantine_does_not_depend_on_the_order_of_arrival(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from classifiers import varied_classifier
+from drawn_images import MAX_PIXELS
 from PIL import Image
 
 from job import errors
@@ -31,7 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes
     folder = tmp_path_factory.mktemp("export") / "model"
     settings = ModelSettings(alpha=0.35, image_size=32, weights="none", dropout=0.5)
     classifier = varied_classifier(settings, ("a", "b", "ü"))
-    saved_model.save(classifier, folder)
+    saved_model.save(classifier, folder, max_pixels=MAX_PIXELS)
     random = np.random.default_rng(0)
     encoded = []
     for number in range(6):

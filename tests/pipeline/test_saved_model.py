@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from classifiers import varied_classifier
+from drawn_images import MAX_PIXELS
 from PIL import Image
 
 from job.config.settings import ModelSettings
@@ -39,7 +40,7 @@ def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """An exported MobileNetV2 of 32 pixels."""
     folder = tmp_path_factory.mktemp("export") / "model"
     classifier = varied_classifier(ModelSettings(alpha=0.35, image_size=32, weights="none", dropout=0.5), request.param)
-    saved_model.save(classifier, folder)
+    saved_model.save(classifier, folder, max_pixels=MAX_PIXELS)
     return Exported(
         classifier,
         tf.saved_model.load(str(folder / "saved_model")),

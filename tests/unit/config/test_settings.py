@@ -184,7 +184,7 @@ def test_result_settings_added_later() -> None:
     """A setting that version 0.1.0 did not have counts where it differs from its default: runs keep their names."""
     later = {name for name, field in setting_fields().items() if (field.json_schema_extra or {}) == _RESULT_IF_SET}
 
-    assert {"input.group_pattern"} == later
+    assert {"input.damaged", "input.group_pattern"} == later
     assert not later & set(result_settings(Settings()))
     assert "a(.)" == result_settings(load_settings(["--input.group_pattern=a(.)"], {}).settings)["input.group_pattern"]
 

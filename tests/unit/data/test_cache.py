@@ -190,7 +190,9 @@ def test_less_room_than_the_disk_said(tmp_path: Path) -> None:
     """A file without space is closed: without pixels the run continues, without the others it ends with 3."""
     with file_size_limit(2**16), open_cache(tmp_path, image_size=64) as kept:
         assert kept.pixels is None
-        assert {"features", "features.crc32c", "encoded", "encoded.index", "lock"} == open_files(kept.folder)
+        assert {"features", "features.crc32c", "encoded", "encoded.damaged", "encoded.index", "lock"} == open_files(
+            kept.folder
+        )
     assert kept.facts["note"].startswith("pixels are decoded again each epoch: the disk does not take them: ")
 
     for parts in ({"feature_size": 2**10}, {"encoded_bytes": 2**17}):

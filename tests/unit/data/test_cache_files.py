@@ -118,3 +118,14 @@ def test_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             kept.put_encoded(0, b"x")
         with pytest.raises(errors.UnavailableError, match="features: Input/output error"):
             kept.features[0:1] = np.zeros((1, 3))
+
+
+def test_marks_outlive_a_start(tmp_path: Path) -> None:
+    """Rows that an interrupted start marked as damaged are marked for the next one, and no others are."""
+    with contextlib.suppress(errors.StoppedError), open_cache(tmp_path) as kept:
+        kept.mark_damaged(7)
+        raise errors.StoppedError("stopped", remedy="")
+
+    with open_cache(tmp_path) as kept:
+        kept.mark_damaged(9)
+        assert [7, 9] == np.flatnonzero(kept.damaged(np.arange(40))).tolist()

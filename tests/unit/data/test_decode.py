@@ -19,6 +19,7 @@ from paths import BAD_IMAGES, PHOTOS
 from PIL import Image, ImageOps
 
 from job.data import decode, image_header
+from job.data.image_header import Header
 from job.data.quarantine import Reason, UnreadableImage
 
 if TYPE_CHECKING:
@@ -27,7 +28,17 @@ if TYPE_CHECKING:
 
 # as the served model does it
 served = tf.function(
-    lambda data: decode.decode_batch(data, image_size=24), input_signature=[tf.TensorSpec([None], tf.string)]
+    lambda data: decode.decode_batch(data, image_size=24, max_pixels=MAX_PIXELS),
+    input_signature=[tf.TensorSpec([None], tf.string)],
+)
+
+
+limited = tf.function(
+    lambda data: decode.decode_batch(data, image_size=24, max_pixels=48 * 40 - 1),
+    input_signature=[tf.TensorSpec([None], tf.string)],
+)
+limited_one = tf.function(
+    lambda data: decode.decode(data, max_pixels=48 * 40 - 1), input_signature=[tf.TensorSpec([], tf.string)]
 )
 
 
@@ -184,6 +195,26 @@ def test_empty_batch() -> None:
     assert (0, 24, 24, 3) == served(tf.constant([], tf.string)).shape
 
 
+def wide(image_format: str) -> bytes:
+    """Encode an image of 48 x 40 pixels, more than the limit of the next test."""
+    return encode(picture("P" if image_format == "GIF" else "RGB", 48, 40), image_format)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
+def test_too_many_pixels_are_not_decoded(image_format: str) -> None:
+    """An image above the limit is refused by its index and with the limit, also one that could not be decoded."""
+    good, large = encode(picture(), "PNG"), wide(image_format)[:900]  # cut off: decoding it would be another error
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"image 1 of the batch .* has more than 1,919 pixels"):
+        limited(tf.constant([good, large, good, b"", large]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"image 1 of the batch .* cannot be decoded"):
+        limited(tf.constant([good, b"", large]))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="has more than 1,919 pixels"):
+        limited_one(large)
+    assert (1, 24, 24, 3) == limited(tf.constant([good])).shape
+    assert (24, 24, 3) == limited_one(good).shape
+
+
 def test_threads_do_not_disturb_each_other() -> None:
     """Images decoded from several threads at once are the same as one after the other."""
     batch = [encode(picture("RGB", 100 + index, 90), "JPEG") for index in range(40)]
@@ -224,12 +255,69 @@ def outcome(data: bytes) -> image_header.Header | Reason:
     return header
 
 
-@pytest.mark.parametrize("name", odd_images.KINDS)
+@pytest.mark.parametrize("name", odd_images.ALL)
 def test_outcome_of_odd_files(name: str) -> None:
     """Each kind of odd file has its outcome: a header and the same pixels in training and when served, or a reason."""
-    kind = odd_images.KINDS[name]
+    kind = odd_images.ALL[name]
 
     assert kind.verdict == outcome(kind.build())
+
+
+WARNED_ABOUT = [name for name, kind in odd_images.ALL.items() if kind.warning]
+
+
+@pytest.mark.parametrize("name", [name for name, kind in odd_images.ALL.items() if isinstance(kind.verdict, Header)])
+def test_what_libjpeg_warns_about(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """An image that decodes has libjpeg's warning, or none, and the same pixels; nothing reaches stderr."""
+    data, warning = odd_images.ALL[name].build(), odd_images.ALL[name].warning
+    header = image_header.read_header(data, max_pixels=MAX_PIXELS)
+
+    pixels, found = decode.decode_and_check(data, header, 24, refuse_damaged=False)
+
+    np.testing.assert_array_equal(decode.decode_image(data, header, 24), pixels)
+    assert bool(warning) == bool(found)
+    assert found.startswith(f"libjpeg warns: {warning}" if warning else "")
+    assert not capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", WARNED_ABOUT)
+def test_damaged_images_can_be_refused(name: str) -> None:
+    """With input.damaged: quarantine an image that libjpeg warns about is refused with the warning as its detail."""
+    data = odd_images.ALL[name].build()
+
+    with pytest.raises(UnreadableImage) as caught:
+        decode.decode_and_check(data, image_header.read_header(data, max_pixels=MAX_PIXELS), 24, refuse_damaged=True)
+
+    assert "damaged" == caught.value.reason
+    assert odd_images.ALL[name].warning in caught.value.detail
+
+
+def test_a_warning_belongs_to_its_image() -> None:
+    """Of images decoded by many threads at once, those that libjpeg warns about are found, each with its warning."""
+    kinds = [odd_images.ALL[name] for name in [*WARNED_ABOUT, *["ljt_baseline_good.jpg", "made_1x1.png"] * 9]] * 8
+    batch = [(kind.build(), kind.warning) for kind in kinds]
+    np.random.default_rng(1).shuffle(batch)
+
+    def check(data: bytes) -> str:
+        header = image_header.read_header(data, max_pixels=MAX_PIXELS)
+        return decode.decode_and_check(data, header, 24, refuse_damaged=False).warning
+
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(check, [data for data, _ in batch]))
+
+    assert [bool(warning) for _, warning in batch] == [bool(warning) for warning in found]
+    assert all(expected in warning for (_, expected), warning in zip(batch, found, strict=True))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in odd_images.ALL.items() if kind.header != kind.verdict])
+def test_what_libraries_say_of_corrupt_images_is_dropped(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """What libjpeg prints about an image that cannot be decoded does not reach stderr."""
+    data = odd_images.ALL[name].build()
+
+    with pytest.raises(UnreadableImage):
+        decoded(data)
+
+    assert not capfd.readouterr().err
 
 
 OUTCOMES: dict[str, image_header.Header | Reason] = {

@@ -102,6 +102,19 @@ def test_blank_pictures_are_no_duplicates() -> None:
     assert [] == codes(found)
 
 
+def test_damaged_images() -> None:
+    """Images that libjpeg warns about are named with their warning."""
+    found = survey(SOUND)
+    found.damaged[[3, 5, 7, 9]] = True
+    found.warnings = dict.fromkeys([3, 5, 7, 9], "libjpeg warns: Corrupt JPEG data")
+
+    [finding] = findings.find(found, prepared(found, SPLITS), validation_fraction=0.2)
+
+    assert "damaged" == finding.code
+    assert "4 images" in finding.message
+    assert "gs://box/d/3.jpg (libjpeg warns: Corrupt JPEG data)" in finding.message
+
+
 def test_small_classes_and_imbalance() -> None:
     """Nine images are few; a hundred times as many are too many."""
     found = survey([0] * 910 + [1] * 9)

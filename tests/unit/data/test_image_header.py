@@ -128,10 +128,10 @@ def test_bmp_with_rows_from_the_top() -> None:
     assert read(bmp) == read(bmp[:22] + struct.pack("<i", -20) + bmp[26:])
 
 
-@pytest.mark.parametrize("name", odd_images.KINDS)
+@pytest.mark.parametrize("name", odd_images.ALL)
 def test_odd_files(name: str) -> None:
     """Each kind of odd file that decoders' own test suites hold has its header read, or is refused for its reason."""
-    kind = odd_images.KINDS[name]
+    kind = odd_images.ALL[name]
 
     assert kind.header == outcome(kind.build(), MAX_PIXELS)
 

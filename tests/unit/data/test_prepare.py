@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from listed_inputs import ANIMALS, put, read_from
+from runs import Facts as FactsOf
 from runs import Recorder
 
 from job.config.settings import InputSettings
@@ -17,20 +18,25 @@ from job.data.prepare import Prepared, prepare
 from job.data.quarantine import Quarantined
 from job.errors import DataError
 from job.observability import log
-from job.observability.progress import Event, LogListener, Progress
+from job.observability.progress import Event, Listener, LogListener, Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 UNREADABLE = 3
 """The row of the image that the pass could not read."""
 
 
-def prepared_from(folder: Path, recorder: Recorder, *, max_bad_fraction: float = 0.1) -> Prepared:
+def prepared_from(
+    folder: Path, recorder: Listener, *, max_bad_fraction: float = 0.1, damaged: Sequence[int] = ()
+) -> Prepared:
     """Prepare 40 images, of which one cannot be read, and one file that the listing has quarantined."""
     listed, _ = read_from(put(folder, ANIMALS))
     bad = Quarantined(listed.uri(UNREADABLE), "cats", 1, "corrupt", "cut off")
-    images = SimpleNamespace(usable=np.arange(len(listed)) != UNREADABLE, quarantined=[bad])
+    images = SimpleNamespace(
+        usable=np.arange(len(listed)) != UNREADABLE, quarantined=[bad], damaged=np.isin(range(len(listed)), damaged)
+    )
     empty = Quarantined(f"{folder}/cats/empty.jpg", "cats", 0, "empty", "the file has no bytes")
     settings = InputSettings(
         uri=str(folder), validation_fraction=0.2, test_fraction=0.2, max_bad_fraction=max_bad_fraction
@@ -55,6 +61,17 @@ def test_quarantined_images_are_collected(tmp_path: Path) -> None:
 
     assert ["empty", "corrupt"] == [image.reason for image in prepared.quarantined]
     assert ["images.quarantined", "split.assigned"] == recorder.names
+
+
+def test_damaged_images_are_named(tmp_path: Path) -> None:
+    """What the pass found damaged, but usable, is one warning with its number and the first names."""
+    facts = FactsOf("images.damaged")
+
+    prepared = prepared_from(tmp_path, facts, damaged=range(10, 19))
+
+    [found] = facts.seen
+    names = [prepared.usable.uri(row - 1) for row in range(10, 15)]  # one before them cannot be used
+    assert (9, 40, names) == (found["count"], found["of"], found["first"])
 
 
 def test_too_many_are_unusable(tmp_path: Path) -> None:
@@ -94,7 +111,7 @@ def test_many_classes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None
     """With 700 classes, most of them without a validation image, the log names 20, and every line is short JSON."""
     names = [f"train/class-{n:03}-{'x' * 200}/{picture}.jpg" for n in range(700) for picture in range(2)]
     listed, _ = read_from(put(tmp_path, [*names, names[0].replace("train", "validation").replace("0.jpg", "2.jpg")]))
-    images = SimpleNamespace(usable=np.ones(len(listed), bool), quarantined=[])
+    images = SimpleNamespace(usable=np.ones(len(listed), bool), quarantined=[], damaged=np.zeros(len(listed), bool))
     recorder = Facts()
 
     log.configure(console=False)
@@ -130,7 +147,7 @@ def test_leaking_duplicates(tmp_path: Path) -> None:
     for n in range(3):
         put(tmp_path, [f"{side}/a/copy{n}.jpg" for side in ("train", "validation")], b"copy %d" % n)
     listed, _ = read_from(tmp_path)
-    images = SimpleNamespace(usable=np.ones(len(listed), bool), quarantined=[])
+    images = SimpleNamespace(usable=np.ones(len(listed), bool), quarantined=[], damaged=np.zeros(len(listed), bool))
     hashes = np.arange(len(listed)).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     hashes[listed.names.index("validation/b/0.jpg")] = hashes[listed.names.index("train/b/4.jpg")]
     recorder = Facts()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from listed_inputs import read_from
-from odd_images import KINDS, jpeg, segment
+from odd_images import ALL, jpeg, segment
 
 from job import storage
 from job.data import survey as surveys
@@ -28,18 +28,18 @@ def test_verdicts_of_odd_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "odd").mkdir()
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats/1.jpg").write_bytes(jpeg())
-    for name, kind in KINDS.items():
+    for name, kind in ALL.items():
         (tmp_path / "odd" / f"{name}.jpg").write_bytes(kind.build())
     manifest, listed = read_from(tmp_path)
 
     found = survey(manifest, storage.open_store, max_pixels=PIXELS, progress=Progress([]))
 
     reasons = {image.uri.rpartition("/")[2][:-4]: image.reason for image in [*listed, *found.quarantined]}
-    assert {name: kind.header for name, kind in KINDS.items() if not isinstance(kind.header, Header)} == reasons
+    assert {name: kind.header for name, kind in ALL.items() if not isinstance(kind.header, Header)} == reasons
     for row in np.flatnonzero(found.usable):
         name = manifest.names[row].rpartition("/")[2][:-4]
-        if name in KINDS:
-            header = KINDS[name].header
+        if name in ALL:
+            header = ALL[name].header
             assert isinstance(header, Header)
             size = int(found.width[row]), int(found.height[row])
             assert (header.format, (header.width, header.height)) == (FORMATS[found.format[row]], size), name

@@ -64,6 +64,20 @@ def test_groups() -> None:
     )
 
 
+def test_damaged_images() -> None:
+    """Damaged images that are used are counted and named once all are decoded; without that nothing is known."""
+    found = survey([number % 2 for number in range(200)])
+    found.damaged[::2] = True
+    found.warnings = dict.fromkeys(range(0, 200, 2), "libjpeg warns: Corrupt JPEG data")
+
+    decoded = validation.build(SETTINGS, found, [], prepared(found, SPLITS), decoded=True)
+    headers = validation.build(SETTINGS, survey([0, 1] * 100), [], prepared(found, SPLITS))
+
+    assert (100, 20) == (decoded.damaged, len(decoded.damaged_images))
+    assert ("gs://box/d/2.jpg", "cats") == (decoded.damaged_images[1].uri, decoded.damaged_images[1].label)
+    assert (None, []) == (headers.damaged, headers.damaged_images)
+
+
 def test_data_that_cannot_be_split() -> None:
     """Where the run would end, the counts are reported as well as its exit code and remedy."""
     found = survey([0] * 5)

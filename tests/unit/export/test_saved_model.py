@@ -19,5 +19,5 @@ def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     with pytest.raises(UnavailableError, match=f"cannot be written to {tmp_path}/file/model") as caught:
-        saved_model.save(small_classifier(), tmp_path / "file" / "model")
+        saved_model.save(small_classifier(), tmp_path / "file" / "model", max_pixels=10**6)
     assert 20 == caught.value.exit_code

@@ -67,7 +67,12 @@ def opened(
             feature_size=classifier.feature_size,
         ) as opened_cache,
         dataset.Dataset(
-            listed, opened_cache, image_size=SIZE, max_pixels=10**6, threads=2, open_store=storage.open_store
+            listed,
+            opened_cache,
+            image_size=SIZE,
+            settings=InputSettings(max_pixels=10**6),
+            threads=2,
+            open_store=storage.open_store,
         ) as images,
     ):
         yield images, opened_cache
