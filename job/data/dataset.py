@@ -103,7 +103,7 @@ class Dataset:
         ranges: dict[int, NDArray[Any]] = {}
         starts, images = np.unique(np.flatnonzero(self._selected) // RANGE * RANGE, return_counts=True)
         remaining = dict(zip(starts.tolist(), images.tolist(), strict=True))
-        with progress.phase("ingest", int(self._selected.sum()), "images") as phase:
+        with decode.quiet(), progress.phase("ingest", int(self._selected.sum()), "images") as phase:
             for start in [start for start in remaining if self._is_cached(start)]:
                 self.usable[start : start + RANGE] = self._selected[start : start + RANGE]
                 self._restore_findings(np.arange(start, min(start + RANGE, count)))
@@ -144,7 +144,8 @@ class Dataset:
     def pixels(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return the pixels of the rows, uint8 [n, image_size, image_size, 3], from the cache or decoded again."""
         if self._cache.pixels is None:
-            return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
+            with decode.quiet():
+                return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
         pixels, intact = self._cache.pixels.read(rows)
         for n in np.flatnonzero(~intact):
             pixels[n] = self._decode_again(int(rows[n]))

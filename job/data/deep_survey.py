@@ -69,7 +69,11 @@ def decode_all(
         except UnreadableImage as error:
             return row, error
 
-    with progress.phase("decode", len(rows), "images") as phase, ThreadPoolExecutor(THREADS, "decode") as pool:
+    with (
+        decode.quiet(),
+        progress.phase("decode", len(rows), "images") as phase,
+        ThreadPoolExecutor(THREADS, "decode") as pool,
+    ):
         for root, uri in enumerate(manifest.roots):
             of_root = rows[manifest.root[rows] == root]
             pending = []

@@ -8,11 +8,13 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import google_crc32c
 import numpy as np
+import odd_images
 import pytest
 import tensorflow as tf
 from digests import arrays_sha256
@@ -469,6 +471,47 @@ def test_output_that_cannot_be_written(pictures: Path) -> None:
     assert "/sys/nowhere" in events[-1]["message"]
     assert events[-1]["remedy"]
     assert "device.configured" not in {event["message"] for event in events}
+
+
+@pytest.mark.parametrize("damaged", ["warn", "quarantine"])
+def test_odd_images(pictures: Path, tmp_path: Path, damaged: str) -> None:
+    """A run and validate --deep have one outcome for every odd image, and print nothing of native code."""
+    shutil.copytree(pictures, tmp_path / "in")
+    for name, kind in odd_images.ALL.items():
+        (tmp_path / "in/light" / f"{name}.jpg").write_bytes(kind.build())
+    images = [path for path in (tmp_path / "in").rglob("*") if path.is_file()]
+    cache = sum(path.stat().st_size for path in images) + 5500 * len(images)  # without pixels: all is decoded again
+    settings = ("--input.damaged", damaged, "--input.max_bad_fraction", "1", "--cache.max_bytes", str(cache))
+    arguments = [*SMALL, "--input.uri", tmp_path / "in", *settings, "--log.format", "json"]
+
+    def execute(*command: str | Path) -> tuple[str, list[dict]]:
+        done = subprocess.run([sys.executable, "-m", "job", *command], capture_output=True, text=True, check=False)
+        assert 0 == done.returncode, done.stderr
+        return done.stdout, [strict_json(line) for line in done.stderr.splitlines()]
+
+    output, events = execute(
+        *("run", *arguments, "--export.verify_images", "100", "--output.uri", tmp_path / "out", *ONE_STAGE)
+    )
+    document, of_validate = execute("validate", "--deep", "--json", *arguments)
+
+    lines = (only_run(tmp_path / "out") / "data/quarantine.jsonl").read_text().splitlines()
+    reasons = {Path(row["uri"]).stem: row["reason"] for row in map(strict_json, lines)}
+    warned_about = {name for name, kind in odd_images.ALL.items() if kind.warning}
+    named = {Path(event["uri"]).stem for event in events if event["message"] == "image.damaged"}
+    found = strict_json(document)
+    assert not output
+    assert Counter(reasons.values()) == found["unusable"]
+    assert found["unusable_images"][0]["reason"] == reasons[Path(found["unusable_images"][0]["uri"]).stem]
+    assert (warned_about if damaged == "warn" else set()) == named
+    assert named == {Path(image["uri"]).stem for image in found["damaged_images"]}
+    assert (warned_about if damaged == "quarantine" else set()) == {
+        name for name, reason in reasons.items() if reason == "damaged"
+    }
+    counts = [
+        [event["count"] for event in log if event["message"] == "images.damaged"] for log in (events, of_validate)
+    ]
+    assert [[len(named)], [len(named)]] == counts if damaged == "warn" else [[], []] == counts
+    assert "pixels are decoded again each epoch" in {e["message"]: e for e in events}["cache.opened"]["note"]
 
 
 def test_every_line_is_json(pictures: Path, tmp_path: Path) -> None:

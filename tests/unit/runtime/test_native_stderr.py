@@ -20,10 +20,10 @@ def test_nothing_passes(capfd: pytest.CaptureFixture[str]) -> None:
     """What is written within a block does not reach stderr; what is written outside of it does."""
     stderr = NativeStderr()
     warn("before ")
-    with stderr.shared() as was_written:
-        assert not was_written()
+    with stderr.shared() as block:
+        assert not block.was_written()
         warn("inside")
-        assert was_written()
+        assert block.was_written()
     with stderr.alone() as written:
         warn("alone")
         assert "alone" == written()
@@ -37,8 +37,8 @@ def test_each_block_knows_its_own_text() -> None:
     stderr = NativeStderr()
     with stderr.alone() as written:
         warn("first")
-    with stderr.shared() as was_written:
-        assert not was_written()
+    with stderr.shared() as block:
+        assert not block.was_written()
     with stderr.alone() as written:
         assert not written()
         warn("second")
@@ -73,24 +73,42 @@ def test_sharing_threads_see_one_another() -> None:
             assert left.wait(10)
 
     thread = threading.Thread(target=other)
-    with stderr.shared() as was_written:
+    with stderr.shared() as block:
         thread.start()
         assert entered.wait(10)
         warn("by one of the two")
-        assert was_written()
+        assert block.was_written()
         left.set()
         thread.join()
+
+
+def test_a_block_around_others(capfd: pytest.CaptureFixture[str]) -> None:
+    """Within a block around others nothing reaches stderr either, and the others know their text as without it."""
+    stderr = NativeStderr()
+    with stderr.redirected():
+        warn("between")
+        with stderr.alone() as written:
+            assert not written()
+            warn("alone")
+            assert "alone" == written()
+        with stderr.shared() as block:
+            assert not block.was_written()
+            warn("shared")
+            assert block.was_written()
+    warn("after")
+
+    assert "after" == capfd.readouterr().err
 
 
 def test_an_error_restores_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     """A block that fails restores stderr, and lets others in."""
     stderr = NativeStderr()
-    for block in (stderr.shared, stderr.alone):
+    for block in (stderr.shared, stderr.alone, stderr.redirected):
         with pytest.raises(ValueError, match="inside"), block():
             raise ValueError("inside")
         warn("after ")
 
-    assert "after after " == capfd.readouterr().err
+    assert "after after after " == capfd.readouterr().err
 
 
 def test_text_does_not_grow_without_limit() -> None:
