@@ -108,7 +108,7 @@ def test_damaged_images() -> None:
     found.damaged[[3, 5, 7, 9]] = True
     found.warnings = dict.fromkeys([3, 5, 7, 9], "libjpeg warns: Corrupt JPEG data")
 
-    [finding] = findings.find(found, prepared(found, SPLITS), validation_fraction=0.2)
+    [finding] = find(found, prepared(found, SPLITS))
 
     assert "damaged" == finding.code
     assert "4 images" in finding.message
