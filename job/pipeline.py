@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from job import storage
 from job.config.settings import STAGES
@@ -21,9 +21,10 @@ from job.data import contradictions, manifest
 from job.data.listing import read_listing
 from job.data.prepare import QUARANTINE, Prepared, prepare
 from job.errors import DataError
+from job.evaluation import gates
 from job.evaluation.gates import Gate
 from job.observability.status import StatusFile
-from job.runs import provenance, publish
+from job.runs import comparison, provenance, publish
 from job.runs.data import Data
 from job.runs.documents import encode
 from job.runs.identity import identify
@@ -89,7 +90,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
                 # Another process may have published it while this one waited for the claim.
                 outcome = publish.published(run, settings.gate) or train(context, listing)
         if metrics := publish.published_metrics(run):
-            progress.event("run.evaluated", run_uri=run.uri, **metrics)
+            progress.event("run.evaluated", run_uri=run.uri, **metrics | {"gate": outcome.gate.summary()})
         outcome.check_gate()
     progress.event("run.succeeded", message=message, run_uri=run.uri, accuracy=outcome.gate.accuracy)
 
@@ -192,14 +193,13 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         with Scorer() as scorer:  # it imports TensorFlow during the evaluation
             scores, metrics = evaluate(context, classifier, examples["fine_tuning"], prepared, images, trained)
             metrics |= export(context, classifier, scorer, scores, images, scratch=cache.folder)
+        judge = gate_judge(context, metrics, scores, images, scratch=cache.folder)
+        metrics["gate"] = (gate := judge()).summary()
         timing = context.timing.document() | {"starts": checkpoints.starts}
         run.write("metrics/metrics.json", encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)}))
-    with progress.phase("publish", None, ""):
-        outcome = publish.finish(
-            run,
-            Gate.of(scores["validation"].accuracy, settings.gate.min_accuracy),
-            provenance=provenance.document(settings.run) | {"device": vars(machine), "weights": vars(weights)},
-        )
+        with progress.phase("publish", None, ""):
+            facts = {"device": vars(machine), "weights": vars(weights)}
+            outcome = publish.finish(run, gate, provenance=provenance.document(settings.run) | facts, judge=judge)
     progress.event("run.published", run_uri=run.uri, accuracy=outcome.gate.accuracy)
     return outcome
 
@@ -486,3 +486,33 @@ def export(
     with context.part("upload"):
         context.run.write_folder("model", exported)
     return {"verification": verification}
+
+
+def gate_judge(
+    context: RunContext, metrics: Mapping[str, Any], scores: dict[str, Scores], images: Dataset, *, scratch: Path
+) -> Callable[[], Gate]:
+    """Return the function that judges the quality gate. Each call compares the model with the latest one at that time.
+
+    Args:
+        context: of the run.
+        metrics: of the model to publish, as in metrics.json.
+        scores: of the held-out images, by split.
+        images: the data.
+        scratch: a local folder for the latest model.
+    """
+    from job.evaluation.scores import held_out
+    from job.export.verification import score_latest
+
+    settings, measured = context.loaded.settings, gates.measured_from(metrics["validation"])
+    sample = held_out(scores["validation"], images)
+
+    def judge() -> Gate:
+        if settings.gate.no_worse_than_latest is None:
+            return Gate.judge(measured, settings.gate)
+        with context.timing.part("compare"):
+            latest = comparison.compare(
+                context.run, sample, score_latest, scratch=scratch, seed=settings.run.seed, progress=context.progress
+            )
+        return Gate.judge(measured, settings.gate, latest)
+
+    return judge

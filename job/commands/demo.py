@@ -17,6 +17,7 @@ from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config import environment
 from job.config.load import load_settings
 from job.errors import GateError, SettingsError, UnavailableError
+from job.evaluation.summary import metrics_summary
 from job.observability import closing
 from job.storage import emulator
 
@@ -158,4 +159,6 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 def _report(outcome: str) -> list[str]:
     """Return the closing block of the latest run in ``FOLDER``."""
     latest = max(FOLDER.glob("runs/*/_SUCCESS"), key=lambda path: path.stat().st_mtime_ns).parent
-    return closing.block(outcome, str(latest), json.loads((latest / "metrics/metrics.json").read_bytes()))
+    return closing.block(
+        outcome, str(latest), metrics_summary(json.loads((latest / "metrics/metrics.json").read_bytes()))
+    )

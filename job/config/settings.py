@@ -36,7 +36,7 @@ _RESULT_IF_SET: JsonDict = {"changes_result": "if set"}
 """Marks one that was added after version 0.1.0: it is part of the identity where it differs from its default, so that
 a new version finds the runs of an older one."""
 
-_NAME = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$"
+NAME_PATTERN = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,99})?$"
 """Names are used in object names and paths, and must not escape from them."""
 
 
@@ -52,7 +52,7 @@ def _parse_integer(value: object) -> object:
 
 
 def _check_name(text: str) -> str:
-    if not re.fullmatch(_NAME, text):
+    if not re.fullmatch(NAME_PATTERN, text):
         raise ValueError("must be 1 to 100 letters, digits, '.', '_' or '-', the first a letter or a digit")
     return text
 
@@ -100,7 +100,7 @@ def _split_list(value: object) -> object:
 
 
 Integer = Annotated[int, BeforeValidator(_parse_integer)]
-Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": _NAME})]
+Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 Uri = Annotated[str, AfterValidator(_normalize_uri)]
 LocalPath = Annotated[str, AfterValidator(_check_local)]
 Texts = Annotated[
@@ -340,7 +340,20 @@ class GateSettings(_Group):
 
     min_accuracy: float = Field(0.0, ge=0, le=1)
     """Validation accuracy that the model must reach. Below it: published under its run, `latest.json` not moved, exit
-    code 6."""
+    code 6. The same applies to each setting of this group; 0 or null requires nothing."""
+
+    min_auc: float = Field(0.0, ge=0, le=1)
+    """Area under the validation ROC curve that the model must reach; for more than two labels the mean of the
+    one-vs-rest areas of those that have validation images. The check fails if it cannot be computed."""
+
+    min_recall: float = Field(0.0, ge=0, le=1)
+    """Validation recall that the model must reach for each class. The check fails if a class has no validation
+    image."""
+
+    no_worse_than_latest: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Largest allowed drop of the validation accuracy from that of the run that `latest.json` names, both measured on
+    the validation images (at most 10,000) that the latter did not train on. If these are fewer than 30, the labels
+    differ or that run is damaged, the check is not judged, with a warning."""
 
 
 class ExportSettings(_Group):

@@ -113,8 +113,7 @@ class Manifest:
 
     def content_keys(self) -> NDArray[np.uint64]:
         """Return each image's checksum and size as one number, uint64 [n]: the same for copies."""
-        high: NDArray[np.uint64] = self.crc32c.astype(np.uint64) << np.uint64(32)
-        return high ^ self.size.astype(np.uint64)
+        return content_keys(self.size, self.crc32c)
 
     def digest(self) -> str:
         """Return a sha256, in hexadecimal, over all names, sizes, checksums, labels, named splits and groups.
@@ -253,6 +252,12 @@ class ManifestBuilder:
             group=None if self.group is None else np.asarray(self.group),
         )
         return everything.take(_sort_rows(everything, np.flatnonzero(label >= 0)))
+
+
+def content_keys(size: NDArray[Any], crc32c: NDArray[Any]) -> NDArray[np.uint64]:
+    """Return sizes and checksums as one number each, uint64 [n]."""
+    high: NDArray[np.uint64] = crc32c.astype(np.uint64) << np.uint64(32)
+    return high ^ size.astype(np.uint64)
 
 
 def pack(manifest: Manifest) -> dict[str, NDArray[Any]]:

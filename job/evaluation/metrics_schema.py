@@ -242,6 +242,53 @@ class Stage(_Part):
     """The share of the training time spent waiting for data; the mean of the epochs."""
 
 
+class Check(_Part):
+    """A check of the quality gate."""
+
+    name: Literal["min_accuracy", "min_auc", "min_recall", "no_worse_than_latest"]
+    """Its setting, without `gate.`."""
+    value: float | None
+    """Of the metric; null: unknown."""
+    required: float | None
+    """The lowest value that passes; null: there was nothing to compare with."""
+    passed: bool | None
+    """Null: not judged, which fails nothing."""
+    note: str
+    """What the value is of, or why it is unknown."""
+
+
+class Comparison(_Part):
+    """The comparison with the model that latest.json named, on the same validation images."""
+
+    generation: int
+    """Of latest.json; 0: there was none."""
+    run_id: str | None
+    """The run that it named."""
+    reason: str
+    """Why the models were not compared; empty if they were. All values below are null then."""
+    images: int | None
+    """Validation images that the other run did not train on."""
+    accuracy: float | None
+    """Of this run's model."""
+    latest_accuracy: float | None
+    """Of the other one."""
+    difference: float | None
+    """accuracy - latest_accuracy."""
+    interval: Interval | None
+    """95 % bootstrap interval of the paired difference."""
+
+
+class Gate(_Part):
+    """The quality gate, as judged when the run was published; later starts judge it by their own settings."""
+
+    passed: bool
+    """No check failed."""
+    checks: list[Check]
+    """A check for each setting that requires something."""
+    latest: Comparison | None
+    """Null unless gate.no_worse_than_latest is set."""
+
+
 class Verification(_Part):
     """How far the exported model's probabilities are from the run's own."""
 
@@ -301,6 +348,7 @@ class Metrics(_Part):
     """Images whose features were computed at once; null: as many as usual."""
     learning_rate_scale: float
     """Below 1 after a loss that was not finite."""
+    gate: Gate
     verification: Verification
     timing: dict[str, float]
     """Seconds of each phase over all starts, their `total`, and the number of `starts`."""

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from job.data import split
 from job.data.dataset import RANGE
+from job.evaluation.gates import HeldOut
 from job.training import prediction
 
 if TYPE_CHECKING:
@@ -119,6 +120,20 @@ def _probabilities(classifier: Classifier, logits: NDArray[Any]) -> NDArray[Any]
     with tf.device("CPU:0"):  # the logits of all images may exceed the GPU's memory
         probabilities: NDArray[Any] = classifier.probabilities(tf.constant(logits)).numpy()
     return probabilities
+
+
+def held_out(scores: Scores, images: Dataset) -> HeldOut:
+    """Return the images of a split and their predictions, in hash order."""
+    manifest = images.manifest
+    order = np.argsort(split.hashes(manifest)[scores.rows], kind="stable")
+    rows = scores.rows[order]
+    return HeldOut(
+        labels=manifest.labels,
+        content=manifest.content_keys()[rows],
+        label=manifest.label[rows],
+        prediction=scores.probabilities[order].argmax(axis=1),
+        encoded=lambda position: images.encoded(int(rows[position])),
+    )
 
 
 def verification_sample(scores: dict[str, Scores], images: Dataset, limit: int) -> tuple[Iterator[bytes], NDArray[Any]]:

@@ -18,7 +18,8 @@ def metrics_summary(document: Mapping[str, Any]) -> Document:
     """
     warnings = {"warnings": [warned["code"] for warned in document.get("warnings", [])]}
     scores = {name: document[name] and _split_summary(document[name]) for name in ("validation", "test")}
-    return scores | {name: document[name] for name in ("kept", "stages")} | warnings
+    gate = {name: document[name] for name in ("gate",) if name in document}
+    return scores | {name: document[name] for name in ("kept", "stages")} | warnings | gate
 
 
 def _split_summary(split_document: Mapping[str, Any]) -> Document:

@@ -1,14 +1,14 @@
 """Scores encoded images with an exported model in a separate process, which proves that the model loads.
 
-The arguments are the batch size, the number of images to score with ``model.keras``, too, and a time limit in seconds,
-for loading the models and for each batch: SIGALRM ends a process that exceeds it. The exit code is EX_OSERR if the
-process runs out of memory.
+The arguments are the batch size, the number of images to score with ``model.keras``, too (0: it is not loaded), and a
+time limit in seconds, for loading the models and for each batch: SIGALRM ends a process that exceeds it. The exit code
+is EX_OSERR if the process runs out of memory.
 
 Standard input is one line with the model's folder as a JSON string, then each image as its length (4 bytes, little
 endian) and its bytes. Standard output is an .npz file with the probabilities: ``saved_model``, float32 [n, labels], and
-``keras``, float32 [m, labels], or [m, 1] for two labels. Nothing of the job is imported, as in the processes that will
-serve the model. Standard input is read after the import of TensorFlow, so the process can start before the model
-exists. Images are streamed, so memory does not limit their number.
+``keras``, float32 [m, labels], [m, 1] for two labels, or empty. Nothing of the job is imported, as in the processes
+that will serve the model. Standard input is read after the import of TensorFlow, so the process can start before the
+model exists. Images are streamed, so memory does not limit their number.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def main() -> None:
     folder, (batch_size, keras_images, seconds) = Path(json.loads(line)), map(int, sys.argv[1:])
     with time_limit(seconds):
         served = tf.saved_model.load(str(folder / "saved_model"))
-        # traced once, for images of any size
-        pixels = tf.TensorSpec((None, None, None, 3), tf.uint8)
-        score_pixels = tf.function(keras.models.load_model(folder / "model.keras"), input_signature=[pixels])
+        if keras_images:
+            # traced once, for images of any size
+            pixels = tf.TensorSpec((None, None, None, 3), tf.uint8)
+            score_pixels = tf.function(keras.models.load_model(folder / "model.keras"), input_signature=[pixels])
     serve_bytes = served.signatures["serve_bytes"]
     images, by_saved_model = read_images(), []
     by_keras: list[Any] = []
@@ -56,7 +57,7 @@ def main() -> None:
             first = batch[: keras_images - len(by_keras)]
             by_keras += [score_pixels(served.decode(image)[None]).numpy() for image in first]
     arrays = io.BytesIO()
-    np.savez(arrays, saved_model=np.concatenate(by_saved_model), keras=np.concatenate(by_keras))
+    np.savez(arrays, saved_model=np.concatenate(by_saved_model), keras=np.concatenate(by_keras or [[]]))
     with os.fdopen(output, "wb") as file:
         file.write(arrays.getvalue())
 

@@ -1,4 +1,4 @@
-"""The verification that the exported model reproduces the run's predictions, in a separate process."""
+"""An exported model scores images in a separate process; the verification that it reproduces the run's predictions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Answers(NamedTuple):
 
     Attributes:
         saved_model: the SavedModel's probabilities for all images, float32 [n, labels].
-        keras: those of ``model.keras`` for the first `KERAS_IMAGES`, float32 [m, labels], or [m, 1] for two labels.
+        keras: those of ``model.keras`` for the first images, float32 [m, labels], or [m, 1] for two labels.
     """
 
     saved_model: NDArray[Any]
@@ -54,13 +54,24 @@ class Scorer:
 
     Args:
         time_limit: seconds for loading the model, and for each batch.
+        keras_images: number of images that are scored with ``model.keras``, too; 0: the file may be missing.
+        work: what the process does, for messages.
+        model: with which model, for messages.
     """
 
-    def __init__(self, time_limit: int = TIME_LIMIT) -> None:
+    def __init__(
+        self,
+        time_limit: int = TIME_LIMIT,
+        *,
+        keras_images: int = KERAS_IMAGES,
+        work: str = "verifies",
+        model: str = "the exported model",
+    ) -> None:
         # note: no GPU for the child, since this process holds its memory
         variables = environment.for_child(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
-        command = [sys.executable, "-m", "job.export.scorer", *map(str, (RANGE, KERAS_IMAGES, time_limit))]
+        command = [sys.executable, "-m", "job.export.scorer", *map(str, (RANGE, keras_images, time_limit))]
         self._time_limit = time_limit
+        self._process, self._model = f"the process that {work} {model}", model
         self._errors = TemporaryFile()  # noqa: SIM115 (closed with the context)
         self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
@@ -101,22 +112,40 @@ class Scorer:
         """Return the error for an exit code; a negative one is the signal that killed the process."""
         if code == -signal.SIGALRM:  # from its own time limit
             return errors.UnavailableError(
-                f"the process that verifies the exported model made no progress for {self._time_limit} seconds",
+                f"{self._process} made no progress for {self._time_limit} seconds",
                 remedy="Start the job again: it resumes before the export. If this recurs, give it more CPUs.",
             )
         if code < 0 or code == os.EX_OSERR:
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else "ran out of memory"
             return errors.UnavailableError(
-                f"the process that verifies the exported model {how}",
+                f"{self._process} {how}",
                 remedy="Give the job more memory (resources.limits.memory): during the export it needs that of a "
                 "second TensorFlow process. Then start it again: it resumes before the export.",
             )
         self._errors.seek(0)
         return errors.InvariantError(
-            f"the exported model cannot be loaded and run in a fresh process (exit {code}): "
+            f"{self._model} cannot be loaded and run in a fresh process (exit {code}): "
             f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
             remedy=errors.REPORT_BUG,
         )
+
+
+def score_latest(folder: Path, encoded: Iterable[bytes]) -> NDArray[Any]:
+    """Return the probabilities, float32 [n, labels], of the latest run's SavedModel for encoded images.
+
+    Args:
+        folder: has ``saved_model/``.
+        encoded: the bytes of the images as stored, at least one.
+
+    Raises:
+        errors.InvariantError, errors.UnavailableError: see `Scorer.score`.
+    """
+    try:
+        with Scorer(keras_images=0, work="scores", model="the model of latest.json") as scorer:
+            return scorer.score(folder, encoded).saved_model
+    except errors.UnavailableError as error:
+        remedy = f"{error.remedy} Without gate.no_worse_than_latest that model is not scored."
+        raise errors.UnavailableError(error.message, remedy=remedy) from error
 
 
 def verify(scorer: Scorer, folder: Path, encoded: Iterable[bytes], probabilities: NDArray[Any]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ _NAMES: Final = MappingProxyType(
         "prepare": "preparing the stage",
         "export": "exporting the model",
         "verify": "verifying the export",
+        "compare": "comparing with the latest run",
         "upload": "writing the model",
         "publish": "publishing the run",
     }

@@ -47,6 +47,8 @@ def block(outcome: str, run_uri: str, metrics: Mapping[str, Any]) -> list[str]:
             label = ""
     if metrics.get("warnings"):
         rows.append(("warnings", ", ".join(metrics["warnings"])))
+    checks = metrics.get("gate", {}).get("checks", [])
+    rows += [("" if number else "gate", _check(check)) for number, check in enumerate(checks)]
     rows += [
         ("model", f"{location}/model/saved_model"),
         ("metrics", f"{location}/metrics/metrics.json"),
@@ -74,6 +76,15 @@ def _balanced(scores: Mapping[str, Any], split: str) -> str:
     if cell_len(label) > _LABEL:
         label = f"{set_cell_size(label, _LABEL - 1)}…"
     return f"{scores['balanced_accuracy']:.3f} on {split}, lowest recall {lowest['recall']:.3f} of {label}"
+
+
+def _check(check: Mapping[str, Any]) -> str:
+    """Return a check of the gate with both of its values."""
+    outcome = {True: "passed", False: "failed", None: "not judged"}[check["passed"]]
+    if check["required"] is None:  # there was nothing to compare with
+        return f"{check['name']} {outcome}"
+    value = "unknown" if check["value"] is None else f"{check['value']:.4f}"
+    return f"{check['name']} {outcome}: {value}, at least {check['required']:.4f} is required"
 
 
 def _location(run_uri: str) -> str:

@@ -86,6 +86,11 @@ def _model_verified(facts: Any, _: Event) -> str:
     return f"the exported model gives the same answers for {facts['images']:,} images"
 
 
+def _gate_compared(facts: Any, _: Event) -> str:
+    accuracies = f"accuracy {facts['accuracy']:.3f}, and {facts['latest_accuracy']:.3f} of {facts['latest']}"
+    return f"compared with the latest run on {facts['images']:,} images: {accuracies}"
+
+
 SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
     {
         "input.listed": _input_listed,
@@ -100,6 +105,7 @@ SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
         "epoch.finished": _epoch_finished,
         "model.chosen": _model_chosen,
         "model.verified": _model_verified,
+        "gate.compared": _gate_compared,
         "weights.download_started": lambda facts, _: f"downloading weights: {facts.get('url', '')}",
         "run.succeeded": lambda facts, _: f"{facts['message']}: accuracy {facts['accuracy']:.3f}, {facts['run_uri']}",
     }

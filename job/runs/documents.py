@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from job import errors
+from job.evaluation.gates import Gate
 from job.observability import log
 
 if TYPE_CHECKING:
@@ -109,20 +110,12 @@ class Job(_Document):
     attempts: list[Document] = []
 
 
-class RecordedGate(_Document):
-    """The outcome of the quality gate when the run was published."""
-
-    passed: bool
-    accuracy: float
-    min_accuracy: float
-
-
 class PublishedManifest(_Document):
     """manifest.json of a run."""
 
     run_id: str
     published_at: str
-    gate: RecordedGate
+    gate: Gate
     files: dict[str, Document]
 
 

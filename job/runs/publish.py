@@ -11,18 +11,25 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from job import errors, storage
-from job.evaluation.gates import Gate
 from job.evaluation.summary import metrics_summary
 from job.observability import log
 from job.runs import documents
+from job.runs.latest import read_latest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from job.config.settings import GateSettings
+    from job.evaluation.gates import Gate
     from job.runs.documents import Document
     from job.runs.run import Run
+
+
+Judge: TypeAlias = "Callable[[], Gate]"
+"""Judges the gate of the run that is being published, with a new comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +50,8 @@ class Outcome:
         """Raise errors.GateError if the gate failed."""
         if not self.gate.passed:
             raise errors.GateError(
-                f"the validation accuracy is {self.gate.accuracy:.4f}, below gate.min_accuracy = "
-                f"{self.gate.min_accuracy:g}: the model is published under {self.run_uri}, "
-                "and this run does not move latest.json",
+                f"{'; '.join(check.failure() for check in self.gate.failed)}: the model is published under "
+                f"{self.run_uri}, and this run does not move latest.json",
                 remedy="look at its metrics/ and data/quarantine.jsonl; more or cleaner images, or other settings, "
                 "make another run",
             )
@@ -54,8 +60,9 @@ class Outcome:
 def published(run: Run, settings: GateSettings) -> Outcome | None:
     """Return the outcome if the run is published, after completing the steps that follow the commit; else None.
 
-    The gate is judged by the settings of this start, on the recorded metrics. Only the claim holder acts on a commit
-    without ``_SUCCESS``; for other processes, the run is published once ``_SUCCESS`` exists.
+    The gate is judged by the settings of this start, on the recorded metrics; a recorded comparison with the latest
+    run is reported as it is. Only the claim holder acts on a commit without ``_SUCCESS``; for other processes, the run
+    is published once ``_SUCCESS`` exists.
 
     Raises:
         errors.DataError: manifest.json is missing or unreadable.
@@ -68,12 +75,10 @@ def published(run: Run, settings: GateSettings) -> Outcome | None:
             return None  # nothing was committed, or its manifest is lost: do the work again
         _write_success(run, committed)
     manifest = _read_manifest(run)
-    gate = Gate.of(manifest.gate.accuracy, settings.min_accuracy)
-    outcome = _complete(run, manifest, gate, move_latest=committed is not None)
+    gate = manifest.gate.judged_again(settings)
+    outcome = _complete(run, manifest, gate, None, move_latest=committed is not None)
     if gate.passed and not committed and not manifest.gate.passed:
-        latest = _read_latest(run)[0]
-        note = f"published below its gate of {manifest.gate.min_accuracy:g}: latest.json is not moved afterwards"
-        log.get().warning("latest.not_moved", run_uri=run.uri, latest=latest and latest.run_id, note=note)
+        _warn_not_moved(run, "published below its gate: latest.json is not moved afterwards")
     return outcome
 
 
@@ -89,8 +94,14 @@ def published_metrics(run: Run) -> dict[str, Any]:
     return {}
 
 
-def finish(run: Run, gate: Gate, provenance: Document) -> Outcome:
+def finish(run: Run, gate: Gate, provenance: Document, *, judge: Judge | None = None) -> Outcome:
     """Write manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints.
+
+    Args:
+        run: the run; all its other files are written.
+        gate: its outcome.
+        provenance: of the run.
+        judge: judges the gate again, where latest.json has moved since `gate` compared the run with it.
 
     Raises:
         errors.StoppedError: another process has taken the run over.
@@ -102,7 +113,7 @@ def finish(run: Run, gate: Gate, provenance: Document) -> Outcome:
         {
             "run_id": run.id,
             "published_at": log.timestamp(),
-            "gate": vars(gate),
+            "gate": gate.document(),
             "provenance": provenance,
             "files": dict(sorted(run.files.items())),
         }
@@ -112,7 +123,7 @@ def finish(run: Run, gate: Gate, provenance: Document) -> Outcome:
     run.overwrite("manifest.json", data)
     run.claimed.commit(sha256)
     _write_success(run, sha256)
-    return _complete(run, manifest, gate, move_latest=True)
+    return _complete(run, manifest, gate, judge, move_latest=True)
 
 
 def _write_success(run: Run, manifest_sha256: str) -> None:
@@ -135,52 +146,61 @@ def _read_manifest(run: Run) -> documents.PublishedManifest:
     return found[0]
 
 
-def _complete(run: Run, manifest: documents.PublishedManifest, gate: Gate, *, move_latest: bool) -> Outcome:
+def _complete(
+    run: Run, manifest: documents.PublishedManifest, gate: Gate, judge: Judge | None, *, move_latest: bool
+) -> Outcome:
     """Do the steps that follow ``_SUCCESS``; idempotent.
 
     The index is deleted last: with its commit the publication is incomplete, and without it latest.json is never moved
     again, so that a rollback stays.
     """
     if move_latest and gate.passed:
-        _move_latest(run, manifest, gate)
+        gate = _move_latest(run, manifest, gate, judge)
     index = f"{run.prefix}/checkpoints/index.json"
     for name in sorted(run.output.generations(f"{run.prefix}/checkpoints"), key=lambda name: name == index):
         run.output.delete(name)
     return Outcome(run_uri=run.uri, published_at=manifest.published_at, gate=gate)
 
 
-def _move_latest(run: Run, manifest: documents.PublishedManifest, gate: Gate) -> None:
-    """Point latest.json to this run, unless it is pinned or points to a run that was published later."""
+def _move_latest(run: Run, manifest: documents.PublishedManifest, gate: Gate, judge: Judge | None) -> Gate:
+    """Point latest.json to this run, unless it is pinned or points to a run that was published later.
+
+    Where the gate compares the run with the latest one, only the generation that was compared is replaced. If it is
+    another one, the gate is judged again; a start that only completes a publication has no model to do so.
+
+    Returns:
+        The gate, as last judged.
+    """
     promoted = {"by": "finetune run", "at": log.timestamp(), "why": "published"}
     latest = {
         "run_id": run.id,
         "run_uri": run.uri,
         "published_at": manifest.published_at,
-        "gate": vars(gate),
         "promoted": promoted,
         "pinned": False,
     }
-    while True:
-        current, generation = _read_latest(run)
+    while gate.passed:
+        current, generation = read_latest(run.output)
         if current and current.pinned:
             log.get().warning("latest.pinned", run_uri=run.uri, latest=current.run_id)
-            return
+            break
         if current and current.published_at >= manifest.published_at:
-            return
+            break
+        if not gate.may_replace(generation):
+            if judge is None:
+                _warn_not_moved(run, "it has moved since this run was compared with it, or this run never was")
+                break
+            gate = judge()
+            continue
+        document = documents.encode({**latest, "gate": gate.document()})
         try:
-            run.output.write("latest.json", documents.encode(latest), if_generation_match=generation)
+            run.output.write("latest.json", document, if_generation_match=generation)
         except storage.PreconditionFailed:
             continue  # another run was published concurrently: read it again
-        return
+        break
+    return gate
 
 
-def _read_latest(run: Run) -> tuple[documents.Latest | None, int]:
-    """Return latest.json and its generation; None if it does not exist or is unreadable."""
-    found = run.output.read("latest.json")
-    if found is None:
-        return None, 0
-    try:
-        return documents.parse(found[0], documents.Latest), found[1].generation
-    except documents.UnreadableError as error:
-        log.get().warning("latest.unreadable", uri=run.output.uri_of("latest.json"), error=str(error))
-        return None, found[1].generation
+def _warn_not_moved(run: Run, note: str) -> None:
+    latest, _ = read_latest(run.output)
+    log.get().warning("latest.not_moved", run_uri=run.uri, latest=latest and latest.run_id, note=note)

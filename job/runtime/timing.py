@@ -20,6 +20,7 @@ Part = Literal[
     "export",
     "verify",
     "upload",
+    "compare",
 ]
 
 

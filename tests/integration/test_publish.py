@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pytest
+from latest_runs import point_to
 from opened_runs import checkpoints_of, open_run, pinned_run
+from structlog.testing import capture_logs
 
 from job import errors, storage
 from job.config.load import Loaded, load_settings
 from job.config.settings import GateSettings
 from job.data import manifest
-from job.evaluation.gates import Gate
+from job.evaluation.gates import Comparison, Gate, Measured
 from job.runs import identity, publish
 from job.runs.data import Data
 from job.runs.documents import encode
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from job.storage import Store
 
 GATE = Gate(passed=True, accuracy=0.9, min_accuracy=0.5)
+NO_WORSE = GateSettings(no_worse_than_latest=0)
 FILES = ("data/split.jsonl", "model/model.keras", "metrics/metrics.json")
 
 
@@ -176,7 +179,7 @@ def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bo
     """A run published between the read and the write of latest.json stays in it if it was published later."""
 
     def publish_other() -> None:
-        other = {"run_id": "other", "run_uri": "/other", "published_at": published_at, "gate": vars(GATE)}
+        other = {"run_id": "other", "run_uri": "/other", "published_at": published_at, "gate": GATE.document()}
         output.write("latest.json", encode(other))
 
     run = open_new(Held(output, "latest.json", publish_other))
@@ -186,6 +189,107 @@ def test_two_runs_publish_at_once(output: Store, published_at: str, is_later: bo
     found = output.read("latest.json")
     assert found is not None
     assert ("other" if is_later else run.id) == json.loads(found[0])["run_id"]
+
+
+def judge(output: Store, *, latest_accuracy: float) -> Gate:
+    """Return the gate of a run of the accuracy 0.9, compared with what latest.json names now."""
+    found = output.read("latest.json")
+    numbers = {"images": 100, "accuracy": 0.9, "latest_accuracy": latest_accuracy, "interval": (0.0, 0.0)}
+    comparison = Comparison(
+        generation=found[1].generation if found else 0, difference=0.9 - latest_accuracy, run_id="latest", **numbers
+    )
+    return Gate.judge(Measured(accuracy=0.9), NO_WORSE, comparison)
+
+
+def latest(output: Store) -> dict[str, Any]:
+    """Return latest.json."""
+    found = output.read("latest.json")
+    assert found is not None
+    document: dict[str, Any] = json.loads(found[0])
+    return document
+
+
+@pytest.mark.parametrize("better", ["this", "other"])
+def test_latest_moves_after_the_comparison(output: Store, better: str) -> None:
+    """A run that is published between the comparison and the move of latest.json is compared with, too.
+
+    Another one that is published during that comparison as well is compared with again.
+    """
+    point_to(output, "first")
+    judged: list[str] = []
+
+    def judge_again() -> Gate:
+        judged.append(latest(output)["run_id"])
+        gate = judge(output, latest_accuracy=0.95 if better == "other" else 0.85)
+        if len(judged) == 1:
+            point_to(output, "third")
+        return gate
+
+    gate = judge(output, latest_accuracy=0.8)
+    run = open_new(Held(output, "latest.json", lambda: point_to(output, "second")))
+    with checkpoints_of(run, load().settings):
+        for name in FILES:
+            run.write(name, b"first")
+        outcome = publish.finish(run, gate, provenance={"by": "first"}, judge=judge_again)
+
+    assert "first" == check(output, run)
+    if better == "this":
+        assert ["second", "third"] == judged
+        assert (run.id, 0.85) == (latest(output)["run_id"], latest(output)["gate"]["latest"]["latest_accuracy"])
+        outcome.check_gate()
+    else:
+        assert (["second"], "third") == (judged, latest(output)["run_id"])
+        with pytest.raises(errors.GateError, match=r"is 0\.9000, below the 0\.9500 of gate\.no_worse_than_latest"):
+            outcome.check_gate()
+
+
+def test_recorded_comparison(output: Store) -> None:
+    """Later starts report the recorded comparison; without that setting they pass with a warning."""
+    point_to(output, "first")
+    run = open_new(output)
+    with checkpoints_of(run, load().settings):
+        publish.finish(run, judge(output, latest_accuracy=0.95), provenance={})
+
+    for settings, passed in (
+        (NO_WORSE, False),
+        (GateSettings(no_worse_than_latest=0.5), False),
+        (GateSettings(), True),
+    ):
+        with capture_logs() as lines:
+            outcome = publish.published(open_new(output), settings)
+        assert outcome is not None
+        assert passed is outcome.gate.passed
+        assert (["latest.not_moved"] if passed else []) == [line["event"] for line in lines]
+    assert "first" == latest(output)["run_id"]
+
+
+@pytest.mark.parametrize("moved", [True, False])
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_killed_before_latest_is_moved(output: Store, moved: bool, is_recorded: bool) -> None:
+    """The start that completes the publication moves latest.json only from the generation that was compared.
+
+    It has no model to compare again: it warns, and ends with the recorded outcome.
+    """
+
+    def kill() -> None:
+        raise KeyboardInterrupt
+
+    point_to(output, "first")
+    run = open_new(Held(output, "latest.json", kill))
+    gate = judge(output, latest_accuracy=0.9) if is_recorded else GATE
+    with pytest.raises(KeyboardInterrupt), checkpoints_of(run, load().settings):
+        publish.finish(run, gate, provenance={})
+    if moved:
+        point_to(output, "second")
+    with capture_logs() as lines:
+        outcome = publish.published(open_new(output), NO_WORSE)
+
+    assert outcome is not None
+    outcome.check_gate()
+    may_move = is_recorded and not moved
+    assert (run.id if may_move else "second" if moved else "first") == latest(output)["run_id"]
+    assert ([] if may_move else ["latest.not_moved"]) == [line["event"] for line in lines]
+    assert not list(output.list(f"runs/{run.id}/checkpoints"))
 
 
 def test_next_pod_knows_the_files(output: Store) -> None:

@@ -6,6 +6,9 @@ import io
 import os
 import resource
 import shutil
+import signal
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +22,10 @@ from job import errors
 from job.config.settings import ModelSettings
 from job.data import decode, image_header
 from job.export import saved_model
-from job.export.verification import Scorer, verify
+from job.export.verification import Scorer, score_latest, verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +88,30 @@ def test_a_model_that_cannot_be_loaded_is_noticed(
     (tmp_path / "model" / damaged).write_bytes(b"damaged")
     with Scorer() as scorer, pytest.raises(errors.InvariantError, match="cannot be loaded and run"):
         verify(scorer, tmp_path / "model", encoded, probabilities)
+
+
+def test_latest_model(exported: tuple[Path, list[bytes], np.ndarray], tmp_path: Path) -> None:
+    """The latest model is scored without model.keras; one that cannot be loaded is an error that names it."""
+    folder, encoded, probabilities = exported
+    shutil.copytree(folder / "saved_model", tmp_path / "saved_model")
+
+    assert np.abs(score_latest(tmp_path, encoded) - probabilities).max() <= 1e-3
+    (tmp_path / "saved_model/saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(errors.InvariantError, match=r"^the model of latest\.json cannot be loaded and run"):
+        score_latest(tmp_path, encoded)
+
+
+def test_latest_model_without_memory(exported: tuple[Path, list[bytes], np.ndarray]) -> None:
+    """If its process is killed, the run ends with exit 20; the remedy names the setting that needs the process."""
+
+    def images() -> Iterator[bytes]:
+        yield exported[1][0]
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
+        os.kill(int(children.split()[-1]), signal.SIGKILL)
+
+    with pytest.raises(errors.UnavailableError, match=r"scores the model of latest\.json was killed") as caught:
+        score_latest(exported[0], images())
+    assert "gate.no_worse_than_latest" in caught.value.remedy
 
 
 class _Claimed(bytes):

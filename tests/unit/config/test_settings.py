@@ -70,6 +70,8 @@ def test_settings_are_frozen_and_closed() -> None:
         ("device.threads=0", "must be greater than or equal to 1"),
         ("cache.dir=gs://bkt/cache", "must be a local folder"),
         ("gate.min_accuracy=1.1", "must be less than or equal to 1"),
+        ("gate.min_auc=-0.1", "must be greater than or equal to 0"),
+        ("gate.no_worse_than_latest=1", "must be less than 1"),
         ("log.level=loud", "must be 'debug', 'info', 'warning' or 'error'"),
     ],
 )

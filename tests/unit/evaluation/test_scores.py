@@ -12,7 +12,7 @@ from listed_inputs import put, read_from
 
 from job.config.settings import STAGES
 from job.data import split
-from job.evaluation.scores import Scores, score, score_stage_ends, verification_sample
+from job.evaluation.scores import Scores, held_out, score, score_stage_ends, verification_sample
 from job.observability.progress import Listener, Phase, Progress
 from job.training.state import TrainingState
 
@@ -98,6 +98,23 @@ def test_held_out_images_are_read_one_by_one(tmp_path: Path) -> None:
     assert 4 == len(list(encoded))
     assert 5 == len(set(read))
     assert np.array_equal(random[read], probabilities)
+
+
+def test_held_out_images_of_a_split(tmp_path: Path) -> None:
+    """They come in hash order, each with its content, label and prediction, and are read one by one."""
+    listed, _ = read_from(put(tmp_path, [f"{'ab'[number % 2]}/{number}.jpg" for number in range(6)]))
+    rows = np.array([5, 1, 2])
+    answers = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], np.float32)
+    scores = Scores(split="validation", rows=rows, probabilities=answers, loss=0.5, accuracy=0.5)
+
+    found = held_out(scores, SimpleNamespace(manifest=listed, encoded=lambda row: bytes([row])))
+
+    read = [found.encoded(position)[0] for position in range(3)]
+    assert read == rows[np.argsort(split.hashes(listed)[rows])].tolist()
+    assert listed.labels == found.labels
+    assert listed.content_keys()[read].tolist() == found.content.tolist()
+    assert listed.label[read].tolist() == found.label.tolist()
+    assert [{5: 0, 1: 1, 2: 1}[row] for row in read] == found.prediction.tolist()
 
 
 def test_verified_images_are_chosen_by_their_hash(tmp_path: Path) -> None:

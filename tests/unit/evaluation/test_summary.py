@@ -27,6 +27,7 @@ def test_summary() -> None:
         "kept": KEPT,
         "stages": {},
         "warnings": [{"code": "few_images", "text": "…"}],
+        "gate": {"passed": True, "checks": []},
         "timing": {"total": 1.0},
     }
 
@@ -36,6 +37,7 @@ def test_summary() -> None:
         "kept": KEPT,
         "stages": {},
         "warnings": ["few_images"],
+        "gate": {"passed": True, "checks": []},
     } == metrics_summary(document)
 
 

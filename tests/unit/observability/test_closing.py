@@ -66,6 +66,27 @@ def test_wide_label() -> None:
     assert line.endswith(("猫…", "猫 …"))
 
 
+def test_gate() -> None:
+    """Each check of the gate has its outcome and both values; one without a value says so."""
+    names = ("name", "value", "required", "passed")
+    rows = [
+        ("min_accuracy", 0.896, 0.9, False),
+        ("min_auc", None, 0.5, False),
+        ("min_recall", 0.75, 0.5, True),
+        ("no_worse_than_latest", None, None, None),
+    ]
+    gate = {"passed": False, "checks": [dict(zip(names, row, strict=True)) for row in rows]}
+
+    lines = closing.block("quality gate failed", "/r", {**METRICS, "gate": gate})
+
+    assert [
+        "  gate      min_accuracy failed: 0.8960, at least 0.9000 is required",
+        "            min_auc failed: unknown, at least 0.5000 is required",
+        "            min_recall passed: 0.7500, at least 0.5000 is required",
+        "            no_worse_than_latest not judged",
+    ] == lines[8:12]
+
+
 def test_one_stage() -> None:
     """A stage that was skipped and a test split that is empty are left out."""
     stages = {"feature_extraction": STAGE, "fine_tuning": None}

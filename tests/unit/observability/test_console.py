@@ -63,6 +63,10 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
         "keeping the weights of fine_tuning, epoch 3 (keep=best)",
     ),
     "model.verified": ({"images": 77}, "the exported model gives the same answers for 77 images"),
+    "gate.compared": (
+        {"images": 1200, "accuracy": 0.95, "latest_accuracy": 0.9366, "latest": "flowers-3"},
+        "compared with the latest run on 1,200 images: accuracy 0.950, and 0.937 of flowers-3",
+    ),
     "run.succeeded": (
         {"message": "published", "run_uri": "/out/runs/r", "accuracy": 0.90909},
         "published: accuracy 0.909, /out/runs/r",

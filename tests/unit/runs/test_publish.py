@@ -9,8 +9,8 @@ from opened_runs import checkpoints_of, open_run
 
 from job import errors, storage
 from job.config.load import load_settings
-from job.config.settings import result_settings
-from job.evaluation.gates import Gate
+from job.config.settings import GateSettings, result_settings
+from job.evaluation.gates import Gate, LowestRecall, Measured
 from job.runs import identity, publish
 from job.runs.publish import Outcome
 from job.runs.run import Run
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from job.storage import Store
 
 
+def judge(accuracy: float, **settings: float) -> Gate:
+    """Return the gate of a run of this accuracy."""
+    recall = LowestRecall(label="rare", value=0.25)
+    return Gate.judge(Measured(accuracy=accuracy, lowest_recall=recall), GateSettings(**settings))
+
+
 def outcome(gate: Gate) -> Outcome:
     """Return the outcome of a published run."""
     return Outcome(run_uri="/out/runs/1", published_at="2026-01-01T00:00:00Z", gate=gate)
@@ -28,7 +34,7 @@ def outcome(gate: Gate) -> Outcome:
 
 def test_passed_gate() -> None:
     """A run that passed the gate ends without an error."""
-    outcome(Gate.of(0.8, 0.75)).check_gate()
+    outcome(judge(0.8, min_accuracy=0.75)).check_gate()
 
 
 def test_failed_gate() -> None:
@@ -36,9 +42,19 @@ def test_failed_gate() -> None:
     with pytest.raises(
         errors.GateError, match=r"below gate.min_accuracy = 0.75.* published under /out/runs/1"
     ) as caught:
-        outcome(Gate.of(0.7, 0.75)).check_gate()
+        outcome(judge(0.7, min_accuracy=0.75)).check_gate()
 
     assert 6 == caught.value.exit_code
+
+
+def test_several_failed_checks() -> None:
+    """The failure names each check that failed with both values, and no other."""
+    with pytest.raises(errors.GateError) as caught:
+        outcome(judge(0.7, min_accuracy=0.75, min_auc=0.1, min_recall=0.2)).check_gate()
+
+    assert "is 0.7000, below gate.min_accuracy = 0.75; the validation ROC-AUC is unknown" in caught.value.message
+    assert "gate.min_auc = 0.1" in caught.value.message
+    assert "min_recall" not in caught.value.message
 
 
 class Recorder:
@@ -65,7 +81,7 @@ def test_run_is_published_in_an_order_that_a_reader_can_trust(tmp_path: Path) ->
     with checkpoints_of(run, loaded.settings):
         output.written.clear()
         run.write("model/labels.txt", b"cats")
-        publish.finish(run, Gate.of(0.9, 0.5), provenance={})
+        publish.finish(run, judge(0.9, min_accuracy=0.5), provenance={})
 
     assert ["labels.txt", "manifest.json", "index.json", "_SUCCESS", "latest.json"] == output.written
 
