@@ -197,6 +197,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         metrics["gate"] = (gate := judge()).summary()
         timing = context.timing.document() | {"starts": checkpoints.starts}
         run.write("metrics/metrics.json", encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)}))
+        report(context)
         with progress.phase("publish", None, ""):
             facts = {"device": vars(machine), "weights": vars(weights)}
             outcome = publish.finish(run, gate, provenance=provenance.document(settings.run) | facts, judge=judge)
@@ -516,3 +517,26 @@ def gate_judge(
         return Gate.judge(measured, settings.gate, latest)
 
     return judge
+
+
+def report(context: RunContext) -> None:
+    """Write the report, made from the files that this run has written.
+
+    A failure costs the report, not the run: `finetune report RUN` can write it later.
+    """
+    settings, run = context.loaded.settings.report, context.run
+    if not settings.enabled:
+        return
+    with context.progress.phase("report", None, ""):
+        try:
+            from job.evaluation.report.page import render
+
+            files = render(run.read, settings)
+        except Exception as error:  # noqa: BLE001  # whatever fails in it
+            remedy = f"finetune report {run.uri} writes it into a folder"
+            facts = {"error": f"{type(error).__name__}: {error}", "remedy": remedy}
+            context.progress.event("report.failed", severity="warning", **facts)
+            return
+        for name, data in files.items():
+            run.write(name, data)
+    context.progress.event("report.written", run_uri=run.uri, bytes=sum(map(len, files.values())))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT.parent / "shared" / "cluster"
 FAKETIME = "*/faketime/libfaketimeMT.so.1"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 UNSHARE = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 
 GIGABYTE = 10**9
@@ -160,6 +161,13 @@ ALL = (
         "are skipped; with `CI` set that is a failure",
         "apt-get install faketime",
         lambda: any(Path("/usr/lib").glob(FAKETIME)),
+    ),
+    Prerequisite(
+        "Chromium",
+        "tests/integration: the report in a browser",
+        "are skipped; with `CI` set that is a failure",
+        "apt-get install chromium",
+        lambda: any(map(shutil.which, BROWSERS)),
     ),
     Prerequisite(
         "Helm 4 or 3",

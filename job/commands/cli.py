@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from job import __version__
-from job.commands import demo, doctor, run, schema, summary, validate, watch
+from job.commands import demo, doctor, report, run, schema, summary, validate, watch
 from job.commands.command import Command, CommandModule, printing
 from job.commands.manual import all_codes, help_text
 from job.config import environment
@@ -33,6 +33,7 @@ COMMANDS: dict[str, CommandModule] = {
     "validate": validate,
     "doctor": doctor,
     "watch": watch,
+    "report": report,
     "summary": summary,
     "schema": schema,
 }
@@ -44,6 +45,7 @@ ALIASES: Final = MappingProxyType(
         **dict.fromkeys(("example", "quickstart", "try"), "demo"),
         **dict.fromkeys(("diagnose", "preflight", "selftest"), "doctor"),
         **dict.fromkeys(("follow", "status", "logs", "tail", "attach"), "watch"),
+        **dict.fromkeys(("html", "page", "dashboard"), "report"),
         **dict.fromkeys(("model", "layers", "describe"), "summary"),
         **dict.fromkeys(("settings", "config", "json-schema"), "schema"),
         "version": "--version",

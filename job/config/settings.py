@@ -364,6 +364,21 @@ class ExportSettings(_Group):
     first 32 of them with `model.keras`, too."""
 
 
+class ReportSettings(_Group):
+    """The page that shows how a run went, `report/index.html`."""
+
+    enabled: bool = True
+    """Write the report with the run. `finetune report RUN` writes it afterwards, into a folder here."""
+
+    max_images: Integer = Field(24, ge=0, le=1000)
+    """Most pictures of mistakes on the page, and of suspected label errors as many again. Fewer are shown where the
+    page would exceed 3 MB; it says so."""
+
+    gpu_price_per_hour: Annotated[float, Field(ge=0)] | None = None
+    """Price of one GPU for an hour, in any currency, from which the report computes the cost of the run. Null: no cost
+    is shown."""
+
+
 class EventsSettings(_Group):
     """Kubernetes Events on the Job and its Pod. The chart sets all of these."""
 
@@ -406,6 +421,7 @@ class Settings(_Group):
     checkpoint: CheckpointSettings = CheckpointSettings()
     gate: GateSettings = GateSettings()
     export: ExportSettings = ExportSettings()
+    report: ReportSettings = ReportSettings()
     events: EventsSettings = EventsSettings()
     log: LogSettings = LogSettings()
 

@@ -47,6 +47,7 @@ _NAMES: Final = MappingProxyType(
         "verify": "verifying the export",
         "compare": "comparing with the latest run",
         "upload": "writing the model",
+        "report": "writing the report",
         "publish": "publishing the run",
     }
 )

@@ -28,6 +28,7 @@ HIDDEN = frozenset(
         "training.planned",
         "run.evaluated",
         "run.published",
+        "report.written",
         "weights.loaded",
         "weights.not_verified",
     }

@@ -67,6 +67,11 @@ class Run:
         sha256 = hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else _sha256(data)
         self.record(name, info, sha256)
 
+    def read(self, name: str) -> bytes | None:
+        """Return the content of a file of the run; None if there is none."""
+        found = self.output.read(f"{self.prefix}/{name}")
+        return found[0] if found else None
+
     def write_lines(self, name: str, lines: Iterable[str]) -> None:
         """Write a text file line by line, without holding it in memory.
 

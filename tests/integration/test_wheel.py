@@ -16,6 +16,8 @@ import job
 
 ROOT = Path(__file__).parents[2]
 
+TEMPLATE = "from job.evaluation.report.page import render; print(render({}.get)['report/index.html'].decode())"
+
 _DRY = ("--dry-run", "--no-index", "--no-build-isolation")
 
 
@@ -37,6 +39,9 @@ def test_the_built_wheel_runs_without_the_checkout(tmp_path: Path) -> None:
     origin = run(sys.executable, "-c", "import job; print(job.__file__)", cwd=tmp_path, PYTHONPATH=str(target))
     version = run(target / "bin" / "finetune", "--version", cwd=tmp_path, PYTHONPATH=str(target))
 
+    template = run(sys.executable, "-c", TEMPLATE, cwd=tmp_path, PYTHONPATH=str(target))
+
+    assert "<h1>a run</h1>" in template
     top = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert {"job", f"finetune-{job.__version__}.dist-info"} == top
     assert Path(origin.strip()).is_relative_to(target)

@@ -49,6 +49,8 @@ LAYOUT = {
     "model/saved_model/saved_model.pb",
     "model/saved_model/variables/variables.data-00000-of-00001",
     "model/saved_model/variables/variables.index",
+    "report/curves.png",
+    "report/index.html",
     "status.json",
 }
 

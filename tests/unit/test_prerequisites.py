@@ -63,10 +63,14 @@ def test_each_is_checked(found: Prerequisite) -> None:
 
 def test_tests_skip_for_what_is_listed() -> None:
     """Each prerequisite that a test asks for is listed: else the test fails with a name that is unknown."""
-    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests/faults").glob("*.py"))
+    text = "".join(
+        path.read_text(encoding="utf-8")
+        for tier in ("faults", "integration")
+        for path in (ROOT / "tests" / tier).glob("*.py")
+    )
     asked = set(re.findall(r'reason_to_skip\("([^"]+)"\)', text))
 
-    assert {"root, with loop devices", "root, with PID namespaces", "libfaketime"} == asked
+    assert {"root, with loop devices", "root, with PID namespaces", "libfaketime", "Chromium"} == asked
     assert asked <= {found.name for found in prerequisites.ALL}
 
 

@@ -37,6 +37,7 @@ TESTS = {
         "unit/commands/test_doctor.py::test_a_local_run",
         "integration/test_doctor.py::test_a_settings_file",
     ],
+    "finetune report RUN": ["pipeline/test_report.py::test_published_report_is_made_again"],
     "finetune watch JOB": ["cluster/test_install.py::test_watch_of_a_finished_job"],
     "kubectl apply -k k8s/": ["cluster/test_starts.py::test_plain_manifests"],
     "kubectl create job first --from=cronjob/finetune": ["cluster/test_starts.py::test_cronjob_by_hand"],

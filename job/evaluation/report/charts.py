@@ -1,0 +1,128 @@
+"""Writes a chart for the page (SVG) and for slides (PNG), in the style of the report, with matplotlib."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from job.evaluation.report.svg import COLORS, inline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+DPI: Final = 160
+"""Of the PNG files."""
+
+MARGINS: Final = (0.58, 0.12, 0.5, 0.24)
+"""Inches around the axes: left, right, below and above."""
+
+_STYLE: Final[Mapping[Any, Any]] = {
+    "axes.edgecolor": COLORS["line"],
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.labelcolor": COLORS["muted"],
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": COLORS["ink"],
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",  # which matplotlib brings along
+    "font.size": 9,
+    "grid.color": COLORS["line"],
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.labelcolor": COLORS["ink"],
+    "lines.linewidth": 1.8,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "finetune",
+    "text.color": COLORS["ink"],
+    "text.parse_math": False,  # a label may contain dollar signs
+    "xtick.color": COLORS["line"],
+    "xtick.labelcolor": COLORS["muted"],
+    "ytick.color": COLORS["line"],
+    "ytick.labelcolor": COLORS["muted"],
+}
+
+
+class Drawing(NamedTuple):
+    """A chart that can be drawn.
+
+    Attributes:
+        key: of its ids, and the name of its PNG file.
+        title: what it shows.
+        size: inches.
+        draw: draws onto axes.
+        titles: id of a group -> its text.
+        title_pad: points between the axes and a title.
+        has_long_labels: whether the margins depend on the labels.
+    """
+
+    key: str
+    title: str
+    size: tuple[float, float]
+    draw: Callable[[Axes], None]
+    titles: Mapping[str, str] = {}
+    title_pad: float = 8.0
+    has_long_labels: bool = False
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draw with the style of the report, whatever settings this machine has for matplotlib."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # of other scripts: the page is drawn with the reader's fonts
+        mpl.rcdefaults()
+        mpl.rcParams.update(_STYLE)
+        yield
+
+
+def page_element(drawing: Drawing) -> Markup:
+    """Return a chart for the page."""
+    figure = _figure([drawing], has_titles=False)
+    drawing.draw(figure.axes[0])
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return inline(file.getvalue(), key=drawing.key, title=drawing.title, titles=drawing.titles)
+
+
+def png(drawings: Sequence[Drawing]) -> bytes:
+    """Return charts side by side as a picture on white."""
+    figure = _figure(drawings, has_titles=True)
+    for axes, drawing in zip(figure.axes, drawings, strict=True):
+        drawing.draw(axes)
+        axes.set_title(drawing.title, pad=drawing.title_pad)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    return file.getvalue()
+
+
+def _figure(drawings: Sequence[Drawing], *, has_titles: bool) -> Figure:
+    """Return a figure with axes side by side, whose margins are fixed unless they depend on the labels.
+
+    Measuring all texts takes as long as drawing them.
+    """
+    width = sum(drawing.size[0] for drawing in drawings)
+    height = max(drawing.size[1] for drawing in drawings) + 0.3 * has_titles
+    figure = Figure(figsize=(width, height), facecolor="white" if has_titles else "none")
+    if any(drawing.has_long_labels for drawing in drawings):
+        figure.set_layout_engine("constrained")
+        figure.subplots(1, len(drawings))
+        return figure
+    left, right, bottom, top = MARGINS
+    start = 0.0
+    for drawing in drawings:
+        box = (start + left, bottom, drawing.size[0] - left - right, height - bottom - top - 0.3 * has_titles)
+        figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+        start += drawing.size[0]
+    return figure
