@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 DPI: Final = 160
 """Of the PNG files."""
 
-MARGINS: Final = (0.58, 0.12, 0.5, 0.24)
-"""Inches around the axes: left, right, below and above."""
-
 _STYLE: Final[Mapping[Any, Any]] = {
     "axes.edgecolor": COLORS["line"],
     "axes.facecolor": "none",
@@ -65,7 +62,7 @@ class Drawing(NamedTuple):
         draw: draws onto axes.
         titles: id of a group -> its text.
         title_pad: points between the axes and a title.
-        has_long_labels: whether the margins depend on the labels.
+        margins: inches around the axes: left, right, below and above.
     """
 
     key: str
@@ -74,7 +71,7 @@ class Drawing(NamedTuple):
     draw: Callable[[Axes], None]
     titles: Mapping[str, str] = {}
     title_pad: float = 8.0
-    has_long_labels: bool = False
+    margins: tuple[float, float, float, float] = (0.58, 0.12, 0.5, 0.24)
 
 
 @contextlib.contextmanager
@@ -108,20 +105,13 @@ def png(drawings: Sequence[Drawing]) -> bytes:
 
 
 def _figure(drawings: Sequence[Drawing], *, has_titles: bool) -> Figure:
-    """Return a figure with axes side by side, whose margins are fixed unless they depend on the labels.
-
-    Measuring all texts takes as long as drawing them.
-    """
+    """Return a figure with axes side by side. Its margins are given: measuring all texts takes longer than to draw."""
     width = sum(drawing.size[0] for drawing in drawings)
     height = max(drawing.size[1] for drawing in drawings) + 0.3 * has_titles
     figure = Figure(figsize=(width, height), facecolor="white" if has_titles else "none")
-    if any(drawing.has_long_labels for drawing in drawings):
-        figure.set_layout_engine("constrained")
-        figure.subplots(1, len(drawings))
-        return figure
-    left, right, bottom, top = MARGINS
     start = 0.0
     for drawing in drawings:
+        left, right, bottom, top = drawing.margins
         box = (start + left, bottom, drawing.size[0] - left - right, height - bottom - top - 0.3 * has_titles)
         figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
         start += drawing.size[0]

@@ -23,6 +23,9 @@ SIZE: Final = (4.2, 3.0)
 LABEL: Final = 22
 """Characters of a label in a chart."""
 
+LETTER: Final = 0.083
+"""Inches of a letter."""
+
 LINES: Final = 6
 """Labels that get a colour of their own."""
 
@@ -128,8 +131,9 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], name: Call
     """
     number = len(labels)
     cell = 0.95 if number <= 3 else 0.6 if number <= 8 else 0.42 if number <= 20 else 0.26
-    longest = max(_width(name(label)) for label in labels)
-    side = number * cell + 0.075 * min(longest, LABEL) + 0.75
+    text = LETTER * max(_width(name(label)) for label in labels)
+    margins = (0.4 + text, 0.1, 0.3 + (text if number > 3 else 0.2), 0.1)
+    size = (number * cell + margins[0] + margins[1], number * cell + margins[2] + margins[3])
     titles = {
         f"cell-{i}-{j}": f"{values.name(labels[i])} predicted as {values.name(labels[j])}: "
         f"{count:,} of {sum(row):,} images ({values.percent(count / sum(row))})"
@@ -161,14 +165,14 @@ def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], name: Call
         for edge in axes.spines.values():
             edge.set_visible(True)
 
-    return Drawing("confusion", "Confusion matrix", (side, side), draw, titles, has_long_labels=True)
+    return Drawing("confusion", "Confusion matrix", size, draw, titles, margins=margins)
 
 
 def _draw_cell(axes: Axes, i: int, j: int, share: float, number: int) -> None:
     color = COLORS["blue" if i == j else "orange"]
     square = Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=color, alpha=0.08 + 0.92 * share, linewidth=0)
     square.set_gid(f"cell-{i}-{j}")
-    axes.add_patch(square)
+    axes.add_artist(square)  # not add_patch, which takes longest: it adapts the limits, which are given
     if number <= 20:
         digits = f"{100 * share:.1f}".removesuffix(".0") if number <= 8 else f"{100 * share:.0f}"
         axes.text(
@@ -203,8 +207,8 @@ def lines(
         for line in order[len(colored) :]:
             axes.plot(line.x, line.y, color=COLORS["muted"], alpha=0.3, linewidth=0.8)
         for line, color in zip(colored, _CYCLE, strict=False):
-            area = "" if line.area is None else f": {line.area:.3f}"
-            axes.plot(line.x, line.y, color=color, label=f"{name(line.label)}{area}")
+            area = "" if line.area is None else f"{line.area:.3f} "
+            axes.plot(line.x, line.y, color=color, label=f"{area}{name(line.label)}")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=axes_names[0], ylabel=axes_names[1])
         if colored:
             axes.legend(loc="lower right" if key == "roc" else "lower left", fontsize=8.5)

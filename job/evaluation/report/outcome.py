@@ -69,7 +69,7 @@ def outcome(metrics: Document, config: Document) -> Outcome:
         passed = all(check.passed is not False for check in shown)
     state = "failed" if not passed else "passed" if any(check.passed for check in shown) else "ungated"
     gate = {
-        "failed": "The model failed the quality gate, so latest.json does not name this run.",
+        "failed": "The model failed the quality gate, so it did not become the latest run.",
         "passed": "The model passed the quality gate.",
         "ungated": "No quality gate was set." if not shown else "The quality gate could not be judged.",
     }[state]

@@ -24,9 +24,13 @@ COLORS: Final = {
 }
 """Variable of the page's style -> its light colour, with which matplotlib draws."""
 
+LEAST: Final = 0.55
+"""Part of its width below which a wide chart is scrolled instead of shrunk: its text would be too small to read."""
+
 _NAMES = {color: name for name, color in COLORS.items()}
 _COLOR = re.compile("|".join(COLORS.values()))
 _ID = re.compile(r'(\bid="|url\(#|href="#)')
+_GROUP = re.compile(r'<g id="(cell-[\d-]+)">')
 _ROOT = re.compile(r'<svg [^>]*?viewBox="0 0 ([\d.]+) ([\d.]+)"[^>]*>')
 
 
@@ -43,8 +47,7 @@ def inline(drawn: str, *, key: str, title: str, titles: Mapping[str, str], scale
     body = drawn[drawn.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|<style [^>]*>.*?</style>", "", body, flags=re.DOTALL)
     body = body.replace("xlink:href", "href")
-    for group, text in titles.items():
-        body = body.replace(f'<g id="{group}">', f'<g id="{group}"><title>{escape(text)}</title>', 1)
+    body = _GROUP.sub(lambda match: f"{match[0]}<title>{escape(titles[match[1]])}</title>", body) if titles else body
     body = re.sub(r' id="(?:patch|text|line2d|axes|matplotlib\.axis|xtick|ytick|figure|legend)_\d+"', "", body)
     body = _ID.sub(rf"\g<1>{key}-", body)
     body = re.sub(r"font: ([\d.]+px) [^;\"]*", r"font-size: \1", body)
@@ -55,6 +58,6 @@ def inline(drawn: str, *, key: str, title: str, titles: Mapping[str, str], scale
     width, height = float(root[1]), float(root[2])
     head = (
         f'<svg class="chart" role="img" aria-label="{escape(title)}" viewBox="0 0 {width:g} {height:g}" '
-        f'style="width:{width * scale:.0f}px">'
+        f'style="width:{width * scale:.0f}px;--least:{width * scale * LEAST:.0f}px">'
     )
     return Markup(head + body[root.end() :].rstrip())  # noqa: S704  # matplotlib escapes the names in it

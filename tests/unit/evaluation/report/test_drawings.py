@@ -79,7 +79,7 @@ def test_lines(number: int, named: int) -> None:
     names = [text.get_text() for text in legend.get_texts()]
 
     assert (number + 1, named) == (len(axes.lines), len(names))
-    assert f"label {number - 1}: {1 - (number - 1) / 10:.3f}" == names[0]
+    assert f"{1 - (number - 1) / 10:.3f} label {number - 1}" == names[0]
 
 
 def test_calibration() -> None:

@@ -25,7 +25,7 @@ def test_element() -> None:
     element = inline(DRAWN, key="confusion", title='the "matrix"', titles={"cell-0-1": "1 < 2"}, scale=2)
 
     assert element.startswith('<svg class="chart" role="img" aria-label="the &#34;matrix&#34;" viewBox="0 0 144 72"')
-    assert 'style="width:288px"' in element
+    assert 'style="width:288px;--least:158px"' in element
     assert '<g id="confusion-cell-0-1"><title>1 &lt; 2</title>' in element
     assert "fill: var(--blue); stroke: var(--ink)" in element
     assert 'href="#confusion-m1" clip-path="url(#confusion-p1)"' in element
