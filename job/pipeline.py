@@ -11,11 +11,14 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from job import storage
+import numpy as np
+
+from job import __version__, errors, storage
 from job.config.settings import STAGES
 from job.data import contradictions, manifest
 from job.data.listing import read_listing
@@ -35,13 +38,16 @@ from job.runtime.timing import Timing
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from job.config.load import Loaded
     from job.config.settings import Settings, StageName
     from job.data.cache import Cache
     from job.data.dataset import Dataset
     from job.data.quarantine import Quarantined
+    from job.evaluation.label_errors import Suspect
     from job.evaluation.scores import Scores
     from job.export.verification import Scorer
     from job.model.classifier import Classifier
@@ -189,14 +195,18 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         prepared = prepare_data(context, data, images)
         plan_training(context, prepared, feature_seconds)
         examples = create_examples(classifier, images, cache.features, prepared.rows_of, seed=settings.run.seed)
-        trained = train_stages(context, classifier, examples, state)
+        with tensorboard_files(context, state):
+            trained = train_stages(context, classifier, examples, prepared, state)
         with Scorer() as scorer:  # it imports TensorFlow during the evaluation
             scores, metrics = evaluate(context, classifier, examples["fine_tuning"], prepared, images, trained)
             metrics |= export(context, classifier, scorer, scores, images, scratch=cache.folder)
+        metrics["label_errors"] = report_errors(context, classifier, scores, prepared, images, trained.state)
         judge = gate_judge(context, metrics, scores, images, scratch=cache.folder)
         metrics["gate"] = (gate := judge()).summary()
         timing = context.timing.document() | {"starts": checkpoints.starts}
-        run.write("metrics/metrics.json", encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)}))
+        document = encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)})
+        run.write("metrics/metrics.json", document)
+        write_model_card(context, data.listed.labels, weights, json.loads(document))
         report(context)
         with progress.phase("publish", None, ""):
             facts = {"device": vars(machine), "weights": vars(weights)}
@@ -376,7 +386,11 @@ def plan_training(context: RunContext, prepared: Prepared, feature_seconds: floa
 
 
 def train_stages(
-    context: RunContext, classifier: Classifier, examples: Mapping[StageName, Examples], state: TrainingState
+    context: RunContext,
+    classifier: Classifier,
+    examples: Mapping[StageName, Examples],
+    prepared: Prepared,
+    state: TrainingState,
 ) -> Trained:
     """Train both stages, and load the weights that `settings.keep` selects."""
     from job.training import stages
@@ -393,6 +407,8 @@ def train_stages(
                 progress=context.progress,
                 save=context.checkpoints.save,
             )
+        if stage == "feature_extraction":  # only now are its features at hand
+            examine_training_labels(context, classifier, examples[stage], prepared, state)
     end_weights = stages.end_weights(classifier, state)
     kept_epoch = stages.load_kept_weights(settings.keep, classifier, state)
     context.progress.event(
@@ -403,6 +419,68 @@ def train_stages(
         epoch_total=state.epoch_total(kept_epoch),
     )
     return Trained(state, kept_epoch, end_weights)
+
+
+@contextlib.contextmanager
+def tensorboard_files(context: RunContext, state: TrainingState) -> Iterator[None]:
+    """Write TensorBoard files while the block trains, if the settings ask for them."""
+    if not context.loaded.settings.log.tensorboard:
+        yield
+        return
+    from job.evaluation.tensorboard import TensorBoardFiles
+
+    with context.progress.listening(TensorBoardFiles(state.history, context.run.write)):
+        yield
+
+
+@contextlib.contextmanager
+def optional(context: RunContext, part: str) -> Iterator[None]:
+    """Let the failure of a block cost a part of the report, not the run.
+
+    Args:
+        context: of the run.
+        part: what is missing if it fails, for the warning.
+
+    Raises:
+        errors.StoppedError, errors.AccessError, errors.UnavailableError: what comes after the block would fail, too.
+    """
+    try:
+        yield
+    except (errors.StoppedError, errors.AccessError, errors.UnavailableError):
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever it is, the model is trained
+        problem = f"{type(error).__name__}: {error}"
+        context.progress.event("report.part_failed", severity="warning", part=part, error=problem)
+
+
+def examine_training_labels(
+    context: RunContext, classifier: Classifier, examples: Examples, prepared: Prepared, state: TrainingState
+) -> None:
+    """Look for label errors among the training images. The state keeps the result: a later start has no features.
+
+    Args:
+        context: of the run.
+        classifier: left unchanged.
+        examples: of stage 1.
+        prepared: the split.
+        state: at the end of stage 1.
+    """
+    from job.data import split
+    from job.data.labels import TRAIN
+    from job.evaluation import label_errors
+    from job.training.cross_validation import FoldHeads, folds, has_seen_label
+
+    settings = context.loaded.settings
+    stage = settings.feature_extraction
+    if not (settings.report.label_errors and stage.epochs):
+        return
+    with optional(context, "label errors of the train split"), context.timing.part("label_errors"):
+        fold = folds(split.group_hashes(prepared.usable, prepared.group_keys)[prepared.splits == TRAIN])
+        labels = examples.labels[examples.train]
+        heads = FoldHeads(classifier, examples, fold)
+        learning_rate = stage.learning_rate * state.learning_rate_scale
+        heads.train(stage, learning_rate, context.progress, check=context.checkpoints.check)
+        state.label_errors = label_errors.find(labels, has_seen_label(labels, fold), heads.predict)
 
 
 def evaluate(
@@ -540,3 +618,106 @@ def report(context: RunContext) -> None:
         for name, data in files.items():
             run.write(name, data)
     context.progress.event("report.written", run_uri=run.uri, bytes=sum(map(len, files.values())))
+
+
+def report_errors(
+    context: RunContext,
+    classifier: Classifier,
+    scores: dict[str, Scores],
+    prepared: Prepared,
+    images: Dataset,
+    state: TrainingState,
+) -> dict[str, Any]:
+    """Write the suspected label errors of all splits, and the gallery.
+
+    Args:
+        context: of the run.
+        classifier: with the weights to publish.
+        scores: of the held-out images, by split.
+        prepared: the split.
+        images: the data.
+        state: has the suspected label errors of the train split.
+
+    Returns:
+        The field label_errors of metrics.json.
+    """
+    from job.evaluation import label_errors
+
+    settings = context.loaded.settings.report
+    suspects: list[Suspect] = []
+    reasons = dict.fromkeys(prepared.rows_of, "report.label_errors is false")
+    if settings.label_errors:
+        reasons = dict.fromkeys(prepared.rows_of, "it failed: see the log")
+        with optional(context, "label errors"), context.timing.part("label_errors"):
+            suspects = label_errors.suspects(images.manifest, prepared.rows_of, scores, state.label_errors)
+            reasons = {} if state.label_errors else {"train": "it needs the features of stage 1: see the log"}
+    summary = label_errors.summary(suspects, prepared.rows_of, reasons)
+    if summary["validation"]:
+        context.progress.event("label_errors.found", count=len(suspects), **summary)
+        documents = (suspect.document(images.manifest) for suspect in suspects)
+        context.run.write_documents("data/label_errors.jsonl", documents)
+    if settings.enabled:
+        write_gallery(context, classifier, scores, suspects, images, state)
+    return summary
+
+
+def write_gallery(
+    context: RunContext,
+    classifier: Classifier,
+    scores: dict[str, Scores],
+    suspects: list[Suspect],
+    images: Dataset,
+    state: TrainingState,
+) -> None:
+    """Write the most confident mistakes, each with its heatmap, and the most suspicious labels as pictures.
+
+    Args:
+        context: of the run.
+        classifier: with the weights to publish.
+        scores: of the held-out images, by split.
+        suspects: the suspected label errors, the most suspicious first.
+        images: the data.
+        state: its `predict_batch` limits the images computed at once.
+    """
+    from job.data.dataset import RANGE
+    from job.evaluation import gallery, saliency
+
+    document, limit = None, context.loaded.settings.report.max_images
+    with optional(context, "gallery"), context.part("report"):
+        mistakes = gallery.most_confident_mistakes(scores, images.manifest, limit)
+        shown = suspects[:limit]
+        rows = [*(mistake.row for mistake in mistakes), *(suspect.row for suspect in shown)]
+        pixels = [images.pixels(np.array([row]))[0] for row in rows]
+        heatmaps: Iterable[NDArray[Any]] = []
+        if mistakes:
+            batch_size = min(RANGE, state.predict_batch or RANGE)
+            heatmaps = saliency.heatmaps(classifier, np.stack(pixels[: len(mistakes)]), batch_size)
+        document = gallery.document(images.manifest, mistakes, shown, pixels, heatmaps)
+    if document:
+        context.run.write("report/gallery.json", encode(document))
+
+
+def write_model_card(context: RunContext, labels: Sequence[str], weights: Weights, metrics: dict[str, Any]) -> None:
+    """Write model_card.md.
+
+    Args:
+        context: of the run.
+        labels: in the order of the probabilities.
+        weights: the backbone's first weights.
+        metrics: metrics.json.
+    """
+    from job.evaluation import model_card
+
+    card = None
+    with optional(context, "model card"):
+        subject = model_card.Subject(
+            run_id=context.run.id,
+            labels=labels,
+            settings=context.loaded.settings,
+            metrics=metrics,
+            weights=vars(weights),
+            version=__version__,
+        )
+        card = model_card.card(subject)
+    if card:
+        context.run.write("model_card.md", card.encode())

@@ -79,11 +79,13 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "report.enabled": st.booleans(),
     "report.max_images": st.integers(0, 1000),
     "report.gpu_price_per_hour": st.floats(0, 1e6) | st.none(),
+    "report.label_errors": st.booleans(),
     "events.enabled": st.booleans(),
     "events.pod_name": WORDS,
     "events.pod_uid": WORDS,
     "log.format": st.sampled_from(["auto", "console", "json"]),
     "log.level": st.sampled_from(["debug", "info", "warning", "error"]),
+    "log.tensorboard": st.booleans(),
 }
 
 

@@ -36,6 +36,7 @@ __all__ = [
     "VALIDATION",
     "assign",
     "counts",
+    "group_hashes",
     "hashes",
     "rows",
 ]
@@ -94,9 +95,7 @@ def assign(
     assigned = [*[TEST] * (test_share > 0), *[VALIDATION] * needs_validation, TRAIN]
 
     splits = named.copy()
-    keys, picture = np.unique(manifest.content_keys(), return_inverse=True)
-    if group_keys is not None:
-        keys, picture = groups.merge(group_keys, picture)
+    keys, picture = _pictures(manifest, group_keys)
     is_fixed = (named != 0) & ~((named == TRAIN) & needs_validation)
     fixed_split = np.zeros(len(keys), np.uint8)
     np.maximum.at(fixed_split, picture[is_fixed], named[is_fixed])  # the highest code: held out rather than trained on
@@ -135,6 +134,23 @@ def counts(manifest: Manifest, splits: NDArray[np.uint8]) -> NDArray[np.int64]:
 def hashes(manifest: Manifest) -> NDArray[np.uint64]:
     """Return a hash of each image's checksum and size, uint64 [n], uniformly distributed."""
     return _mix(manifest.content_keys())
+
+
+def group_hashes(manifest: Manifest, group_keys: NDArray[np.uint64] | None) -> NDArray[np.uint64]:
+    """Return a hash, uint64 [n], uniformly distributed, that copies and the images of a group have in common.
+
+    Args:
+        manifest: the images.
+        group_keys: of the images' groups, uint64 [n]; None: no groups.
+    """
+    keys, picture = _pictures(manifest, group_keys)
+    return _mix(keys)[picture]
+
+
+def _pictures(manifest: Manifest, group_keys: NDArray[np.uint64] | None) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+    """Return the keys of the distinct pictures, or groups of them, uint64 [k], and the one of each image, [n]."""
+    keys, picture = np.unique(manifest.content_keys(), return_inverse=True)
+    return (keys, picture) if group_keys is None else groups.merge(group_keys, picture)
 
 
 def _mix(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -198,6 +198,25 @@ class Duplicates(_Part):
     """Images that show nearly the same as an image of another label."""
 
 
+class Examined(_Part):
+    """A split in which label errors were looked for."""
+
+    images: int
+    """Images of the split."""
+    suspected: int
+    """Those whose label may be wrong."""
+
+
+class LabelErrors(_Part):
+    """Images whose label may be wrong; data/label_errors.jsonl lists them. A split that was not examined is null."""
+
+    train: Examined | None
+    validation: Examined | None
+    test: Examined | None
+    unavailable: Reasons
+    """The reason for each split that is null."""
+
+
 class Data(_Part):
     """The images that the model was made from."""
 
@@ -334,6 +353,7 @@ class Metrics(_Part):
     warnings: list[Warned]
     """Reasons to doubt the model; also in the log's event `metrics.warned`."""
     data: Data
+    label_errors: LabelErrors
     kept: Epoch
     """The epoch whose weights are published."""
     best: Epoch

@@ -99,13 +99,17 @@ class Classifier:
         """Channels of the base model's output: the length of a feature vector."""
         return int(self.base_model.output_shape[-1])
 
+    def maps(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Return the base model's last maps, float32 [n, height, width, feature_size], of uint8 [n, size, size, 3]."""
+        return tf.cast(self._folded(self.rescaling(pixels), training=False), tf.float32)
+
     def features(self, pixels: tf.Tensor) -> tf.Tensor:
         """Return the pooled features, float32 [n, feature_size], of uint8 pixels [n, size, size, 3]."""
-        return self._pooled(self._folded, pixels)
+        return self.pooled(self.maps(pixels))
 
-    def _pooled(self, folded: keras.Model, pixels: tf.Tensor) -> tf.Tensor:
-        maps = folded(self.rescaling(pixels), training=False)
-        return keras.ops.mean(tf.cast(maps, tf.float32), axis=(1, 2))
+    def pooled(self, maps: tf.Tensor) -> tf.Tensor:
+        """Return the features, float32 [n, feature_size], of maps, float32 [n, height, width, feature_size]."""
+        return keras.ops.mean(maps, axis=(1, 2))
 
     def head_logits(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return the logits, float32 [n, 1] for two labels or [n, labels], of features [n, feature_size].
@@ -124,7 +128,8 @@ class Classifier:
 
     def training_logits(self, pixels: tf.Tensor, dropout_seed: tf.Tensor) -> tf.Tensor:
         """Return the logits, float32, of uint8 pixels [n, size, size, 3], computed in the training precision."""
-        return self.head_logits(self._pooled(self._folded_for_training, pixels), dropout_seed)
+        maps = self._folded_for_training(self.rescaling(pixels), training=False)
+        return self.head_logits(self.pooled(tf.cast(maps, tf.float32)), dropout_seed)
 
     def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         """Return each image's cross-entropy, float32 [n], of the logits and of labels int32 [n]."""

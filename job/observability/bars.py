@@ -43,6 +43,7 @@ _NAMES: Final = MappingProxyType(
         "download weights": "downloading weights",
         "ingest": "reading images",
         "prepare": "preparing the stage",
+        "label errors": "looking for label errors",
         "export": "exporting the model",
         "verify": "verifying the export",
         "compare": "comparing with the latest run",

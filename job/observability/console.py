@@ -83,6 +83,10 @@ def _model_chosen(facts: Any, _: Event) -> str:
     return f"keeping the weights of {facts['stage']}, epoch {facts['epoch']} (keep={facts['keep']})"
 
 
+def _label_errors_found(facts: Any, _: Event) -> str:
+    return f"{facts['count']:,} labels may be wrong" + (": data/label_errors.jsonl" if facts["count"] else "")
+
+
 def _model_verified(facts: Any, _: Event) -> str:
     return f"the exported model gives the same answers for {facts['images']:,} images"
 
@@ -107,6 +111,7 @@ SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
         "model.chosen": _model_chosen,
         "model.verified": _model_verified,
         "gate.compared": _gate_compared,
+        "label_errors.found": _label_errors_found,
         "weights.download_started": lambda facts, _: f"downloading weights: {facts.get('url', '')}",
         "run.succeeded": lambda facts, _: f"{facts['message']}: accuracy {facts['accuracy']:.3f}, {facts['run_uri']}",
     }

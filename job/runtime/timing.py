@@ -15,12 +15,14 @@ Part = Literal[
     "model",
     "ingest",
     "feature_extraction",
+    "label_errors",
     "fine_tuning",
     "evaluate",
     "export",
     "verify",
     "upload",
     "compare",
+    "report",
 ]
 
 
@@ -42,9 +44,11 @@ class Timing:
         """Add the block's duration to a part."""
         started = time.monotonic()
         self._current = name, started
-        yield
-        self._current = None
-        self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - started
+        try:
+            yield
+        finally:
+            self._current = None
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - started
 
     def document(self) -> dict[str, float]:
         """Return the seconds of each part so far, and as ``total`` those since the starts began, over all starts."""

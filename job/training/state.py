@@ -73,6 +73,8 @@ class TrainingState:
     """Of the optimizer at the start of the epoch."""
     feature_extraction_head: Arrays = field(default_factory=dict)
     """Of the model's head at the end of stage 1. Empty before, and in checkpoints of older versions."""
+    label_errors: Arrays = field(default_factory=dict)
+    """Suspected among the training images after stage 1 (`label_errors.find`); empty if none was looked for."""
 
     def epoch_total(self, result: EpochResult) -> int:
         """Return the number of a finished epoch, counted from 1 across both stages."""
@@ -118,4 +120,6 @@ class TrainingState:
             groups |= {"start_weights": self.start_weights, "start_optimizer": self.start_optimizer}
         if self.feature_extraction_head:
             groups["feature_extraction_head"] = self.feature_extraction_head
+        if self.label_errors:
+            groups["label_errors"] = self.label_errors
         return groups

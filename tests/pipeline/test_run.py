@@ -35,6 +35,7 @@ LAYOUT = {
     "config.json",
     "data/manifest.jsonl",
     "data/duplicates.jsonl",
+    "data/label_errors.jsonl",
     "data/quarantine.jsonl",
     "data/split.jsonl",
     "manifest.json",
@@ -51,6 +52,8 @@ LAYOUT = {
     "model/saved_model/variables/variables.index",
     "report/curves.png",
     "report/index.html",
+    "model_card.md",
+    "report/gallery.json",
     "status.json",
 }
 

@@ -138,3 +138,14 @@ def test_numbers_of_names() -> None:
     """Only an empty name is no group."""
     assert 0 == groups.number("")
     assert groups.number("1") not in (0, groups.number("01"))
+
+
+def test_hashes_of_groups() -> None:
+    """The images of a group have one hash, whatever their bytes; without groups copies have one, as ever."""
+    images = manifest(PATIENTS)
+
+    hashes = split.group_hashes(images, groups.keys(images, "patient-([0-9]+)"))
+
+    assert [1] * 40 == [len(set(row)) for row in hashes.reshape(40, 10).tolist()]
+    assert 40 == len(set(hashes.tolist()))
+    assert np.array_equal(split.hashes(images), split.group_hashes(images, None))

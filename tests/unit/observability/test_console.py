@@ -67,6 +67,7 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
         {"images": 1200, "accuracy": 0.95, "latest_accuracy": 0.9366, "latest": "flowers-3"},
         "compared with the latest run on 1,200 images: accuracy 0.950, and 0.937 of flowers-3",
     ),
+    "label_errors.found": ({"count": 31}, "31 labels may be wrong: data/label_errors.jsonl"),
     "run.succeeded": (
         {"message": "published", "run_uri": "/out/runs/r", "accuracy": 0.90909},
         "published: accuracy 0.909, /out/runs/r",

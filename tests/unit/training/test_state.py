@@ -11,7 +11,10 @@ from stored_states import RESULT
 
 from job.training.state import TrainingState
 
-GROUPS = ("weights", "optimizer", "best_weights", "start_weights", "start_optimizer", "feature_extraction_head")
+GROUPS = (
+    *("weights", "optimizer", "best_weights", "start_weights", "start_optimizer"),
+    *("feature_extraction_head", "label_errors"),
+)
 WITHIN_AN_EPOCH = {"start_weights", "start_optimizer"}
 
 
@@ -83,6 +86,14 @@ def test_state_at_the_start_of_an_epoch() -> None:
     state = dataclasses.replace(state_within_an_epoch(), step=0)
 
     assert set(GROUPS) - WITHIN_AN_EPOCH == set(state.arrays())
+
+
+def test_state_without_label_errors() -> None:
+    """Before they are looked for there is nothing to store; a state of an older version has none."""
+    state = dataclasses.replace(state_within_an_epoch(), label_errors={})
+
+    assert "label_errors" not in state.arrays()
+    assert {} == TrainingState.from_document(state.document(), state.arrays()).label_errors
 
 
 def test_new_run_has_no_best_epoch() -> None:
