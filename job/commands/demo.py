@@ -159,6 +159,5 @@ def _wait(child: subprocess.Popen[bytes]) -> int:
 def _report(outcome: str) -> list[str]:
     """Return the closing block of the latest run in ``FOLDER``."""
     latest = max(FOLDER.glob("runs/*/_SUCCESS"), key=lambda path: path.stat().st_mtime_ns).parent
-    return closing.block(
-        outcome, str(latest), metrics_summary(json.loads((latest / "metrics/metrics.json").read_bytes()))
-    )
+    document = json.loads((latest / "metrics/metrics.json").read_bytes())
+    return closing.block(outcome, str(latest), metrics_summary(document))

@@ -26,6 +26,7 @@ def test_demo(tmp_path: Path) -> None:
     metrics = strict_json((folder / "metrics/metrics.json").read_bytes())
     assert {name: f"{stage['val_accuracy']:.3f}" for name, stage in metrics["stages"].items()} == accuracies
     assert f"accuracy  val_acc {metrics['validation']['accuracy']:.3f}, " in done.stdout
+    assert f"balanced  {metrics['validation']['balanced_accuracy']:.3f} on validation, " in done.stdout
     assert f"model     finetune-demo/runs/{folder.name}/model/saved_model" in done.stdout
     assert (folder / "model/model.keras").exists()
     assert '"uri": "gs://demo-pictures/' in (folder / "data/manifest.jsonl").read_text()

@@ -65,7 +65,9 @@ def test_report_of_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (folder / "metrics").mkdir(parents=True)
         stage = {"val_accuracy": 0.75, "best_val_accuracy": 0.8, "epochs": 3, "seconds": 4.2}
         document = {"stages": {"feature_extraction": stage, "fine_tuning": None}, "test": None}
-        document |= {"validation": {"accuracy": 0.8, "images": 10}}
+        labels = {"cats": {"recall": 0.9}, "dogs": {"recall": 0.7}}
+        document |= {"validation": {"accuracy": 0.8, "images": 10, "balanced_accuracy": 0.8, "labels": labels}}
+        document |= {"warnings": [{"code": "few_images", "text": "…"}]}
         document |= {"kept": {"stage": "feature_extraction", "epoch": 2, "val_loss": 0.5}}
         (folder / "metrics" / "metrics.json").write_text(json.dumps(document))
         (folder / "_SUCCESS").touch()
@@ -74,4 +76,6 @@ def test_report_of_the_newest_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     report = demo._report("published")
 
     assert "  accuracy  val_acc 0.800, 8 of 10 validation images" in report
+    assert "  balanced  0.800 on validation, lowest recall 0.700 of dogs" in report
+    assert "  warnings  few_images" in report
     assert f"  model     {demo.FOLDER}/runs/newer/model/saved_model" in report
