@@ -50,10 +50,13 @@ LAYOUT = {
     "model/saved_model/saved_model.pb",
     "model/saved_model/variables/variables.data-00000-of-00001",
     "model/saved_model/variables/variables.index",
+    "report/calibration.png",
+    "report/confusion.png",
     "report/curves.png",
     "report/index.html",
     "model_card.md",
     "report/gallery.json",
+    "report/roc.png",
     "status.json",
 }
 
