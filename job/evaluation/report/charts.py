@@ -24,6 +24,7 @@ DPI: Final = 160
 _STYLE: Final[Mapping[Any, Any]] = {
     "axes.edgecolor": COLORS["line"],
     "axes.facecolor": "none",
+    "axes.formatter.useoffset": False,
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.labelcolor": COLORS["muted"],

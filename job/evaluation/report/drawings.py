@@ -26,6 +26,9 @@ LABEL: Final = 22
 LETTER: Final = 0.083
 """Inches of a letter."""
 
+LEAST_RANGE: Final = 0.01
+"""Of a loss or an accuracy: a smaller one is shown as nearly constant."""
+
 LINES: Final = 6
 """Labels that get a colour of their own."""
 
@@ -95,6 +98,9 @@ def curve(history: Sequence[Mapping[str, Any]], name: str, title: str, kept_epoc
         axes.set_xlabel("epoch, across both stages")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.set_xlim(0.5, max(epochs) + 0.5)
+        low, high = axes.get_ylim()
+        if high - low < LEAST_RANGE:
+            axes.set_ylim((low + high - LEAST_RANGE) / 2, (low + high + LEAST_RANGE) / 2)
         if name == "accuracy":
             axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         axes.legend(loc="best", fontsize=8.5)
@@ -208,7 +214,8 @@ def lines(
             axes.plot(line.x, line.y, color=COLORS["muted"], alpha=0.3, linewidth=0.8)
         for line, color in zip(colored, _CYCLE, strict=False):
             area = "" if line.area is None else f"{line.area:.3f} "
-            axes.plot(line.x, line.y, color=color, label=f"{area}{name(line.label)}")
+            marker = "o" if len(line.x) < 3 else ""
+            axes.plot(line.x, line.y, marker=marker, color=color, label=f"{area}{name(line.label)}")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=axes_names[0], ylabel=axes_names[1])
         if colored:
             axes.legend(loc="lower right" if key == "roc" else "lower left", fontsize=8.5)

@@ -73,6 +73,8 @@ def remarks(metrics: Document) -> list[str]:
             f"A temperature of {temperature:.2f}, fitted on the validation images, would give a log loss of "
             f"{log_loss.text}. It is reported, not applied."
         )
+    elif isinstance(reason := at(metrics, "calibration", "unavailable", "temperature"), str):
+        found.append(f"The temperature is n/a: {values.name(reason, 200)}.")
     if is_number(threshold := at(metrics, "threshold", "value")):
         label = values.name(at(metrics, "threshold", "label"))
         measured = [

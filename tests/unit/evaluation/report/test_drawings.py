@@ -52,6 +52,15 @@ def test_curve_of_one_stage(history: list[dict[str, Any]]) -> None:
     assert 2 == len(axes.lines)
 
 
+def test_constant_curve() -> None:
+    """A loss that hardly changes is drawn as constant, and not magnified until its rounding fills the chart."""
+    history = [row | {"loss": 0.693147, "val_loss": 0.693147 + 1e-8 * n} for n, row in enumerate(HISTORY)]
+    low, high = draw(drawings.curve(history, "loss", "Loss", None)).get_ylim()
+
+    assert low < 0.69
+    assert high > 0.696
+
+
 def test_confusion() -> None:
     """Rows sum to 100 %; counts are in the titles; a label without images has an empty row."""
     drawing = drawings.confusion(["a", "<b>", "c"], [[9, 1, 0], [0, 0, 0], [0, 2, 1]], str)

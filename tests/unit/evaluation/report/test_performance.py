@@ -57,6 +57,13 @@ def test_remarks() -> None:
     assert [] == performance.remarks({})
 
 
+def test_remark_on_a_missing_temperature() -> None:
+    """A temperature that could not be fitted has its reason."""
+    calibration = {"temperature": None, "log_loss": None, "unavailable": {"temperature": "every image is wrong"}}
+
+    assert ["The temperature is n/a: every image is wrong."] == performance.remarks({"calibration": calibration})
+
+
 def test_confused() -> None:
     """Pairs come with their images, most frequent first."""
     assert [("dogs", "cats", 2), ("cats", "dogs", 1)] == performance.confused(report_files.metrics(report_files.TWO))
