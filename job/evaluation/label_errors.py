@@ -32,7 +32,7 @@ _ROUNDING = 1e-6
 """A probability reaches a threshold that it is below by less: the mean of equal probabilities may exceed them."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Suspect:
     """An image whose label may be wrong.
 
