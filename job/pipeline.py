@@ -33,6 +33,7 @@ from job.runs.documents import encode
 from job.runs.identity import identify
 from job.runs.job_record import JobRecord
 from job.runs.run import open_run, pinned_run
+from job.runs.statement import Execution
 from job.runtime import device, imports, memory, signals
 from job.runtime.timing import Timing
 from job.training.state import TrainingState
@@ -173,6 +174,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     """
     settings, run, checkpoints, progress = context.loaded.settings, context.run, context.checkpoints, context.progress
     state, data = checkpoints.load() or TrainingState(), load_data(context, listing)
+    context.job.resumed(checkpoints.loaded)
     progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri, attempt=checkpoints.starts))
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
     with context.part("import"), imports.without_gc():
@@ -209,10 +211,21 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         write_model_card(context, data.listed.labels, weights, json.loads(document))
         report(context)
         with progress.phase("publish", None, ""):
-            facts = {"device": vars(machine), "weights": vars(weights)}
-            outcome = publish.finish(run, gate, provenance=provenance.document(settings.run) | facts, judge=judge)
+            outcome = publish.finish(run, gate, execution(context, machine, weights), judge=judge)
     progress.event("run.published", run_uri=run.uri, accuracy=outcome.gate.accuracy)
     return outcome
+
+
+def execution(context: RunContext, machine: device.Device, weights: Weights) -> Execution:
+    """Return how the run was executed, for its provenance."""
+    made_by = provenance.document(context.loaded.settings.run)
+    return Execution(
+        provenance=made_by | {"device": vars(machine), "weights": vars(weights)},
+        seconds=context.timing.document(),
+        gpus=len(machine.gpus),
+        starts=context.checkpoints.starts,
+        attempts=context.job.attempts(),
+    )
 
 
 def load_data(context: RunContext, listing: Data | None) -> Data:

@@ -101,6 +101,14 @@ def take_run(arguments: Sequence[str]) -> tuple[str, list[str]]:
     return arguments[0], list(arguments[1:])
 
 
+def write_line(text: str) -> None:
+    """Print a line. Names of objects are untrusted: control characters are escaped, and what the locale lacks."""
+    line = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
 def check_machine(settings: Settings) -> None:
     """Check what a command needs of this machine, before it writes anything.
 

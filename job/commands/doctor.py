@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from job.commands.command import Command
+from job.commands.command import Command, write, write_line
 from job.commands.doctor_checks import GROUPS
 from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config import environment
@@ -143,17 +142,17 @@ class _Report:
         self._found.append((name, finding))
         if not self._lines:
             return
-        _write(f"{finding.verdict:8} {name:{self._width}}  {finding.detail}")
+        write_line(f"{finding.verdict:8} {name:{self._width}}  {finding.detail}")
         if finding.remedy and finding.remedy not in self._remedies:
             self._remedies.add(finding.remedy)
-            _write(f"{'':8} {'':{self._width}}  -> {finding.remedy}")
+            write_line(f"{'':8} {'':{self._width}}  -> {finding.remedy}")
 
     def end(self, code: int) -> None:
         """Report the verdict on all of them."""
         if self._lines:
             counts = {verdict: sum(found.verdict == verdict for _, found in self._found) for verdict in _VERDICTS}
             described = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-            _write(f"{'not ready' if code else 'ready'}: {described}; exit code {code}")
+            write_line(f"{'not ready' if code else 'ready'}: {described}; exit code {code}")
             return
         rows = [
             {
@@ -165,15 +164,7 @@ class _Report:
             }
             for name, finding in self._found
         ]
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        write(json.dumps(rows, indent=2))
 
 
 _VERDICTS = ("failed", "warning", "skipped", "ok")
-
-
-def _write(text: str) -> None:
-    """Print a line. Object names are untrusted: control characters are escaped, and what the locale lacks as well."""
-    line = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    sys.stdout.flush()

@@ -66,6 +66,7 @@ class Checkpoints:
         facts: about the process that saved a state, stored with it for the process that resumes from it.
         manifest_sha256: see `commit`; None before.
         starts: number of starts of the run, this one included.
+        loaded: when the state that `load` returned was saved; None: it has returned none.
 
     Raises:
         errors.StoppedError: another owner works on this run.
@@ -85,6 +86,7 @@ class Checkpoints:
         self.facts: Document = {}
         self.manifest_sha256: str | None = None
         self.starts = 1
+        self.loaded: str | None = None
         self._timing = timing
         self._output = output
         self._folder = folder
@@ -134,7 +136,7 @@ class Checkpoints:
             except (_DamagedError, AttributeError, KeyError, TypeError) as error:
                 log.get().warning("checkpoint.damaged", object=str(error), saved_at=entry.get("saved_at"))
                 continue
-            self._entries, self.facts = self._entries[number:], facts
+            self._entries, self.facts, self.loaded = self._entries[number:], facts, entry["saved_at"]
             log.get().info(
                 "checkpoint.loaded", stage=state.stage, epoch=state.epoch, step=state.step, saved_at=entry["saved_at"]
             )

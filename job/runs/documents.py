@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from job import errors
 from job.evaluation.gates import Gate
@@ -110,13 +110,27 @@ class Job(_Document):
     attempts: list[Document] = []
 
 
+class PublishedFile(_Document):
+    """A file of a published run."""
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    crc32c: str = Field(pattern=r"^[0-9a-f]{8}$")
+
+
 class PublishedManifest(_Document):
     """manifest.json of a run."""
 
     run_id: str
     published_at: str
     gate: Gate
-    files: dict[str, Document]
+    files: dict[str, PublishedFile]
+
+
+class Success(_Document):
+    """``_SUCCESS`` of a run."""
+
+    manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class Latest(_Document):

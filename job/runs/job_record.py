@@ -45,6 +45,7 @@ class JobRecord:
         self._output = output
         self._settings = settings
         self._name = f"jobs/{settings.job_uid}.json"
+        self._started_at = ""
 
     def run_id(self) -> str | None:
         """Return the id of the run that the Job works on; None if there is none yet.
@@ -83,20 +84,14 @@ class JobRecord:
         Raises:
             errors.DataError: the record is unreadable.
         """
-        started, started_at = time.monotonic(), log.timestamp()
-        attempt: Document = {"node": self._settings.node, "started_at": started_at, "ended_at": None}
+        started, self._started_at = time.monotonic(), log.timestamp()
+        attempt: Document = {"node": self._settings.node, "started_at": self._started_at, "ended_at": None}
         self._update(lambda record: record["attempts"].append(attempt))
 
         def record_end(outcome: Document) -> None:
             seconds = round(time.monotonic() - started, 1)
             end = {"ended_at": log.timestamp(), "seconds": seconds, "gpu_seconds": round(seconds * self.gpus, 1)}
-
-            def change(record: Document) -> None:
-                record["attempts"] = [
-                    {**item, **end, **outcome} if item == attempt else item for item in record["attempts"]
-                ]
-
-            if not signals.attempt(lambda: self._try_update(change), END_SECONDS):
+            if not signals.attempt(lambda: self._try_update(self._of_attempt({**end, **outcome})), END_SECONDS):
                 log.get().warning("job.end_not_recorded", uri=self._output.uri_of(self._name))
 
         try:
@@ -111,6 +106,30 @@ class JobRecord:
             record_end(errors.unexpected(error).facts)
             raise
         record_end({"exit_code": 0})
+
+    def resumed(self, saved_at: str | None) -> None:
+        """Record from which checkpoint this start resumes: what was done after it is done again.
+
+        Args:
+            saved_at: when it was saved; None: this start begins anew.
+        """
+        self._update(self._of_attempt({"resumed_from": saved_at}))
+
+    def attempts(self) -> list[Document] | None:
+        """Return the starts of the Job so far, this one last; None without a Job."""
+        return self._read()[0].attempts if self._settings.job_uid else None
+
+    def _of_attempt(self, facts: Document) -> Callable[[Document], None]:
+        """Return the change of the record that adds facts to this start's entry."""
+
+        def change(record: Document) -> None:
+            mine = (self._settings.node, self._started_at)
+            record["attempts"] = [
+                {**item, **facts} if (item.get("node"), item.get("started_at")) == mine else item
+                for item in record["attempts"]
+            ]
+
+        return change
 
     def _try_update(self, change: Callable[[Document], None]) -> bool:
         try:

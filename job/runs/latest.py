@@ -80,8 +80,8 @@ class PublishedFiles:
         Raises:
             UnusableRunError: it is missing, or differs from manifest.json.
         """
-        data = self._bytes(name)
-        if hashlib.sha256(data).hexdigest() != self._files.get(name, {}).get("sha256"):
+        data, recorded = self._bytes(name), self._files.get(name)
+        if recorded is None or hashlib.sha256(data).hexdigest() != recorded.sha256:
             raise UnusableRunError(f"{name} differs from its checksum in manifest.json")
         return data
 

@@ -1,6 +1,7 @@
 """Publication: the steps that make a finished run count, in an order that readers can rely on.
 
-    files -> manifest.json -> the claim's commit -> _SUCCESS -> latest.json -> removal of the checkpoints
+    files -> provenance.json -> manifest.json -> the claim's commit -> _SUCCESS -> latest.json
+        -> removal of the checkpoints
 
 Readers must ignore a run without ``_SUCCESS``. A start that finds the commit completes the remaining steps.
 """
@@ -8,15 +9,17 @@ Readers must ignore a run without ``_SUCCESS``. A start that finds the commit co
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from job import errors, storage
 from job.evaluation.summary import metrics_summary
 from job.observability import log
-from job.runs import documents
+from job.runs import documents, statement
 from job.runs.latest import read_latest
 
 if TYPE_CHECKING:
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 
     from job.config.settings import GateSettings
     from job.evaluation.gates import Gate
-    from job.runs.documents import Document
     from job.runs.run import Run
+    from job.runs.statement import Execution
 
 
 Judge: TypeAlias = "Callable[[], Gate]"
@@ -94,27 +97,33 @@ def published_metrics(run: Run) -> dict[str, Any]:
     return {}
 
 
-def finish(run: Run, gate: Gate, provenance: Document, *, judge: Judge | None = None) -> Outcome:
-    """Write manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints.
+def finish(run: Run, gate: Gate, execution: Execution, *, judge: Judge | None = None) -> Outcome:
+    """Write provenance.json, manifest.json, ``_SUCCESS`` and latest.json, and remove the checkpoints.
 
     Args:
         run: the run; all its other files are written.
         gate: its outcome.
-        provenance: of the run.
+        execution: how the run was executed.
         judge: judges the gate again, where latest.json has moved since `gate` compared the run with it.
 
     Raises:
         errors.StoppedError: another process has taken the run over.
     """
     assert run.claimed is not None, "publishing requires the claim"
-    if config := run.output.read(f"{run.prefix}/config.json"):  # written by the run's first start
-        run.record("config.json", config[1], hashlib.sha256(config[0]).hexdigest())
+    name, config = f"{run.prefix}/config.json", {}
+    if found := run.output.read(name):  # written by the run's first start
+        run.record("config.json", found[1], hashlib.sha256(found[0]).hexdigest())
+        config = documents.parse(found[0], documents.Config).document()
+    execution = dataclasses.replace(execution, started_at=run.output.updated(name))
+    files = {name: documents.PublishedFile.model_validate(file) for name, file in run.files.items()}
+    made = statement.document(run.uri, files, config, execution, now=time.time())
+    run.write(statement.PROVENANCE, documents.encode(made))
     manifest = documents.PublishedManifest.model_validate(
         {
             "run_id": run.id,
             "published_at": log.timestamp(),
             "gate": gate.document(),
-            "provenance": provenance,
+            "provenance": execution.provenance,
             "files": dict(sorted(run.files.items())),
         }
     )

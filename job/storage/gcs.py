@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 import zlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import obstore
@@ -23,7 +24,7 @@ from job.observability import log
 from job.storage.gcs_clients import TIMEOUT, bulk_client, find_credentials, json_client
 from job.storage.google_calls import Calls, DamagedError, no_checksum
 from job.storage.lookup import stat_by_folder, stat_each
-from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, crc32c
+from job.storage.objects import CHUNK_BYTES, LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, crc32c
 from job.storage.parallel import UNPACKED_BYTES, in_parallel
 
 if TYPE_CHECKING:
@@ -193,6 +194,25 @@ class GoogleStore:
                 return self._read_listed(info, closed)  # whole: it retries, and says what is wrong
 
         return in_parallel(read, objects)
+
+    def read_chunks(self, info: ObjectInfo) -> Iterator[bytes]:
+        """Yield the stored bytes of a listed object; see Store."""
+        blob = self._bucket.blob(self._root + info.name, generation=info.generation)
+
+        def attempt(start: int, size: int, _: int) -> bytes:
+            data: bytes = blob.download_as_bytes(
+                start=start, end=start + size - 1, raw_download=True, checksum=None, timeout=TIMEOUT, retry=None
+            )
+            if len(data) != size:
+                raise DamagedError(f"{len(data)} bytes from byte {start}, expected {size}")
+            return data
+
+        for start in range(0, info.size, CHUNK_BYTES):
+            read = partial(attempt, start, min(CHUNK_BYTES, info.size - start))
+            try:
+                yield self._calls(read, permission="storage.objects.get", uri=self.uri_of(info.name))
+            except exceptions.NotFound as error:
+                raise FileNotFoundError(self.uri_of(info.name)) from error
 
     def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> ObjectInfo:
         """Store bytes or a file under a name; see Store."""

@@ -148,6 +148,15 @@ class LocalStore:
 
         return in_parallel(read, objects)
 
+    def read_chunks(self, info: ObjectInfo) -> Iterator[bytes]:
+        """Yield the bytes of a file; see Store."""
+        path = self._path(info.name)
+        if (file := _open(path)) is None:
+            raise FileNotFoundError(str(path))
+        with file, _errors_converted(path, "read"):
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+
     def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> ObjectInfo:
         """Store bytes or a file under a name; see Store.
 

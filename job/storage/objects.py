@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
+CHUNK_BYTES = 8 * 2**20
+"""Of a large object that are read at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
@@ -138,6 +141,15 @@ class Store(Protocol):
         Args:
             objects: those listed.
             size: the number of bytes. A smaller object is read whole, and verified; what is a part cannot be.
+        """
+
+    def read_chunks(self, info: ObjectInfo) -> Iterator[bytes]:
+        """Yield the stored bytes of a listed object in order, at most `CHUNK_BYTES` at once.
+
+        They are not verified: a reader of all of them can compare their checksum with that of ``info``.
+
+        Raises:
+            FileNotFoundError: the object was deleted, or overwritten in a bucket, since it was listed.
         """
 
     def write(self, name: str, data: bytes | Path, *, if_generation_match: int | None = None) -> ObjectInfo:

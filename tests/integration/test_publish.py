@@ -22,6 +22,7 @@ from job.runs import identity, publish
 from job.runs.data import Data
 from job.runs.documents import encode
 from job.runs.job_record import JobRecord
+from job.runs.statement import Execution
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def do(run: Run, what: str) -> None:
     """Publish a run whose files hold `what`."""
     for name in FILES:
         run.write(name, f"{what} {name}".encode())
-    publish.finish(run, GATE, provenance={"by": what})
+    publish.finish(run, GATE, Execution(provenance={"by": what}, seconds={}))
 
 
 def whole_run(output: Store, what: str) -> None:
@@ -136,12 +137,12 @@ def check(output: Store, run: Run) -> str:
     assert {"manifest_sha256": hashlib.sha256(document).hexdigest()} == success
     for name, file in published["files"].items():
         assert file["sha256"] == hashlib.sha256(read(output, run, name)).hexdigest(), name
-    assert {*FILES, "config.json"} == set(published["files"])
+    assert {*FILES, "config.json", "provenance.json"} == set(published["files"])
     whose: str = published["provenance"]["by"]
     return whose
 
 
-@pytest.mark.parametrize("at", [*FILES, "/manifest.json"])
+@pytest.mark.parametrize("at", [*FILES, "/provenance.json", "/manifest.json"])
 def test_held_up_while_publishing(output: Store, at: str) -> None:
     """A Pod that is held up in any of its writes, until the Job's next one has published, changes none of its files."""
     run = open_new(Held(output, at, lambda: whole_run(output, "second")))
@@ -230,7 +231,7 @@ def test_latest_moves_after_the_comparison(output: Store, better: str) -> None:
     with checkpoints_of(run, load().settings):
         for name in FILES:
             run.write(name, b"first")
-        outcome = publish.finish(run, gate, provenance={"by": "first"}, judge=judge_again)
+        outcome = publish.finish(run, gate, Execution(provenance={"by": "first"}, seconds={}), judge=judge_again)
 
     assert "first" == check(output, run)
     if better == "this":
@@ -248,7 +249,7 @@ def test_recorded_comparison(output: Store) -> None:
     point_to(output, "first")
     run = open_new(output)
     with checkpoints_of(run, load().settings):
-        publish.finish(run, judge(output, latest_accuracy=0.95), provenance={})
+        publish.finish(run, judge(output, latest_accuracy=0.95), Execution(provenance={}, seconds={}))
 
     for settings, passed in (
         (NO_WORSE, False),
@@ -278,7 +279,7 @@ def test_killed_before_latest_is_moved(output: Store, moved: bool, is_recorded: 
     run = open_new(Held(output, "latest.json", kill))
     gate = judge(output, latest_accuracy=0.9) if is_recorded else GATE
     with pytest.raises(KeyboardInterrupt), checkpoints_of(run, load().settings):
-        publish.finish(run, gate, provenance={})
+        publish.finish(run, gate, Execution(provenance={}, seconds={}))
     if moved:
         point_to(output, "second")
     with capture_logs() as lines:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from job.storage import LostObject, PreconditionFailed, Store, crc32c, open_store
+from job.storage.objects import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -294,3 +295,24 @@ def test_an_abandoned_reader_leaves_no_threads(store: Store) -> None:
 def test_no_objects_are_read_from_no_list(store: Store) -> None:
     """read_many of nothing yields nothing."""
     assert [] == list(store.read_many([]))
+
+
+@pytest.mark.parametrize("size", [0, 1_000, 2 * CHUNK_BYTES + 5])
+def test_a_large_object_is_read_in_chunks(store: Store, size: int) -> None:
+    """The chunks are the object's bytes, in order, and none is larger than what fits into the memory."""
+    data = os.urandom(size)
+    info = store.write("model", data)
+
+    chunks = list(store.read_chunks(info))
+
+    assert data == b"".join(chunks)
+    assert all(0 < len(chunk) <= CHUNK_BYTES for chunk in chunks)
+
+
+def test_chunks_of_what_is_gone(store: Store) -> None:
+    """An object that was deleted since it was listed is reported as that."""
+    info = store.write("model", b"1")
+    store.delete("model")
+
+    with pytest.raises(FileNotFoundError):
+        list(store.read_chunks(info))

@@ -57,6 +57,7 @@ LAYOUT = {
     "model_card.md",
     "report/gallery.json",
     "report/roc.png",
+    "provenance.json",
     "status.json",
 }
 

@@ -47,7 +47,7 @@ def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Nothing at all, or a call for help, prints the commands, an example of each input and the exit codes."""
     text = output_of(capsys, *arguments)
 
-    assert ["run", "demo", "validate", "doctor", "watch", "report", "summary", "schema"] == re.findall(
+    assert ["run", "demo", "validate", "doctor", "watch", "report", "verify", "summary", "schema"] == re.findall(
         r"^  ([a-z]+) +[A-Z]", text, re.MULTILINE
     )
     assert "finetune run --input.uri gs://my-bucket/flowers --output.uri gs://my-bucket/trained" in text

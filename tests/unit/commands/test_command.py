@@ -43,3 +43,10 @@ def test_no_run(arguments: list[str]) -> None:
     """What is no location is rejected before anything is opened."""
     with pytest.raises(SettingsError):
         take_run(arguments)
+
+
+def test_names_are_escaped() -> None:
+    """Control sequences in a name reach no terminal, and the locale need not have its letters."""
+    program = "from job.commands.command import write_line; write_line('a\\x1b[2Jb \\u2026')"
+
+    assert "a\\x1b[2Jb \\u2026\n" == output_of(program)

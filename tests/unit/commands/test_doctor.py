@@ -7,7 +7,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from posix_locale import output_of
 
 from job.commands import doctor
 from job.errors import SettingsError
@@ -123,10 +122,3 @@ def test_wrong_options(arguments: tuple[str, ...], named: str) -> None:
     with pytest.raises(SettingsError) as raised:
         doctor.parse(arguments)
     assert named in raised.value.message
-
-
-def test_names_are_escaped() -> None:
-    """Control sequences in a name reach no terminal, and the locale need not have its letters."""
-    program = "from job.commands import doctor; doctor._write('a\\x1b[2Jb \\u2026')"
-
-    assert "a\\x1b[2Jb \\u2026\n" == output_of(program)

@@ -68,12 +68,31 @@ def test_attempts_are_limited(tmp_path: Path) -> None:
     assert ["n1", "gpu-7"] == [document["attempts"][index]["node"] for index in (0, -1)]
 
 
+def test_resumed(tmp_path: Path) -> None:
+    """A start records from which checkpoint it resumes, and its end beside it; other starts are untouched."""
+    record(tmp_path).attempt().__enter__()
+    second = record(tmp_path)
+    with second.attempt():
+        second.resumed("2026-01-01T00:00:00Z")
+    third = record(tmp_path)
+    with third.attempt():
+        third.resumed(None)
+        attempts = third.attempts()
+
+    assert attempts is not None
+    assert ["resumed_from" in attempt for attempt in attempts] == [False, True, True]
+    assert ["2026-01-01T00:00:00Z", None] == [attempt["resumed_from"] for attempt in attempts[1:]]
+    assert [None, 0, 0] == [attempt.get("exit_code") for attempt in read(tmp_path)["attempts"]]
+
+
 def test_without_a_job(tmp_path: Path) -> None:
     """Outside Kubernetes nothing is recorded."""
     outside = record(tmp_path, RunSettings())
     with outside.attempt():
         outside.pin("a", has_begun=lambda _: True)
+        outside.resumed(None)
 
+    assert outside.attempts() is None
     assert outside.run_id() is None
     assert not list(tmp_path.iterdir())
 

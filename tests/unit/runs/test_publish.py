@@ -81,9 +81,11 @@ def test_run_is_published_in_an_order_that_a_reader_can_trust(tmp_path: Path) ->
     with checkpoints_of(run, loaded.settings):
         output.written.clear()
         run.write("model/labels.txt", b"cats")
-        publish.finish(run, judge(0.9, min_accuracy=0.5), provenance={})
+        publish.finish(run, judge(0.9, min_accuracy=0.5), Execution(provenance={}, seconds={}))
 
-    assert ["labels.txt", "manifest.json", "index.json", "_SUCCESS", "latest.json"] == output.written
+    assert [
+        *("labels.txt", "provenance.json", "manifest.json", "index.json", "_SUCCESS", "latest.json")
+    ] == output.written
 
 
 @pytest.mark.parametrize(
