@@ -15,6 +15,12 @@
 {{- if and (eq (include "finetune.command" .) "run") $input (not $output) -}}
 {{- fail (printf "config.output.uri must be given with config.input.uri=%s: the model would be lost with the Pod. Set config.output.uri to gs://BUCKET/PREFIX" $input) -}}
 {{- end -}}
+{{- if and (eq (include "finetune.command" .) "run") .Values.arguments -}}
+{{- fail (printf "arguments=%s have no place in command=run: its settings stand under config, with the same names" (toJson .Values.arguments)) -}}
+{{- end -}}
+{{- if and (has (include "finetune.command" .) (list "predict" "evaluate" "verify")) (not .Values.arguments) -}}
+{{- fail (printf "arguments must be given with command=%s: the run first, as in --set 'arguments={gs://BUCKET/MODELS/latest,…}'" (include "finetune.command" .)) -}}
+{{- end -}}
 {{- if and $input (hasPrefix (printf "%s/" $input) (printf "%s/" $output)) -}}
 {{- fail (printf "config.output.uri=%s is inside config.input.uri=%s: the next run would read published files as data. Set config.output.uri to another prefix" $output $input) -}}
 {{- end -}}

@@ -62,7 +62,7 @@ spec:
     - name: finetune
       image: {{ include "finetune.image" $ | quote }}
       {{- with include "finetune.imagePullPolicy" $ | trim }}{{ nindent 6 . }}{{ end }}
-      args: [{{ include "finetune.command" $ }}, --config, /etc/finetune/config.yaml]
+      args: [{{ include "finetune.command" $ }}, --config, /etc/finetune/config.yaml{{ range $.Values.arguments }}, {{ . | quote }}{{ end }}]
       env:
         - name: FINETUNE_RUN__JOB_UID
           valueFrom:

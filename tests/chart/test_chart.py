@@ -208,6 +208,18 @@ def test_other_commands_ask_for_no_gpu(helm: Helm, command: str) -> None:
     assert "device" not in found.config
 
 
+@pytest.mark.parametrize("command", ["predict", "evaluate", "verify"])
+def test_commands_with_arguments(helm: Helm, command: str) -> None:
+    """The arguments follow the settings, as they were given; no GPU is requested, and no output needed."""
+    arguments = ["gs://my-bucket/models/latest", "gs://my-bucket/a b", "--out", "gs://my-bucket/scored"]
+    found = helm.render(f"command={command}", f"arguments={json.dumps(arguments)}")
+
+    assert [command, "--config", "/etc/finetune/config.yaml", *arguments] == found.container["args"]
+    assert "nvidia.com" not in found.text
+    other = helm.render(f"command={command}", 'arguments=["gs://my-bucket/models/latest"]')
+    assert found.job["metadata"]["name"] != other.job["metadata"]["name"]
+
+
 def test_spot(helm: Helm) -> None:
     """A Spot Pod selects Spot nodes, and its grace period is the one that GKE grants."""
     pod = helm.render("spot=true").pod
@@ -511,6 +523,8 @@ def test_cronjob(helm: Helm) -> None:
         ),
         (("cronjob.schedule=0 3 * * *",), ("cronjob.schedule", "cronjob.enabled")),
         (("image.repository=null",), ("image.repository",)),
+        (("arguments={gs://b/models/latest}",), ("arguments", "command=run", "config")),
+        (("command=predict",), ("arguments", "command=predict")),
     ],
 )
 def test_mistakes_of_several_values(helm: Helm, settings: tuple[str, ...], keys: tuple[str, ...]) -> None:

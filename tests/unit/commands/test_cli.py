@@ -47,9 +47,18 @@ def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Nothing at all, or a call for help, prints the commands, an example of each input and the exit codes."""
     text = output_of(capsys, *arguments)
 
-    assert ["run", "demo", "validate", "doctor", "watch", "report", "verify", "summary", "schema"] == re.findall(
-        r"^  ([a-z]+) +[A-Z]", text, re.MULTILINE
-    )
+    assert [
+        "run",
+        "demo",
+        "validate",
+        "doctor",
+        "watch",
+        "report",
+        "predict",
+        "verify",
+        "summary",
+        "schema",
+    ] == re.findall(r"^  ([a-z]+) +[A-Z]", text, re.MULTILINE)
     assert "finetune run --input.uri gs://my-bucket/flowers --output.uri gs://my-bucket/trained" in text
     assert [str(code) for code in errors.exit_codes()] == re.findall(r"^  (\d+) ", text, re.MULTILINE)
 
@@ -99,7 +108,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["rum"], "finetune run"),
         (["help", "rum"], "finetune run"),
         (["xyz"], None),
-        (["predict"], None),
+        (["deploy"], None),
+        (["infer"], "finetune predict"),
         (["train"], "finetune run"),
         (["trian"], "finetune run"),
         (["fine-tune"], "finetune run"),

@@ -8,8 +8,8 @@ import pytest
 from published_runs import FILES, described, publish
 
 from job import storage
-from job.errors import DataError, UnavailableError
-from job.runs.checksums import TRIES, difference, download, measure
+from job.errors import UnavailableError
+from job.runs.checksums import TRIES, difference, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,40 +59,6 @@ def test_corrupted_on_the_way(store: Store, tmp_path: Path) -> None:
     assert data == (tmp_path / "sink").read_bytes()
     with pytest.raises(UnavailableError, match=f"corrupted in all {TRIES}"):
         measure(Corrupting(store, TRIES), info)
-
-
-def test_download(store: Store, tmp_path: Path) -> None:
-    """The files are in the folder under their names, byte for byte."""
-    files = {name: data for name, data in FILES.items() if name.startswith("model/")}
-    download(store, {name: described(data) for name, data in files.items()}, tmp_path / "copy")
-
-    copied = {path.relative_to(tmp_path / "copy").as_posix(): path for path in (tmp_path / "copy").rglob("*.*")}
-    assert files == {name: path.read_bytes() for name, path in copied.items() if path.is_file()}
-
-
-@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a//x", "", "..", "a/..", "a/.", "a\0b", "a\nb", "é"])
-def test_names_that_lead_out(store: Store, tmp_path: Path, name: str) -> None:
-    """A name of the store becomes a local path only if it is a plain one; nothing is written otherwise."""
-    with pytest.raises(DataError, match="no path below the run"):
-        download(store, {name: described(b"")}, tmp_path / "copy")
-
-    assert not (tmp_path / "copy").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "expected", "said"),
-    [
-        ("model/labels.txt", b"cats\nfish\n", "its crc32c is"),
-        ("model/labels.txt", b"cats", "its size is 10, and manifest.json has 4"),
-        ("model/gone", b"", "is missing"),
-    ],
-)
-def test_download_of_what_differs(store: Store, tmp_path: Path, name: str, expected: bytes, said: str) -> None:
-    """A file that is not as manifest.json says ends the download."""
-    with pytest.raises(DataError, match=said) as raised:
-        download(store, {name: described(expected)}, tmp_path / "copy")
-
-    assert f"finetune verify {store.uri}" in raised.value.remedy
 
 
 def test_difference() -> None:

@@ -14,6 +14,7 @@ from job.evaluation.gates import Gate, LowestRecall, Measured
 from job.runs import identity, publish
 from job.runs.publish import Outcome
 from job.runs.run import Run
+from job.runs.statement import Execution
 
 if TYPE_CHECKING:
     from pathlib import Path
