@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from job import __version__
-from job.commands import demo, doctor, predict, report, run, schema, summary, validate, verify, watch
+from job.commands import demo, doctor, evaluate, predict, report, run, schema, summary, validate, verify, watch
 from job.commands.command import Command, CommandModule, printing
 from job.commands.manual import all_codes, help_text
 from job.config import environment
@@ -35,6 +35,7 @@ COMMANDS: dict[str, CommandModule] = {
     "watch": watch,
     "report": report,
     "predict": predict,
+    "evaluate": evaluate,
     "verify": verify,
     "summary": summary,
     "schema": schema,
@@ -49,6 +50,7 @@ ALIASES: Final = MappingProxyType(
         **dict.fromkeys(("follow", "status", "logs", "tail", "attach"), "watch"),
         **dict.fromkeys(("html", "page", "dashboard"), "report"),
         **dict.fromkeys(("infer", "inference", "classify", "score", "label"), "predict"),
+        **dict.fromkeys(("eval", "measure", "test", "metrics"), "evaluate"),
         **dict.fromkeys(("checksum", "checksums", "fsck"), "verify"),
         **dict.fromkeys(("model", "layers", "describe"), "summary"),
         **dict.fromkeys(("settings", "config", "json-schema"), "schema"),

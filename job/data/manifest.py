@@ -337,13 +337,8 @@ def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad
             there are fewer than two classes.
     """
     check_classes(manifest)
+    check_budget(manifest, quarantined, max_bad_fraction)
     where, total = _places(manifest), len(manifest) + len(quarantined)
-    if len(quarantined) > max_bad_fraction * total:
-        raise DataError(
-            f"{len(quarantined):,} of {total:,} images under {where} cannot be used ({_reasons(quarantined)}), and "
-            f"input.max_bad_fraction allows a fraction of {max_bad_fraction:g}.{_first(quarantined)}",
-            remedy="fix or remove these images, or raise input.max_bad_fraction to train without them",
-        )
     found = np.bincount(manifest.label, minlength=len(manifest.labels))
     counts = dict(zip(manifest.labels, found.tolist(), strict=True))
     if empty := [label for label, count in counts.items() if not count]:
@@ -358,6 +353,26 @@ def check_usable(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad
         raise DataError(
             f"the class {join_names(untrainable)} under {where} has images to validate or test on and none to train on",
             remedy="add images of it to the train split, or remove it from the others",
+        )
+
+
+def check_budget(manifest: Manifest, quarantined: Sequence[Quarantined], max_bad_fraction: float) -> None:
+    """Reject data of which too many images are quarantined.
+
+    Args:
+        manifest: the usable images.
+        quarantined: the others.
+        max_bad_fraction: the largest fraction of all images that may be quarantined.
+
+    Raises:
+        DataError: more are.
+    """
+    where, total = _places(manifest), len(manifest) + len(quarantined)
+    if len(quarantined) > max_bad_fraction * total:
+        raise DataError(
+            f"{len(quarantined):,} of {total:,} images under {where} cannot be used ({_reasons(quarantined)}), and "
+            f"input.max_bad_fraction allows a fraction of {max_bad_fraction:g}.{_first(quarantined)}",
+            remedy="fix or remove these images, or raise input.max_bad_fraction to leave them out",
         )
 
 

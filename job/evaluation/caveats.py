@@ -19,22 +19,36 @@ def find(document: Mapping[str, Any]) -> list[dict[str, str]]:
     Args:
         document: "validation", "majority", "kept" and "stages" of metrics.json.
     """
-    return [{"code": code, "text": text} for code, text in _find(document)]
+    found = [*_of_split(document, "validation"), *_of_stages(document)]
+    return [{"code": code, "text": text} for code, text in found]
 
 
-def _find(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    validation, majority = document["validation"], document["majority"]
-    labels, accuracy = validation["labels"], validation["accuracy"]
+def find_in(document: Mapping[str, Any], split: str) -> list[dict[str, str]]:
+    """Return the warnings about one split alone.
+
+    Args:
+        document: the split and "majority" of metrics.json.
+        split: its name.
+    """
+    return [{"code": code, "text": text} for code, text in _of_split(document, split)]
+
+
+def _of_split(document: Mapping[str, Any], split: str) -> Iterator[tuple[str, str]]:
+    found, majority = document[split], document["majority"]
+    labels, accuracy = found["labels"], found["accuracy"]
     predicted = [name for name, row in labels.items() if row["precision"] is not None]
     if len(predicted) == 1:
-        yield "one_answer", f"all {validation['images']:,} validation images are predicted to be {predicted[0]!r}"
-    if accuracy <= majority["validation"]:
+        yield "one_answer", f"all {found['images']:,} {split} images are predicted to be {predicted[0]!r}"
+    if accuracy <= majority[split]:
         text = f"the accuracy, {accuracy:.3f}, is not above that of always predicting {majority['label']!r}"
-        yield "majority", f"{text}, {majority['validation']:.3f}"
+        yield "majority", f"{text}, {majority[split]:.3f}"
     if missed := [name for name, row in labels.items() if row["recall"] == 0]:
-        yield "recall_zero", f"no validation image of {join_names(missed)} is recognised"
-    if validation["images"] < MIN_IMAGES:
-        yield "few_images", f"there are {validation['images']} validation images: every metric is a rough estimate"
+        yield "recall_zero", f"no {split} image of {join_names(missed)} is recognised"
+    if found["images"] < MIN_IMAGES:
+        yield "few_images", f"there are {found['images']} {split} images: every metric is a rough estimate"
+
+
+def _of_stages(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     kept = document["kept"]
     if document["stages"]["fine_tuning"] is not None and kept["stage"] == "feature_extraction":
         text = f"stage 2 did not improve the model: epoch {kept['epoch']} of stage 1 has the lowest validation loss"

@@ -13,7 +13,7 @@ import pytest
 from listed_inputs import ANIMALS, put, read_from
 
 from job import storage
-from job.data.manifest import check_usable, pack, unpack
+from job.data.manifest import check_budget, check_usable, pack, unpack
 from job.data.quarantine import Quarantined
 from job.errors import DataError
 
@@ -152,6 +152,15 @@ def test_the_budget_is_a_part_of_all(tmp_path: Path) -> None:
     check_usable(manifest, bad(2), 0.02)
     with pytest.raises(DataError, match=r"3 of 101 images under .*3 corrupt.*0\.02.*\n  /d/cats/bad0\.jpg: detail 0"):
         check_usable(manifest, bad(3), 0.02)
+
+
+def test_budget_of_one_class(tmp_path: Path) -> None:
+    """The budget alone asks for nothing that only a training needs: one class is enough."""
+    manifest, _ = read_from(put(tmp_path, [f"cats/{number}.jpg" for number in range(98)]))
+
+    check_budget(manifest, bad(2), 0.02)
+    with pytest.raises(DataError, match="3 of 101 images"):
+        check_budget(manifest, bad(3), 0.02)
 
 
 @pytest.mark.parametrize(

@@ -68,3 +68,13 @@ def test_label_without_images() -> None:
     labels = {"cats": {"precision": 0.9, "recall": 0.9}, "dogs": {"precision": 0.0, "recall": None}}
 
     assert [] == caveats.find(document(labels=labels))
+
+
+def test_of_another_split() -> None:
+    """Warnings about one split name it, and need nothing of the training."""
+    labels = {"cats": {"precision": 0.5, "recall": 1.0}, "dogs": {"precision": None, "recall": 0.0}}
+    found = {"images": 9, "accuracy": 0.5, "labels": labels}
+    warnings = caveats.find_in({"test": found, "majority": {"label": "cats", "test": 0.5}}, "test")
+
+    assert ["one_answer", "majority", "recall_zero", "few_images"] == [warning["code"] for warning in warnings]
+    assert not [warning for warning in warnings if "validation" in warning["text"]]
