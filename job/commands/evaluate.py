@@ -33,8 +33,9 @@ images are scored, of whatever split. Labels are matched by name; metrics of lab
 reason.
 
 DIR, a folder or gs:// prefix, gets metrics.json, curves.json, confusion.csv, predictions.csv and quarantine.jsonl, as a
-run has them; the set is the split "test" in them. Nothing is written into the run. A summary goes to stdout. Unusable
-images are quarantined, up to input.max_bad_fraction.
+run has them; the set is the split "test" in them. report/index.html there is the page of the run with that set, unless
+report.enabled is false. Nothing is written into the run. A summary goes to stdout. Unusable images are quarantined, up
+to input.max_bad_fraction.
 """,
     flags={
         "--out DIR": "where the files are written",
@@ -53,7 +54,7 @@ images are quarantined, up to input.max_bad_fraction.
         5: "no permission",
         20: "a store did not respond",
     },
-    settings=("input", "storage", "device"),
+    settings=("input", "storage", "device", "report"),
 )
 
 
@@ -134,6 +135,8 @@ def _execute(settings: Settings, options: Options, progress: Progress) -> int:
         document = {"evaluation": facts} | found.metrics(_run_metrics(run), seed=settings.run.seed)
         with progress.phase("upload", None, ""):
             _write(output, found, document)
+        if settings.report.enabled:
+            _write_report(output, run, found, document, progress)
     if options.as_json:
         write(json.dumps(log.plain(document), indent=2, allow_nan=False))
     else:
@@ -142,9 +145,14 @@ def _execute(settings: Settings, options: Options, progress: Progress) -> int:
 
 
 def _run_metrics(run: Store) -> dict[str, Any]:
-    """Return metrics.json of the run; empty if it cannot be read: nothing but the threshold depends on it."""
+    """Return metrics.json of the run; empty if it cannot be read: only the threshold and the report depend on it."""
+    return _read_json(run, "metrics/metrics.json")
+
+
+def _read_json(run: Store, name: str) -> dict[str, Any]:
+    """Return a document of the run; empty if there is none, or it is damaged."""
     with contextlib.suppress(ValueError):
-        if stored := run.read("metrics/metrics.json"):
+        if stored := run.read(name):
             document = json.loads(stored[0])
             return document if isinstance(document, dict) else {}
     return {}
@@ -158,6 +166,35 @@ def _write(output: Store, found: LabelledSet, document: dict[str, Any]) -> None:
     write_lines(output, "confusion.csv", found.confusion())
     output.write("curves.json", encode(found.curves()))
     output.write("metrics.json", encode(document))
+
+
+def _write_report(output: Store, run: Store, found: LabelledSet, document: dict[str, Any], progress: Progress) -> None:
+    """Write the run's report with the set in place of its test images; a warning if it cannot be made."""
+    from job.evaluation.report.page import recorded_settings, render
+    from job.runs.documents import encode
+
+    facts = document["evaluation"]
+    of_set = f"test is {facts['data_uri']}, measured by finetune evaluate on {facts['evaluated_at']:.10}"
+    recorded = _run_metrics(run)
+    warnings = [{"code": "evaluated", "text": of_set}, *(recorded.get("warnings") or []), *document["warnings"]]
+    changed = {
+        "metrics/metrics.json": recorded | {"test": document["test"], "warnings": warnings},
+        "metrics/curves.json": _read_json(run, "metrics/curves.json") | {"test": found.curves()["test"]},
+    }
+
+    def read(name: str) -> bytes | None:
+        if name in changed:
+            return encode(changed[name])
+        stored = run.read(name)
+        return stored[0] if stored else None
+
+    try:
+        files = render(read, recorded_settings(read))
+    except Exception as error:  # noqa: BLE001  # as in a run, a report that cannot be made costs the report alone
+        progress.event("report.failed", severity="warning", error=f"{type(error).__name__}: {error}")
+        return
+    for name, data in files.items():
+        output.write(name, data)
 
 
 def _print_summary(document: dict[str, Any], output: Store) -> None:

@@ -16,7 +16,7 @@ from job.commands import evaluate
 from job.errors import DataError
 from job.observability.progress import Progress
 
-FILES = {"confusion.csv", "curves.json", "metrics.json", "predictions.csv", "quarantine.jsonl"}
+FILES = {"confusion.csv", "curves.json", "metrics.json", "predictions.csv", "quarantine.jsonl", "report/index.html"}
 
 
 def execute(*arguments: str | Path) -> None:
@@ -41,7 +41,9 @@ def test_validation_images(published: Path, tmp_path: Path, capsys: pytest.Captu
     execute(published / "latest", table, "--out", tmp_path / "metrics")
 
     found, recorded = metrics(tmp_path / "metrics"), strict_json((run / "metrics/metrics.json").read_bytes())
-    assert {path.name for path in (tmp_path / "metrics").iterdir()} == FILES
+    assert set(tree(tmp_path / "metrics")) >= FILES
+    page = (tmp_path / "metrics/report/index.html").read_text(encoding="utf-8")
+    assert f"test is {table}, measured by finetune evaluate" in page
     assert found["validation"] is None
     for name in ("images", "accuracy", "balanced_accuracy", "confusion", "confused"):
         assert recorded["validation"][name] == found["test"][name]
@@ -100,5 +102,5 @@ def test_bucket(published: Path, pictures: Path, bucket: str) -> None:
 
     execute(published / "latest", f"gs://{bucket}/set", "--out", f"gs://{bucket}/metrics")
 
-    assert FILES == {info.name.removeprefix("metrics/") for info in store.list("metrics")}
+    assert FILES <= {info.name.removeprefix("metrics/") for info in store.list("metrics")}
     assert 20 == json.loads(store.read("metrics/metrics.json")[0])["evaluation"]["images"]

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 LAYOUT = {
     "_SUCCESS",
     "config.json",
-    "data/manifest.jsonl",
     "data/duplicates.jsonl",
     "data/label_errors.jsonl",
+    "data/manifest.jsonl",
     "data/quarantine.jsonl",
     "data/split.jsonl",
     "manifest.json",
@@ -50,14 +50,14 @@ LAYOUT = {
     "model/saved_model/saved_model.pb",
     "model/saved_model/variables/variables.data-00000-of-00001",
     "model/saved_model/variables/variables.index",
+    "model_card.md",
+    "provenance.json",
     "report/calibration.png",
     "report/confusion.png",
     "report/curves.png",
-    "report/index.html",
-    "model_card.md",
     "report/gallery.json",
+    "report/index.html",
     "report/roc.png",
-    "provenance.json",
     "status.json",
 }
 
