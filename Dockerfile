@@ -2,6 +2,7 @@
 #
 #     docker build --tag finetune:gpu .
 #     docker build --tag finetune:cpu --build-arg ACCELERATOR=cpu .
+#     docker build --tag finetune:gpu --build-arg EXPORTS=onnx .      # can export ONNX as well
 #
 # If the package index is behind a proxy with its own certificate, add --secret id=ca,src=BUNDLE.pem: the steps that
 # download use it, and no layer contains it. A release passes BASE_IMAGE with a digest.
@@ -24,12 +25,16 @@ RUN --mount=type=bind,source=requirements/build.txt,target=/mnt/build.txt \
     && python3 -m venv --without-pip /opt/finetune/venv
 
 ARG ACCELERATOR=gpu
+# EXPORTS=onnx adds the packages of `export.formats: onnx`, 100 MB. Its lock agrees with the other two.
+ARG EXPORTS=
 RUN --mount=type=bind,source=requirements,target=/mnt/requirements \
     --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=ca \
     [ ! -e /run/secrets/ca ] || export PIP_CERT=/run/secrets/ca; \
-    /opt/build/bin/pip --python /opt/finetune/venv/bin/python install --quiet --no-compile \
-        --require-hashes --requirement /mnt/requirements/${ACCELERATOR}.txt
+    for lock in ${ACCELERATOR} ${EXPORTS}; do \
+        /opt/build/bin/pip --python /opt/finetune/venv/bin/python install --quiet --no-compile \
+            --require-hashes --requirement /mnt/requirements/$lock.txt || exit; \
+    done
 
 # Remove what no run needs: input of compilers (headers, static libraries, libclang, libnvvm, nvrtc's second copies; XLA
 # needs only ptxas and libdevice), CUDA libraries that TensorFlow does not use (cusolverMg is for several GPUs), the
@@ -47,7 +52,8 @@ RUN cd /opt/finetune/venv/lib/python3*/site-packages \
 
 # The remaining packages are complete, and can be imported.
 RUN /opt/build/bin/pip --python /opt/finetune/venv/bin/python check \
-    && TF_CPP_MIN_LOG_LEVEL=3 /opt/finetune/venv/bin/python -B -c "import keras, kubernetes, obstore, tensorflow"
+    && TF_CPP_MIN_LOG_LEVEL=3 /opt/finetune/venv/bin/python -B -c "import keras, kubernetes, obstore, tensorflow" \
+    && { [ "${EXPORTS}" != onnx ] || /opt/finetune/venv/bin/python -B -c "import onnxruntime, tf2onnx"; }
 
 FROM dependencies AS build
 

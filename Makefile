@@ -49,10 +49,11 @@ format: $(INSTALLED)  ## fix the style where ruff can
 
 # Pins stay as they are unless ARGS=--upgrade or ARGS='--upgrade-package NAME'.
 # note: wheels only and one version for all Pythons, so that no installation needs a compiler and all are alike
+# note: onnx is installed beside cpu or gpu, so that what they share must have the same versions
 # note: with the extras (`coverage[toml]==…`): without them pip before 24 installs the newest version, not the pinned one
 lock: $(INSTALLED)  ## lock the dependencies of pyproject.toml
 	for lock in 'dev pyproject.toml --extra dev' 'cpu pyproject.toml --extra cpu' 'gpu pyproject.toml --extra gpu' \
-	    'build --group build' 'proxy --group proxy'; do \
+	    'onnx pyproject.toml --extra onnx --constraints requirements/cpu.txt' 'build --group build' 'proxy --group proxy'; do \
 	    $(BIN)/uv pip compile $${lock#* } --output-file requirements/$${lock%% *}.txt --quiet \
 	        --universal --python-version 3.11 --fork-strategy fewest --only-binary :all: \
 	        --generate-hashes --no-strip-extras --no-emit-index-url --no-header $(ARGS) || exit; \

@@ -201,7 +201,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
             trained = train_stages(context, classifier, examples, prepared, state)
         with Scorer() as scorer:  # it imports TensorFlow during the evaluation
             scores, metrics = evaluate(context, classifier, examples["fine_tuning"], prepared, images, trained)
-            metrics |= export(context, classifier, scorer, scores, images, scratch=cache.folder)
+            metrics |= export(context, classifier, scorer, scores, prepared, images, scratch=cache.folder)
         metrics["label_errors"] = report_errors(context, classifier, scores, prepared, images, trained.state)
         judge = gate_judge(context, metrics, scores, images, scratch=cache.folder)
         metrics["gate"] = (gate := judge()).summary()
@@ -547,6 +547,7 @@ def export(
     classifier: Classifier,
     scorer: Scorer,
     scores: dict[str, Scores],
+    prepared: Prepared,
     images: Dataset,
     *,
     scratch: Path,
@@ -558,6 +559,7 @@ def export(
         classifier: with the weights to publish.
         scorer: the process that verifies the export.
         scores: of the held-out images, by split.
+        prepared: the split.
         images: the data.
         scratch: a local folder for the exported model.
 
@@ -575,9 +577,49 @@ def export(
         sample = verification_sample(scores, images, context.loaded.settings.export.verify_images)
         verification = verify(scorer, exported, *sample)
     context.progress.event("model.verified", **verification)
+    exports = convert(context, scores, prepared, images, exported)
     with context.part("upload"):
         context.run.write_folder("model", exported)
-    return {"verification": verification}
+    return {"verification": verification, "exports": exports}
+
+
+def convert(
+    context: RunContext, scores: dict[str, Scores], prepared: Prepared, images: Dataset, exported: Path
+) -> dict[str, object]:
+    """Convert the exported model to the formats of `export.formats`. A format that fails is left out.
+
+    Args:
+        context: of the run.
+        scores: of the held-out images, by split.
+        prepared: the split.
+        images: the data.
+        exported: the folder of the exported model, which receives the files.
+
+    Returns:
+        The fields of metrics.json about each format.
+    """
+    from job.evaluation.scores import verification_sample
+    from job.export import conversion
+
+    settings, progress = context.loaded.settings, context.progress
+    documents: dict[str, object] = {}
+    for name in settings.export.formats:
+        sample = verification_sample(scores, images, settings.export.verify_images)
+        calibration = conversion.calibration_rows(name, images, prepared.rows_of["train"])
+        with (
+            context.timing.part("convert"),
+            progress.phase(f"convert {name}", len(calibration) + len(sample[1]), "images") as phase,
+            conversion.Converter(name, conversion.time_limit(settings.device.stall_minutes)) as converter,
+        ):
+            converted = conversion.convert(
+                converter, name, exported, calibration=calibration, images=images, sample=sample, advance=phase.advance
+            )
+        documents[name] = facts = converted.document()
+        if converted.passed:
+            progress.event("model.converted", format=name, seconds=converted.seconds, **facts)
+        else:
+            progress.event("export.left_out", severity="warning", format=name, reason=converted.reason)
+    return documents
 
 
 def gate_judge(

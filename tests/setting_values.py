@@ -75,6 +75,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "gate.min_auc": st.floats(0, 1),
     "gate.min_recall": st.floats(0, 1),
     "gate.no_worse_than_latest": st.floats(0, 1, exclude_max=True) | st.none(),
+    "export.formats": st.lists(st.sampled_from(["tflite", "tflite_int8", "onnx"]), unique=True).map(sorted),
     "export.verify_images": COUNTS,
     "report.enabled": st.booleans(),
     "report.max_images": st.integers(0, 1000),

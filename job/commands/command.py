@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from job import uri
 from job.config.settings import LogSettings, Settings
 from job.errors import SettingsError
+from job.export import formats
 from job.observability import log
 
 if TYPE_CHECKING:
@@ -113,9 +114,10 @@ def check_machine(settings: Settings) -> None:
     """Check what a command needs of this machine, before it writes anything.
 
     Raises:
-        SettingsError: TensorFlow or the weights file is missing.
+        SettingsError: TensorFlow, a package of `export.formats` or the weights file is missing.
     """
     check_tensorflow()
+    formats.check_installed(settings.export.formats)
     weights = settings.model.weights
     if weights.startswith("/") and not Path(weights).is_file():
         raise SettingsError(f"model.weights = {weights!r}: there is no such file", remedy="check the path")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import ValidationError
 
@@ -109,5 +109,5 @@ def _mistakes(error: ValidationError) -> Iterator[_Mistake]:
 
 
 def _kind(field: FieldInfo) -> sources.Kind:
-    kinds: dict[Any, sources.Kind] = {str: "text", bool: "switch", tuple[str, ...]: "list"}
-    return kinds.get(field.annotation, "other")
+    kinds: dict[Any, sources.Kind] = {str: "text", bool: "switch"}
+    return "list" if get_origin(field.annotation) is tuple else kinds.get(field.annotation, "other")

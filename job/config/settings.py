@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 StageName = Literal["feature_extraction", "fine_tuning"]
+ExportFormat = Literal["tflite", "tflite_int8", "onnx"]
 STAGES: tuple[StageName, StageName] = ("feature_extraction", "fine_tuning")
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 """Widths with published ImageNet weights in Keras (keras.applications.MobileNetV2)."""
@@ -92,6 +93,11 @@ def _check_pattern(text: str) -> str:
     except re.error as error:
         raise ValueError(f"is no regular expression: {error}") from None
     return text
+
+
+def _sort_formats(formats: tuple[ExportFormat, ...]) -> tuple[ExportFormat, ...]:
+    """Return each format once, in one order: the order of a list must not make another run."""
+    return tuple(sorted(set(formats)))
 
 
 def _split_list(value: object) -> object:
@@ -357,7 +363,18 @@ class GateSettings(_Group):
 
 
 class ExportSettings(_Group):
-    """How the exported model is checked."""
+    """The exported model: more formats, and how it is checked."""
+
+    formats: Annotated[
+        tuple[ExportFormat, ...],
+        BeforeValidator(_split_list),
+        AfterValidator(_sort_formats),
+        WithJsonSchema({"type": ["array", "string"], "items": {"type": "string", "enum": [*get_args(ExportFormat)]}}),
+    ] = Field((), examples=["tflite,onnx"], json_schema_extra=_RESULT_IF_SET)
+    """Further formats of the model, beside `saved_model/` and `model.keras`: a list, or one text with commas. `tflite`:
+    TensorFlow Lite, float32; `tflite_int8`: quantized to int8 with images of the train split; `onnx`: needs an image
+    built with `--build-arg EXPORTS=onnx`. A format that cannot be converted, or that does not answer as the model does,
+    is left out with a warning. See docs/serving.md."""
 
     verify_images: Integer = Field(2000, ge=1)
     """At most this many held-out images are scored once more, by a fresh process with the exported SavedModel; the
@@ -483,11 +500,12 @@ def setting_fields() -> dict[str, FieldInfo]:
 
 def result_settings(settings: Settings) -> dict[str, Any]:
     """Return dotted name -> value of the settings that change the result: those in the run's identity."""
-    values = settings.model_dump(mode="json")
+    values, defaults = (chosen.model_dump(mode="json") for chosen in (settings, Settings()))
     found = {}
     for name, field in setting_fields().items():
-        value = values[name.partition(".")[0]][name.partition(".")[2]] if "." in name else values[name]
+        group, _, member = name.partition(".")
+        value, default = (dump[group][member] if member else dump[group] for dump in (values, defaults))
         extra = field.json_schema_extra
-        if extra == _RESULT or (extra == _RESULT_IF_SET and value != field.default):
+        if extra == _RESULT or (extra == _RESULT_IF_SET and value != default):
             found[name] = value
     return found

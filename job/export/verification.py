@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import json
 import os
 import signal
-import subprocess
-import sys
-from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from job import errors
-from job.config import environment
 from job.data.dataset import RANGE
+from job.export.model_process import ModelProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,10 +42,8 @@ TIME_LIMIT = 600
 """Seconds for loading the exported model, and for scoring each batch. A hang ends before `device.stall_minutes`."""
 
 
-class Scorer:
+class Scorer(ModelProcess):
     """A child process that scores images with an exported model on the CPU. Use as a context manager.
-
-    It takes seconds to import TensorFlow: start it before the model is saved.
 
     Args:
         time_limit: seconds for loading the model, and for each batch.
@@ -67,29 +60,9 @@ class Scorer:
         work: str = "verifies",
         model: str = "the exported model",
     ) -> None:
-        # note: no GPU for the child, since this process holds its memory
-        variables = environment.for_child(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="2")
-        command = [sys.executable, "-m", "job.export.scorer", *map(str, (RANGE, keras_images, time_limit))]
+        super().__init__("job.export.scorer", RANGE, keras_images, time_limit)
         self._time_limit = time_limit
         self._process, self._model = f"the process that {work} {model}", model
-        self._errors = TemporaryFile()  # noqa: SIM115 (closed with the context)
-        self._child = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._child.poll() is None:
-            self._child.kill()
-        self._child.wait()
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        with contextlib.suppress(BrokenPipeError):  # the child ended before it read all buffered input
-            self._child.stdin.close()
-        self._child.stdout.close()
-        self._errors.close()
 
     def score(self, folder: Path, encoded: Iterable[bytes]) -> Answers:
         """Return what the exported model in `folder` answers for encoded images, at least one. Can be called once.
@@ -98,12 +71,7 @@ class Scorer:
             errors.InvariantError: the model cannot be loaded and run.
             errors.UnavailableError: the process was killed, ran out of memory, or exceeded the time limit.
         """
-        assert self._child.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the child died; its exit code is checked below
-            self._child.stdin.write(json.dumps(str(folder)).encode() + b"\n")
-            for data in encoded:
-                self._child.stdin.write(len(data).to_bytes(4, "little") + data)
-        output, _ = self._child.communicate()
+        output = self._exchange(str(folder), encoded)
         if self._child.returncode:
             raise self._failure(self._child.returncode)
         return Answers(**np.load(io.BytesIO(output), allow_pickle=False))
@@ -122,10 +90,8 @@ class Scorer:
                 remedy="Give the job more memory (resources.limits.memory): during the export it needs that of a "
                 "second TensorFlow process. Then start it again: it resumes before the export.",
             )
-        self._errors.seek(0)
         return errors.InvariantError(
-            f"{self._model} cannot be loaded and run in a fresh process (exit {code}): "
-            f"{self._errors.read().decode(errors='replace').strip()[-2000:]}",
+            f"{self._model} cannot be loaded and run in a fresh process (exit {code}): {self._stderr()[-2000:]}",
             remedy=errors.REPORT_BUG,
         )
 

@@ -87,6 +87,10 @@ def _label_errors_found(facts: Any, _: Event) -> str:
     return f"{facts['count']:,} labels may be wrong" + (": data/label_errors.jsonl" if facts["count"] else "")
 
 
+def _model_converted(facts: Any, _: Event) -> str:
+    return f"converted the model: {facts['file']}, {facts['bytes'] / 1e6:.1f} MB, {facts['agreement']:.1%} same labels"
+
+
 def _model_verified(facts: Any, _: Event) -> str:
     return f"the exported model gives the same answers for {facts['images']:,} images"
 
@@ -112,6 +116,7 @@ SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
         "model.verified": _model_verified,
         "gate.compared": _gate_compared,
         "label_errors.found": _label_errors_found,
+        "model.converted": _model_converted,
         "weights.download_started": lambda facts, _: f"downloading weights: {facts.get('url', '')}",
         "run.succeeded": lambda facts, _: f"{facts['message']}: accuracy {facts['accuracy']:.3f}, {facts['run_uri']}",
     }

@@ -20,6 +20,7 @@ Part = Literal[
     "evaluate",
     "export",
     "verify",
+    "convert",
     "upload",
     "compare",
     "report",

@@ -46,6 +46,7 @@ LAYOUT = {
     "metrics/predictions.csv",
     "model/labels.txt",
     "model/model.keras",
+    "model/saved_model/assets.extra/tf_serving_warmup_requests",
     "model/saved_model/fingerprint.pb",
     "model/saved_model/saved_model.pb",
     "model/saved_model/variables/variables.data-00000-of-00001",

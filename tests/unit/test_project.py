@@ -42,8 +42,8 @@ def pins(lock: str) -> dict[str, str]:
 
 
 def test_there_is_a_lock_for_each_way_to_install() -> None:
-    """One lock for the CPU, one for the GPU, one for development; one for what builds the image, and for the proxy."""
-    assert ["build", "cpu", "dev", "gpu", "proxy"] == list(LOCKS)
+    """Locks for CPU, GPU and development, for ONNX beside them, for what builds the image, and for the proxy."""
+    assert ["build", "cpu", "dev", "gpu", "onnx", "proxy"] == list(LOCKS)
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -95,11 +95,11 @@ def test_dev_lock_names_the_extras() -> None:
 
 
 def test_locks_agree() -> None:
-    """What is tested (dev) and what is shipped (cpu, gpu) are the same versions."""
+    """What is tested (dev) and what is shipped (cpu, gpu, onnx) are the same versions."""
     dev = pins("dev")
 
     differing = {
-        (lock, name) for lock in ("cpu", "gpu") for name, pin in pins(lock).items() if dev.get(name, pin) != pin
+        (lock, name) for lock in ("cpu", "gpu", "onnx") for name, pin in pins(lock).items() if dev.get(name, pin) != pin
     }
 
     assert set() == differing
@@ -107,7 +107,7 @@ def test_locks_agree() -> None:
 
 def test_every_import_is_a_declared_dependency() -> None:
     """The package imports nothing that only another package happens to bring."""
-    declared = {canonicalize_name(requirement.name) for requirement in requirements("cpu")}
+    declared = {canonicalize_name(requirement.name) for requirement in requirements("cpu") + requirements("onnx")}
     owners = metadata.packages_distributions()
     imported = set()
     for path in (ROOT / "job").rglob("*.py"):

@@ -186,9 +186,17 @@ def test_result_settings_added_later() -> None:
     """A setting that version 0.1.0 did not have counts where it differs from its default: runs keep their names."""
     later = {name for name, field in setting_fields().items() if (field.json_schema_extra or {}) == _RESULT_IF_SET}
 
-    assert {"input.damaged", "input.group_pattern"} == later
+    assert {"export.formats", "input.damaged", "input.group_pattern"} == later
     assert not later & set(result_settings(Settings()))
     assert "a(.)" == result_settings(load_settings(["--input.group_pattern=a(.)"], {}).settings)["input.group_pattern"]
+
+
+@pytest.mark.parametrize("text", ["onnx,tflite", "tflite,onnx", "tflite, onnx, tflite"])
+def test_formats_are_a_set(text: str) -> None:
+    """The order of the formats makes no other run."""
+    assert ["onnx", "tflite"] == result_settings(load_settings(["--export.formats", text], {}).settings)[
+        "export.formats"
+    ]
 
 
 def test_result_settings_follow_the_values() -> None:

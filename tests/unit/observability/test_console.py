@@ -62,6 +62,10 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
         {"stage": "fine_tuning", "epoch": 3, "epoch_total": 13, "keep": "best"},
         "keeping the weights of fine_tuning, epoch 3 (keep=best)",
     ),
+    "model.converted": (
+        {"file": "model/model.tflite", "bytes": 9_123_904, "agreement": 0.9967},
+        "converted the model: model/model.tflite, 9.1 MB, 99.7% same labels",
+    ),
     "model.verified": ({"images": 77}, "the exported model gives the same answers for 77 images"),
     "gate.compared": (
         {"images": 1200, "accuracy": 0.95, "latest_accuracy": 0.9366, "latest": "flowers-3"},
