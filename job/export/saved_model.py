@@ -6,7 +6,8 @@
   does; ``serve_bytes`` takes encoded images, string [n], and decodes them as training does. Both return
   ``probabilities``, float32 [n, labels], and ``labels``, string [n, labels]. Two functions are no signatures:
   ``decode`` returns the upright pixels of one encoded image, uint8 [height, width, 3]; ``classify`` returns the
-  probabilities of resized pixels, float32 [n, size, size, 3], and is what `job.export.conversion` converts.
+  probabilities of resized pixels, float32 [n, size, size, 3], and is what `job.export.conversion` converts. An encoded
+  image of more pixels than training decodes is refused.
   ``assets.extra/`` has the requests with which TensorFlow Serving warms up; see `job.export.warmup`.
 - ``labels.txt``: one label per line, in the order of the probabilities.
 """
