@@ -616,7 +616,7 @@ def convert(
             )
         documents[name] = facts = converted.document()
         if converted.passed:
-            progress.event("model.converted", format=name, seconds=converted.seconds, **facts)
+            progress.event("model.converted", format=name, **facts)
         else:
             progress.event("export.left_out", severity="warning", format=name, reason=converted.reason)
     return documents

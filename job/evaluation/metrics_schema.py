@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from job.config.settings import StageName
+from job.config.settings import ExportFormat, StageName
 
 Interval = tuple[float, float]
 """The 95 % bootstrap interval: low, high."""
@@ -321,6 +321,24 @@ class Verification(_Part):
     """A larger difference ends the run."""
 
 
+class Export(_Part):
+    """One of `export.formats`. What is null was not reached; `reason` says why."""
+
+    file: str | None
+    """Its name in the run; null if it is left out."""
+    bytes: int | None
+    max_difference: float | None
+    """The largest difference between one of its probabilities and the run's own."""
+    agreement: float | None
+    """The share of the images that get the same label, ties aside."""
+    passed: bool
+    """Whether it is published."""
+    reason: str
+    """Why it is left out; empty if it is published."""
+    seconds: float | None
+    """Of the conversion alone."""
+
+
 class Memory(_Part):
     """Peak memory."""
 
@@ -370,6 +388,8 @@ class Metrics(_Part):
     """Below 1 after a loss that was not finite."""
     gate: Gate
     verification: Verification
+    exports: dict[ExportFormat, Export]
+    """Each of `export.formats`, compared on the images of the verification."""
     timing: dict[str, float]
     """Seconds of each phase over all starts, their `total`, and the number of `starts`."""
     memory: Memory

@@ -83,8 +83,7 @@ class Conversion:
 
     def document(self) -> dict[str, Any]:
         """Return its fields of metrics.json."""
-        names = ("file", "bytes", "max_difference", "agreement", "passed", "reason")
-        return {name: getattr(self, name) for name in names}
+        return vars(self) | {"seconds": None if self.seconds is None else round(self.seconds, 3)}
 
 
 class Converter(ModelProcess):

@@ -79,6 +79,7 @@ def test_document() -> None:
         "agreement": 1.0,
         "passed": True,
         "reason": "",
+        "seconds": 1.5,
     } == published
     assert {**dict.fromkeys(published), "passed": False, "reason": "why"} == left_out
 
