@@ -18,6 +18,7 @@ import pytest
 from paths import ROOT
 from runs import ONE_STAGE, Facts, only_run, run, strict_json
 
+from job.evaluation.metrics_schema import Metrics
 from job.export.conversion import CALIBRATION_IMAGES
 from job.export.formats import FILES
 from job.observability.progress import Listener
@@ -52,6 +53,7 @@ def test_every_format_is_published(exported: Path) -> None:
         )
         assert hashlib.sha256(data).hexdigest() == files[entry["file"]]["sha256"]
     assert max(exports[name]["max_difference"] for name in ("tflite", "onnx")) <= 1e-3
+    Metrics.model_validate_json((exported / "metrics/metrics.json").read_bytes())
     assert metrics(exported)["timing"]["convert"] > 0
     assert "model/saved_model/assets.extra/tf_serving_warmup_requests" in files
 
