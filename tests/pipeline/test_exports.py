@@ -11,6 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,17 +82,25 @@ def test_snippets_of_the_page(exported: Path, tmp_path: Path, file: str) -> None
 
 
 class _Killer(Listener):
-    """Kills the child processes of this one as soon as a phase has sent an image to them."""
+    """Kills the process that converts to a format as soon as it exists."""
 
-    def __init__(self, phase: str) -> None:
-        self._phase = phase
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._thread: threading.Thread | None = None
 
     def on_advance(self, phase: Phase) -> None:
-        """Kill them."""
-        if phase.name == self._phase and phase.done == 1:
-            for children in Path("/proc/self/task").glob("*/children"):
-                for pid in children.read_text().split():
+        """Look for the process from the beginning of its phase on."""
+        if phase.name == f"convert {self._name}" and self._thread is None:
+            self._thread = threading.Thread(target=self._kill, daemon=True)
+            self._thread.start()
+
+    def _kill(self) -> None:
+        while True:
+            for pid in [pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()]:
+                if f"\0{self._name}\0" in Path(f"/proc/{pid}/cmdline").read_text():
                     os.kill(int(pid), signal.SIGKILL)
+                    return
+            time.sleep(0.02)
 
 
 def test_crash_of_a_conversion(pictures: Path, tmp_path: Path) -> None:
@@ -98,7 +108,7 @@ def test_crash_of_a_conversion(pictures: Path, tmp_path: Path) -> None:
     left_out = Facts("export.left_out")
     events = run(
         *("--input.uri", pictures, "--output.uri", tmp_path, "--export.formats", "tflite,tflite_int8", *ONE_STAGE),
-        listeners=[_Killer("convert tflite_int8"), left_out],
+        listeners=[_Killer("tflite_int8"), left_out],
     )
     folder = only_run(tmp_path)
 
