@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from job import storage
 from job.commands.command import check_tensorflow
 from job.config import certificates, environment
+from job.export import formats
 from job.runtime import machine
 from job.runtime.checks import Check, Finding, Group
 from job.storage.probe import OutputProbe, read_input
@@ -26,12 +27,13 @@ _HANGING = (
 )
 
 
-def _software(_: Settings, __: float) -> list[Group]:
-    return [Group([Check("versions", _check_software)])]
+def _software(settings: Settings, _: float) -> list[Group]:
+    return [Group([Check("versions", partial(_check_software, settings))])]
 
 
-def _check_software() -> str:
+def _check_software(settings: Settings) -> str:
     check_tensorflow()
+    formats.check_installed(settings.export.formats)
     return machine.software()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from job.commands import doctor, doctor_checks
 from job.config.load import load_settings
+from job.export import formats
 from job.observability.progress import Progress
 from job.storage import RetryPolicy
 
@@ -29,6 +30,15 @@ def test_missing_tensorflow(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     row = rows_of(capsys, "--only", "software")["versions"]
 
     assert ("failed", 2, True) == (row["verdict"], row["exit_code"], "pip install" in row["remedy"])
+
+
+def test_missing_package_of_a_format(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A format whose packages are missing is a failure, as in a run."""
+    monkeypatch.setitem(formats.PACKAGES, "onnx", ("no_such_package",))
+
+    row = rows_of(capsys, "--only", "software", "--export.formats", "onnx")["versions"]
+
+    assert ("failed", 2, True) == (row["verdict"], row["exit_code"], "EXPORTS=onnx" in row["remedy"])
 
 
 @pytest.mark.parametrize(
