@@ -2,7 +2,7 @@
 
     python benchmarks/exports.py
 
-One run of two epochs of stage 1, all other settings at their defaults. Each format is compared with the run's own
+One run of stage 1 alone, all other settings at their defaults. Each format is compared with the run's own
 probabilities for all validation images: the differences are those of metrics.json. The seconds are those of the
 conversion alone; those of the whole run's conversions include three starts of TensorFlow, and the scoring.
 """
@@ -29,7 +29,7 @@ def main() -> None:
         harness.run(
             [
                 *(sys.executable, "-m", "job", "run", "--input.uri", pictures, "--output.uri", output),
-                *("--feature_extraction.epochs", "2", "--fine_tuning.epochs", "0"),
+                *("--fine_tuning.epochs", "0"),
                 *("--model.weights", options.weights, "--model.weights_dir", Path.home() / ".keras/models"),
                 *("--export.formats", ",".join(FORMATS)),
             ]
