@@ -47,6 +47,9 @@ COMPUTED = {
 }
 """Settings whose default in the chart differs from the job's."""
 
+SETTINGS = "finetune/config.yaml"
+"""The annotation of the chart's Pods that is their settings file."""
+
 OPENING = """\
   # Generated from job/config/settings.py up to the end of this section. A setting that is not set here has the default
   # of the job in the image, also if image and chart are of different versions.
@@ -167,7 +170,8 @@ def _schema(value: Value) -> Document:
     described = {"description": value.doc} if value.doc else {}
     if value.children:
         children = {child.name.rpartition(".")[2]: _schema(child) for child in value.children}
-        return described | {"type": ["object", "null"], "additionalProperties": False, "properties": children}
+        group = {"type": ["object", "null"], "additionalProperties": False, "properties": children}
+        return described | group | value.schema
     kinds = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     schema = {"type": kinds.get(type(value.default))} | value.schema
     return described | _nullable(schema)
@@ -194,10 +198,20 @@ def config_schema() -> Document:
         elif kept["type"] == "string" and "enum" not in kept:
             kept["type"] = ["string", "integer"]  # a name of digits alone; the template writes it digit by digit
         elif kept["type"] == "number":  # --set makes a text of 0.1 and of 1e-5
-            kept |= {"type": ["number", "string"], "pattern": "^[0-9]*[.]?[0-9]+([eE][-+]?[0-9]+)?$"}
+            kept |= {"type": ["number", "string"], "pattern": _number_pattern(kept)}
         return _nullable(kept)
 
     return inline(whole, "")
+
+
+def _number_pattern(schema: Document) -> str:
+    """Return the pattern of a number that arrives as a text: a schema's limits do not apply to texts."""
+    fraction = "([0]*[.][0-9]+|[0-9]*[.]?[0-9]+[eE]-[0-9]+)"
+    if "exclusiveMaximum" in schema:  # below 1
+        return f"^({fraction}|0+)$"
+    if schema.get("maximum") == 1:
+        return f"^({fraction}|0+|1([.]0*)?)$"
+    return "^[0-9]*[.]?[0-9]+([eE][-+]?[0-9]+)?$"
 
 
 def _nullable(schema: Document) -> Document:
@@ -287,10 +301,13 @@ def manifests(helm: str) -> dict[Path, str]:
         helm: the program.
     """
     objects = {document["kind"]: document for document in _render(helm, "cronjob.enabled=true")}
-    settings = objects.pop("ConfigMap")["data"]["config.yaml"]
-    pod = objects["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    # kustomize makes the ConfigMap from the file, and its name with a hash.
-    next(volume for volume in pod["volumes"] if volume["name"] == "config")["configMap"]["name"] = "finetune-config"
+    template = objects["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]
+    settings, pod = template["metadata"]["annotations"].pop(SETTINGS), template["spec"]
+    # note: no annotation here, since an overlay's config.yaml would be ignored without a word. kustomize makes the
+    # ConfigMap from the file, with a name that has a hash, and keeps those of Jobs that are under way.
+    volume = next(volume for volume in pod["volumes"] if volume["name"] == "config")
+    del volume["downwardAPI"]
+    volume["configMap"] = {"name": "finetune-config"}
     names = [kind.lower() for kind in objects]
     image, _, tag = pod["containers"][0]["image"].rpartition(":")
     kustomization = {
@@ -324,7 +341,7 @@ def _job(helm: str) -> str:
     rendered = _render(helm, "events.enabled=false", "serviceAccount.create=false")
     objects = {document["kind"]: document for document in rendered}
     job = objects["Job"]
-    settings = yaml.safe_load(objects["ConfigMap"]["data"]["config.yaml"])
+    settings = yaml.safe_load(job["spec"]["template"]["metadata"]["annotations"].pop(SETTINGS))
     job["metadata"]["generateName"] = "finetune-"
     del job["metadata"]["name"]
     pod = job["spec"]["template"]["spec"]

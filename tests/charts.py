@@ -109,8 +109,8 @@ class Rendered:
 
     @property
     def settings_file(self) -> str:
-        """The settings file in the ConfigMap."""
-        return str(self.objects["ConfigMap"]["data"]["config.yaml"])
+        """The settings file, an annotation of the Pod."""
+        return str(self.job["spec"]["template"]["metadata"]["annotations"]["finetune/config.yaml"])
 
     @property
     def config(self) -> dict[str, Any]:

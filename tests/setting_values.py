@@ -44,7 +44,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "run.namespace": WORDS,
     "run.node": WORDS,
     "run.image": WORDS,
-    "run.ephemeral_bytes": st.integers(0, 2**53) | st.none(),
+    "cache.volume_limit_bytes": st.integers(0, 2**53) | st.none(),
     "run.seed": st.integers(0, 2**32 - 1),
     "run.reproducible": st.booleans(),
     "model.backbone": st.just("MobileNetV2"),

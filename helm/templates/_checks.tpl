@@ -9,7 +9,7 @@
 {{- $account := .Values.serviceAccount | default dict -}}
 {{- $cronjob := .Values.cronjob | default dict -}}
 
-{{- if and (has (include "finetune.command" .) (list "run" "doctor")) (eq $gpus 0) ($config.device).require_gpu -}}
+{{- if and (has (include "finetune.command" .) (list "run" "doctor")) (eq $gpus 0) ($config.device).require_gpu (not (.Values.resources).claims) -}}
 {{- fail "config.device.require_gpu is true and gpu.count is 0: the Pod would have no GPU and always exit with 4. Set gpu.count to 1 or more, or leave config.device.require_gpu out" -}}
 {{- end -}}
 {{- if and (eq (include "finetune.command" .) "run") $input (not $output) -}}
@@ -50,16 +50,66 @@
 {{- if and (eq $type "ephemeral") (not $cache.sizeLimit) -}}
 {{- fail "cache.sizeLimit must be given with cache.type=ephemeral: the size of the volume, for example 100Gi" -}}
 {{- end -}}
-{{- if and (ne $type "existingClaim") $cache.sizeLimit ($config.cache).max_bytes (not ($config.cache).dir) -}}
-{{- if gt (int64 $config.cache.max_bytes) (include "finetune.bytes" $cache.sizeLimit | int64) -}}
-{{- fail (printf "config.cache.max_bytes=%d is more than cache.sizeLimit=%s: the Pod would be evicted once the cache is full. Raise cache.sizeLimit, or leave config.cache.max_bytes out" (int64 $config.cache.max_bytes) (include "finetune.text" $cache.sizeLimit)) -}}
+{{- $ephemeral := include "finetune.ephemeralStorage" . -}}
+{{- $needed := include "finetune.besideCacheBytes" . | int64 -}}
+{{- if and (eq $type "emptyDir") $cache.sizeLimit }}{{ $needed = add $needed (include "finetune.bytes" $cache.sizeLimit | int64) }}{{ end -}}
+{{- if lt (include "finetune.bytes" $ephemeral | int64) $needed -}}
+{{- fail (printf "resources.limits.ephemeral-storage=%s is less than %d bytes, those of the cache (cache.sizeLimit=%s) and 5Gi for /tmp and the log: the Pod would be evicted before the cache is full. Leave it unset, or lower cache.sizeLimit" $ephemeral $needed (include "finetune.text" ($cache.sizeLimit | default "unset"))) -}}
 {{- end -}}
+{{- $bytes := include "finetune.cacheBytes" . -}}
+{{- if and $bytes ($config.cache).max_bytes (not ($config.cache).dir) -}}
+{{- if gt (int64 $config.cache.max_bytes) (int64 $bytes) -}}
+{{- fail (printf "config.cache.max_bytes=%d is more than the %s bytes of the volume (cache.sizeLimit=%s): the Pod would be evicted once the cache is full. Raise cache.sizeLimit, or leave config.cache.max_bytes out" (int64 $config.cache.max_bytes) $bytes (include "finetune.text" ($cache.sizeLimit | default "unset"))) -}}
+{{- end -}}
+{{- end -}}
+{{- with ($config.cache).dir -}}
+{{- $mounted := hasPrefix "/cache/" (printf "%s/" .) -}}
+{{- range $.Values.extraVolumeMounts -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" .mountPath)) (printf "%s/" $config.cache.dir) }}{{ $mounted = true }}{{ end -}}
+{{- end -}}
+{{- if not $mounted -}}
+{{- fail (printf "config.cache.dir=%s is neither under /cache nor under one of extraVolumeMounts: the root is read-only, and /tmp has 2Gi, above which the Pod is evicted. Leave config.cache.dir out and set cache.sizeLimit" .) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name := list "cpu" "memory" "ephemeral-storage" -}}
+{{- $request := ($.Values.resources).requests | default dict | dig $name nil -}}
+{{- $limit := ($.Values.resources).limits | default dict | dig $name nil -}}
+{{- if eq $name "ephemeral-storage" }}{{ $limit = $ephemeral }}{{ end -}}
+{{- if not (or (kindIs "invalid" $request) (kindIs "invalid" $limit)) -}}
+{{- if lt (include "finetune.milli" $limit | int64) (include "finetune.milli" $request | int64) -}}
+{{- fail (printf "resources.limits.%s=%s is below resources.requests.%s=%s: Kubernetes would reject the Pod. Raise the limit, or lower the request" $name (include "finetune.text" $limit) $name (include "finetune.text" $request)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if gt $gpus 1 -}}
+{{- fail (printf "gpu.count=%d: the job trains on one GPU, and the others would be paid for and idle. Set gpu.count to 1" $gpus) -}}
+{{- end -}}
+{{- $repository := (.Values.image).repository | default "" | toString -}}
+{{- if not (regexMatch "^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$" $repository) -}}
+{{- fail (printf "image.repository=%q is no name of an image: expected [REGISTRY[:PORT]/]NAME in lower case, without tag, digest or blanks. A tag belongs into image.tag, a digest into image.digest" $repository) -}}
+{{- end -}}
+{{- range $key := list "runAsNonRoot" "seccompProfile" -}}
+{{- if hasKey ($.Values.podSecurityContext | default dict) $key -}}
+{{- fail (printf "podSecurityContext.%s: the chart sets it itself, as Pod Security \"restricted\" requires. Remove it" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $kueue := .Values.kueue | default dict -}}
+{{- range $key, $label := dict "queueName" "kueue.x-k8s.io/queue-name" "priorityClass" "kueue.x-k8s.io/priority-class" "maxExecTimeSeconds" "kueue.x-k8s.io/max-exec-time-seconds" -}}
+{{- if and (get $kueue $key) (hasKey (($.Values.job).labels | default dict) $label) -}}
+{{- fail (printf "job.labels has %s, which kueue.%s=%s sets as well. Remove one of the two" $label $key (include "finetune.text" (get $kueue $key))) -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (len (include "finetune.config" .)) 204800 -}}
+{{- fail (printf "config has %d bytes, and 204800 are allowed: Kubernetes limits a Pod's annotations to 256 KiB. Remove what has its default" (len (include "finetune.config" .))) -}}
 {{- end -}}
 {{- if and (include "finetune.events" .) (not (include "finetune.makesServiceAccount" .)) (not $account.name) -}}
 {{- fail "serviceAccount.name must be given with serviceAccount.create=false while events.enabled is true: else every Pod of the namespace could create Events. Name an account, or set events.enabled to false" -}}
 {{- end -}}
 {{- if and (not (include "finetune.makesServiceAccount" .)) $account.annotations -}}
 {{- fail "serviceAccount.annotations have no effect with serviceAccount.create=false: annotate the existing account itself, or set serviceAccount.create to true" -}}
+{{- end -}}
+{{- if and (eq (toJson $cronjob.suspend) "false") (not $cronjob.schedule) -}}
+{{- fail "cronjob.suspend=false without cronjob.schedule: the CronJob has no time to start at. Set cronjob.schedule, or leave cronjob.suspend out" -}}
 {{- end -}}
 {{- if and $cronjob.schedule (not $cronjob.enabled) -}}
 {{- fail (printf "cronjob.schedule=%q has no effect with cronjob.enabled=false. Set cronjob.enabled to true" $cronjob.schedule) -}}

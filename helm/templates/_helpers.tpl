@@ -1,16 +1,25 @@
-{{/* All names are made here. 50 characters leave room for the suffixes of Jobs, CronJobs and Pods. */}}
+{{/* All names are made here. 50 characters leave room for the suffixes of Jobs, CronJobs and Pods. A longer name is cut,
+and ends in a hash of the whole name: two long releases must not share objects. */}}
+{{- define "finetune.fitted" -}}
+{{- if gt (len .) 50 -}}
+{{- printf "%s-%s" (trunc 41 . | trimSuffix "-") (sha256sum . | trunc 8) -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end }}
+
 {{- define "finetune.name" -}}
-{{- .Values.nameOverride | default .Chart.Name | trunc 50 | trimSuffix "-" -}}
+{{- include "finetune.fitted" (.Values.nameOverride | default .Chart.Name | trimSuffix "-") -}}
 {{- end }}
 
 {{- define "finetune.fullname" -}}
 {{- $name := include "finetune.name" . -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- include "finetune.fitted" (.Values.fullnameOverride | trimSuffix "-") -}}
 {{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- include "finetune.fitted" .Release.Name -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- include "finetune.fitted" (printf "%s-%s" .Release.Name $name) -}}
 {{- end -}}
 {{- end }}
 
@@ -27,32 +36,28 @@
 {{- end -}}
 {{- end }}
 
-{{- define "finetune.configName" -}}
-{{- printf "%s-%s" (include "finetune.fullname" .) (include "finetune.hash" .) -}}
-{{- end }}
-
 {{- define "finetune.jobName" -}}
 {{- printf "%s-%s" (include "finetune.fullname" .) (include "finetune.hash" .) -}}
 {{- end }}
 
-{{/* Hash of the Pod template, the settings and all other immutable fields of a Job: a change creates a new Job, so that an
+{{/* Hash of the Pod template, which has the settings, and all other immutable fields of a Job: a change creates a new Job, so that an
 upgrade never fails with "field is immutable". Mutable fields (backoffLimit, the chart's version) are not part of it. */}}
 {{- define "finetune.hash" -}}
-{{- $podTemplate := include "finetune.podTemplate" (dict "root" . "configName" "") -}}
 {{- $queue := (.Values.kueue).queueName | default "" -}}
-{{- printf "%s\n%s\n%s\n%s" $podTemplate (include "finetune.config" .) (include "finetune.podFailurePolicy" .) $queue | sha256sum | trunc 8 -}}
+{{- printf "%s\n%s\n%s" (include "finetune.podTemplate" .) (include "finetune.podFailurePolicy" .) $queue | sha256sum | trunc 8 -}}
 {{- end }}
 
 {{- define "finetune.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "finetune.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "finetune.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "finetune.labels" -}}
 {{ include "finetune.selectorLabels" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
+{{- include "finetune.strings" .Values.commonLabels }}
 {{- end }}
 
 {{/* A value as text. Numbers from a values file are floats to Helm, which prints them as 5.176135e+06; JSON does not. */}}
@@ -64,7 +69,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "finetune.strings" -}}
 {{- range $key, $value := . }}
 {{- if not (kindIs "invalid" $value) }}
-{{ $key }}: {{ include "finetune.text" $value | quote }}
+{{ $key | quote }}: {{ include "finetune.text" $value | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -106,12 +111,48 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end }}
 
-{{/* The bytes of a quantity such as 20Gi. */}}
-{{- define "finetune.bytes" -}}
+{{/* A quantity such as 20Gi or 500m, in thousandths of its unit: bytes, or cores. */}}
+{{- define "finetune.milli" -}}
 {{- $text := include "finetune.text" . -}}
-{{- $units := dict "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "" 1 -}}
-{{- $number := regexFind "^[0-9]+" $text -}}
-{{- mul (int64 $number) (int64 (get $units (trimPrefix $number $text))) -}}
+{{- $units := dict "m" 1 "k" 1000000 "M" 1000000000 "G" 1000000000000 "T" 1000000000000000 "Ki" 1024000 "Mi" 1048576000 "Gi" 1073741824000 "Ti" 1099511627776000 "" 1000 -}}
+{{- $number := regexFind "^[0-9]*[.]?[0-9]+([eE][-+]?[0-9]+)?" $text -}}
+{{- $unit := trimPrefix $number $text -}}
+{{- if or (not $number) (not (hasKey $units $unit)) -}}
+{{- fail (printf "%q is no quantity: expected a number with one of the units m, k, M, G, T, Ki, Mi, Gi, Ti, or none" $text) -}}
+{{- end -}}
+{{- mulf (float64 $number) (float64 (get $units $unit)) | int64 -}}
+{{- end }}
+
+{{- define "finetune.bytes" -}}
+{{- div (include "finetune.milli" . | int64) 1000 -}}
+{{- end }}
+
+{{/* What the Pod may take of the node's disk. Unless it is given, it follows from the cache, so that the two agree. */}}
+{{- define "finetune.ephemeralStorage" -}}
+{{- $given := ((.Values.resources).limits | default dict) | dig "ephemeral-storage" nil -}}
+{{- if not (kindIs "invalid" $given) -}}
+{{- include "finetune.text" $given -}}
+{{- else -}}
+{{- $cache := 0 -}}
+{{- if eq (include "finetune.cacheType" .) "emptyDir" }}{{ $cache = include "finetune.bytes" ((.Values.cache).sizeLimit | default "20Gi") | int64 }}{{ end -}}
+{{- $bytes := add $cache (include "finetune.besideCacheBytes" .) -}}
+{{- if eq (mod $bytes 1073741824) 0 }}{{ div $bytes 1073741824 }}Gi{{ else }}{{ $bytes }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{/* /tmp, the demo's output and the log: 5Gi. */}}
+{{- define "finetune.besideCacheBytes" -}}5368709120{{- end }}
+
+{{/* The bytes of the volume that the chart gives the cache; nothing where a claim has a size of its own. */}}
+{{- define "finetune.cacheBytes" -}}
+{{- $type := include "finetune.cacheType" . -}}
+{{- $own := (.Values.cache).sizeLimit -}}
+{{- if eq $type "emptyDir" -}}
+{{- $limit := sub (include "finetune.bytes" (include "finetune.ephemeralStorage" .) | int64) (include "finetune.besideCacheBytes" . | int64) -}}
+{{- if $own }}{{ min $limit (include "finetune.bytes" $own | int64) }}{{ else }}{{ $limit }}{{ end -}}
+{{- else if and (eq $type "ephemeral") $own -}}
+{{- include "finetune.bytes" $own -}}
+{{- end -}}
 {{- end }}
 
 {{- define "finetune.cacheType" -}}
@@ -129,8 +170,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and (gt (include "finetune.gpus" . | int) 0) (not (hasKey $config.device "require_gpu")) }}{{ $_ := set $config.device "require_gpu" true }}{{ end -}}
 {{- if not $config.cache.dir -}}
 {{- $_ := set $config.cache "dir" "/cache" -}}
-{{- if and (ne (include "finetune.cacheType" .) "existingClaim") (.Values.cache).sizeLimit (not (hasKey $config.cache "max_bytes")) -}}
-{{- $_ := set $config.cache "max_bytes" (div (mul (include "finetune.bytes" .Values.cache.sizeLimit | int64) 3) 4) -}}
+{{- $bytes := include "finetune.cacheBytes" . -}}
+{{- if and $bytes (not (hasKey $config.cache "max_bytes")) -}}
+{{- $_ := set $config.cache "max_bytes" (div (mul (int64 $bytes) 3) 4) -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := set $config.events "enabled" (ternary true false (eq (include "finetune.events" .) "true")) -}}
@@ -146,19 +188,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{- define "finetune.imagePullPolicy" -}}
 {{- with (.Values.image).pullPolicy }}
-imagePullPolicy: {{ . }}
+imagePullPolicy: {{ . | quote }}
 {{- end }}
 {{- end }}
 
-{{/* Everything that Pod Security "restricted" requires. Not a value: the job never needs more privileges. */}}
+{{/* The identity is a value. What Pod Security "restricted" requires is not: the job never needs more privileges. */}}
 {{- define "finetune.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile:
-  type: RuntimeDefault
+{{- $context := deepCopy (.Values.podSecurityContext | default dict) -}}
+{{- $_ := include "finetune.dropNulls" $context -}}
+{{- if not $context.supplementalGroups }}{{ $_ := unset $context "supplementalGroups" }}{{ end -}}
+{{- toYaml (merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) $context) -}}
 {{- end }}
 
 {{- define "finetune.securityContext" -}}
@@ -169,15 +208,19 @@ privileged: false
 readOnlyRootFilesystem: true
 {{- end }}
 
-{{/* Of a container: {requests, limits} without nulls, and the GPU once, in the limits. */}}
+{{/* Of a container: {requests, limits, claims} without nulls, with the node's disk, and the GPU once, in the limits. */}}
 {{- define "finetune.resources" -}}
 {{- $resources := deepCopy (.resources | default dict) -}}
 {{- $_ := include "finetune.dropNulls" $resources -}}
-{{- if .gpus -}}
 {{- $limits := $resources.limits | default dict -}}
-{{- $_ := set $limits .gpuResource .gpus -}}
-{{- $_ := set $resources "limits" $limits -}}
+{{- if .gpus }}{{ $_ := set $limits .gpuResource .gpus }}{{ end -}}
+{{- if .ephemeralStorage -}}
+{{- $_ := set $limits "ephemeral-storage" .ephemeralStorage -}}
+{{- $requests := $resources.requests | default dict -}}
+{{- if not (hasKey $requests "ephemeral-storage") }}{{ $_ := set $requests "ephemeral-storage" .ephemeralStorage }}{{ end -}}
+{{- $_ := set $resources "requests" $requests -}}
 {{- end -}}
+{{- $_ := set $resources "limits" $limits -}}
 {{- range $key, $value := $resources -}}
 {{- if not $value }}{{ $_ := unset $resources $key }}{{ end -}}
 {{- end -}}
@@ -191,13 +234,15 @@ readOnlyRootFilesystem: true
   value: /var/run/secrets/google/key.json
 {{- end }}
 {{- range .Values.extraEnv }}
-- name: {{ .name }}
-  {{- if hasKey . "value" }}
+{{- if and . (or (hasKey . "valueFrom") (not (hasKey . "value")) (not (kindIs "invalid" .value))) }}
+- name: {{ .name | quote }}
+  {{- if not (kindIs "invalid" .value) }}
   value: {{ include "finetune.text" .value | quote }}
   {{- end }}
   {{- with .valueFrom }}
   valueFrom: {{- toYaml . | nindent 4 }}
   {{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -221,29 +266,37 @@ readOnlyRootFilesystem: true
 {{- end }}
 {{- end }}
 
-{{/* Takes root and configName, which is empty for the hash: the name contains the hash. */}}
+{{/* The settings file is an annotation of the Pod itself, so that a Pod needs nothing beside it: an upgrade, a rollback or
+a cleanup cannot take the settings away from a Job that is under way. */}}
+{{- define "finetune.settingsAnnotation" -}}
+finetune/config.yaml: |
+  {{- include "finetune.config" . | nindent 2 }}
+{{- end }}
+
 {{- define "finetune.volumes" -}}
-{{- $ := .root -}}
 - name: config
-  configMap:
-    name: {{ .configName | quote }}
+  downwardAPI:
+    items:
+      - path: config.yaml
+        fieldRef:
+          fieldPath: metadata.annotations['finetune/config.yaml']
 - name: tmp
   emptyDir:
     sizeLimit: 2Gi
-{{- if not (($.Values.config).output).uri }}
+{{- if not ((.Values.config).output).uri }}
 - name: output
   emptyDir:
     sizeLimit: 2Gi
 {{- end }}
-{{- with ($.Values.googleCredentials).existingSecret }}
+{{- with (.Values.googleCredentials).existingSecret }}
 - name: google-credentials
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
     items:
-      - key: {{ ($.Values.googleCredentials).key | default "key.json" }}
+      - key: {{ ($.Values.googleCredentials).key | default "key.json" | quote }}
         path: key.json
 {{- end }}
-{{- with $.Values.extraVolumes }}
+{{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}

@@ -1,19 +1,36 @@
-{{/* The Pod template of Job and CronJob. Takes root and configName. */}}
+{{/* The Pod template of Job and CronJob, with what podSpec adds to its spec. */}}
 {{- define "finetune.podTemplate" -}}
-{{- $ := .root -}}
+{{- $template := include "finetune.ownPodTemplate" . -}}
+{{- $rendered := (fromYaml $template).spec -}}
+{{- $added := deepCopy (.Values.podSpec | default dict) -}}
+{{- $_ := include "finetune.dropNulls" $added -}}
+{{- range $key, $_ := $added -}}
+{{- if hasKey $rendered $key -}}
+{{- fail (printf "podSpec.%s: the chart renders this field itself. Remove it from podSpec, and use the chart's own value for it" $key) -}}
+{{- end -}}
+{{- if has $key (list "hostNetwork" "hostPID" "hostIPC") -}}
+{{- fail (printf "podSpec.%s: Pod Security \"restricted\" does not admit it, and the job does not need it. Remove it" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- $template -}}
+{{- with $added }}{{ toYaml . | nindent 2 }}{{ end -}}
+{{- end }}
+
+{{- define "finetune.ownPodTemplate" -}}
 {{- $gpus := include "finetune.gpus" $ | int -}}
 metadata:
   labels:
     {{- include "finetune.selectorLabels" $ | nindent 4 }}
     app.kubernetes.io/component: job
-    {{- with include "finetune.strings" $.Values.podLabels | trim }}{{ nindent 4 . }}{{ end }}
+    {{- with include "finetune.strings" (merge (deepCopy ($.Values.podLabels | default dict)) ($.Values.commonLabels | default dict)) | trim }}{{ nindent 4 . }}{{ end }}
   annotations:
     kubectl.kubernetes.io/default-container: finetune
+    {{- include "finetune.settingsAnnotation" $ | nindent 4 }}
     {{- with include "finetune.strings" $.Values.podAnnotations | trim }}{{ nindent 4 . }}{{ end }}
 spec:
   restartPolicy: Never
   terminationGracePeriodSeconds: {{ include "finetune.gracePeriod" $ }}
-  serviceAccountName: {{ include "finetune.serviceAccountName" $ }}
+  serviceAccountName: {{ include "finetune.serviceAccountName" $ | quote }}
   # Only Events need the token.
   automountServiceAccountToken: {{ ternary true false (eq (include "finetune.events" $) "true") }}
   # A Service called finetune would add variables with the settings' prefix.
@@ -24,34 +41,12 @@ spec:
   imagePullSecrets: {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with $.Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with $.Values.runtimeClassName }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
-  {{- $selector := dict }}
-  {{- if and $gpus ($.Values.gpu).accelerator }}{{ $_ := set $selector "cloud.google.com/gke-accelerator" $.Values.gpu.accelerator }}{{ end }}
-  {{- if $.Values.spot }}{{ $_ := set $selector "cloud.google.com/gke-spot" "true" }}{{ end }}
-  {{- with include "finetune.strings" (merge (deepCopy ($.Values.nodeSelector | default dict)) $selector) | trim }}
-  nodeSelector: {{- nindent 4 . }}
-  {{- end }}
-  {{- if or $gpus $.Values.spot $.Values.tolerations }}
-  tolerations:
-    {{- if $gpus }}
-    - key: nvidia.com/gpu
-      operator: Exists
-      effect: NoSchedule
-    {{- end }}
-    {{- if $.Values.spot }}
-    - key: cloud.google.com/gke-spot
-      operator: Equal
-      value: "true"
-      effect: NoSchedule
-    {{- end }}
-    {{- with $.Values.tolerations }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
-  {{- end }}
+  {{- with include "finetune.placement" (dict "root" $ "isJob" true) | trim }}{{ nindent 2 . }}{{ end }}
   {{- with $.Values.affinity }}
   affinity: {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -83,7 +78,7 @@ spec:
         - name: FINETUNE_RUN__IMAGE
           value: {{ include "finetune.image" $ | quote }}
         {{- if and (eq (include "finetune.cacheType" $) "emptyDir") (not (($.Values.config).cache).dir) }}
-        - name: FINETUNE_RUN__EPHEMERAL_BYTES
+        - name: FINETUNE_CACHE__VOLUME_LIMIT_BYTES
           valueFrom:
             resourceFieldRef:
               resource: limits.ephemeral-storage
@@ -99,7 +94,10 @@ spec:
               fieldPath: metadata.uid
         {{- end }}
         {{- with include "finetune.env" $ | trim }}{{ nindent 8 . }}{{ end }}
-      {{- with include "finetune.resources" (dict "resources" $.Values.resources "gpus" $gpus "gpuResource" (($.Values.gpu).resource | default "nvidia.com/gpu")) }}
+      {{- with $.Values.envFrom }}
+      envFrom: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with include "finetune.resources" (dict "resources" $.Values.resources "gpus" $gpus "gpuResource" (($.Values.gpu).resource | default "nvidia.com/gpu") "ephemeralStorage" (include "finetune.ephemeralStorage" $)) }}
       resources: {{- nindent 8 . }}
       {{- end }}
       securityContext:
@@ -111,21 +109,40 @@ spec:
         {{- include "finetune.volumeMounts" $ | nindent 8 }}
         - name: cache
           mountPath: /cache
-        {{- if gt $gpus 1 }}
-        - name: shm
-          mountPath: /dev/shm
-        {{- end }}
   volumes:
     {{- include "finetune.volumes" . | nindent 4 }}
     - name: cache
       {{- include "finetune.cacheVolume" $ | nindent 6 }}
-    {{- if gt $gpus 1 }}
-    # NCCL moves data between GPUs through shared memory, and a container's default is 64 MiB.
-    - name: shm
-      emptyDir:
-        medium: Memory
-        sizeLimit: 1Gi
-    {{- end }}
+{{- end }}
+
+{{/* Which nodes a Pod may run on. Takes root, and whether it is the Pod of the job: that of `helm test` uses neither the GPU
+nor the Spot nodes, and is admitted where the values send it. */}}
+{{- define "finetune.placement" -}}
+{{- $ := .root -}}
+{{- $gpus := include "finetune.gpus" $ | int -}}
+{{- $selector := dict -}}
+{{- if and .isJob $gpus ($.Values.gpu).accelerator }}{{ $_ := set $selector "cloud.google.com/gke-accelerator" $.Values.gpu.accelerator }}{{ end -}}
+{{- if and .isJob $.Values.spot }}{{ $_ := set $selector "cloud.google.com/gke-spot" "true" }}{{ end -}}
+{{- with include "finetune.strings" (merge (deepCopy ($.Values.nodeSelector | default dict)) $selector) | trim }}
+nodeSelector: {{- nindent 2 . }}
+{{- end }}
+{{- if or $gpus $.Values.spot $.Values.tolerations }}
+tolerations:
+  {{- if $gpus }}
+  - key: nvidia.com/gpu
+    operator: Exists
+    effect: NoSchedule
+  {{- end }}
+  {{- if $.Values.spot }}
+  - key: cloud.google.com/gke-spot
+    operator: Equal
+    value: "true"
+    effect: NoSchedule
+  {{- end }}
+  {{- with $.Values.tolerations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "finetune.cacheVolume" -}}
@@ -133,21 +150,21 @@ spec:
 {{- $type := include "finetune.cacheType" . -}}
 {{- if eq $type "existingClaim" -}}
 persistentVolumeClaim:
-  claimName: {{ $cache.existingClaim }}
+  claimName: {{ $cache.existingClaim | quote }}
 {{- else if eq $type "ephemeral" -}}
 ephemeral:
   volumeClaimTemplate:
     spec:
       accessModes: [ReadWriteOnce]
       {{- with $cache.storageClassName }}
-      storageClassName: {{ . }}
+      storageClassName: {{ . | quote }}
       {{- end }}
       resources:
         requests:
-          storage: {{ include "finetune.text" $cache.sizeLimit }}
+          storage: {{ include "finetune.text" $cache.sizeLimit | quote }}
 {{- else if $cache.sizeLimit -}}
 emptyDir:
-  sizeLimit: {{ include "finetune.text" $cache.sizeLimit }}
+  sizeLimit: {{ include "finetune.text" $cache.sizeLimit | quote }}
 {{- else -}}
 emptyDir: {}
 {{- end -}}
@@ -155,7 +172,7 @@ emptyDir: {}
 
 {{/* The Job's own spec. spec.suspend is never here: it belongs to a queue, and two writers of one field conflict. */}}
 {{- define "finetune.jobSpec" -}}
-backoffLimit: {{ ternary 3 (int (.Values.job).backoffLimit) (kindIs "invalid" (.Values.job).backoffLimit) }}
+backoffLimit: {{ ternary 10 (int (.Values.job).backoffLimit) (kindIs "invalid" (.Values.job).backoffLimit) }}
 {{- with (.Values.job).activeDeadlineSeconds }}
 activeDeadlineSeconds: {{ int . }}
 {{- end }}
@@ -167,13 +184,19 @@ podReplacementPolicy: Failed
 podFailurePolicy:
   {{- include "finetune.podFailurePolicy" . | nindent 2 }}
 template:
-  {{- include "finetune.podTemplate" (dict "root" . "configName" (include "finetune.configName" .)) | nindent 2 }}
+  {{- include "finetune.podTemplate" . | nindent 2 }}
 {{- end }}
 
 {{- define "finetune.jobLabels" -}}
 {{- include "finetune.labels" . }}
 {{- with (.Values.kueue).queueName }}
-kueue.x-k8s.io/queue-name: {{ . }}
+kueue.x-k8s.io/queue-name: {{ . | quote }}
+{{- end }}
+{{- with (.Values.kueue).priorityClass }}
+kueue.x-k8s.io/priority-class: {{ . | quote }}
+{{- end }}
+{{- with (.Values.kueue).maxExecTimeSeconds }}
+kueue.x-k8s.io/max-exec-time-seconds: {{ int . | quote }}
 {{- end }}
 {{- include "finetune.strings" (.Values.job).labels }}
 {{- end }}

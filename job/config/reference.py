@@ -15,7 +15,7 @@ CHART_GROUP = "kubernetes"
 """Name of the group, in the help, of the settings that the chart fills in."""
 
 SET_BY_CHART = frozenset(
-    f"run.{name}" for name in ("job_uid", "job_name", "namespace", "node", "image", "ephemeral_bytes")
+    {*(f"run.{name}" for name in ("job_uid", "job_name", "namespace", "node", "image")), "cache.volume_limit_bytes"}
 )
 
 

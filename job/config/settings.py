@@ -230,9 +230,6 @@ class RunSettings(_Group):
     image: str = ""
     """Container image that this Pod runs."""
 
-    ephemeral_bytes: Annotated[int, Field(ge=0), BeforeValidator(_parse_integer)] | None = None
-    """Limit of this Pod's ephemeral storage, in which its cache is; only `finetune doctor` uses it."""
-
     seed: Integer = Field(7, ge=0, lt=2**32, json_schema_extra=_RESULT)
     """Seed of everything random: the head's first weights, the order of the images, dropout."""
 
@@ -329,6 +326,9 @@ class CacheSettings(_Group):
 
     max_bytes: Annotated[int, Field(ge=0), BeforeValidator(_parse_integer)] | None = None
     """Bytes that the cache may take. Null: half of the free disk."""
+
+    volume_limit_bytes: Annotated[int, Field(ge=0), BeforeValidator(_parse_integer)] | None = None
+    """Limit of the Pod's ephemeral storage, above which it is evicted: no more than this counts as free disk."""
 
 
 class CheckpointSettings(_Group):

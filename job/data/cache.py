@@ -152,6 +152,8 @@ class Cache:
             self._remove_outdated({part: made_from[part] for part in made_from if part != "features" or feature_size})
             existing = sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
             free = shutil.disk_usage(self.folder).free + existing
+            if settings.volume_limit_bytes is not None:  # the disk is the node's, and this Pod may take a part of it
+                free = min(free, settings.volume_limit_bytes)
             budget = free // 2 if settings.max_bytes is None else settings.max_bytes
             self._limit = min(budget, free)
             if self._needed > self._limit:

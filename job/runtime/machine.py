@@ -127,7 +127,8 @@ def checks(settings: Settings) -> Group:
             Check("cache disk", partial(check_cache, cache, settings.cache.max_bytes), hangs),
             Check("temporary files", partial(check_temporary, settings.cache.dir), hangs),
             Check(
-                "ephemeral storage", partial(check_ephemeral, settings.run.ephemeral_bytes, settings.cache.max_bytes)
+                "ephemeral storage",
+                partial(check_ephemeral, settings.cache.volume_limit_bytes, settings.cache.max_bytes),
             ),
         ]
     )

@@ -22,7 +22,14 @@ from job.observability.bars import Bars
 from job.observability.console import ConsoleListener
 from job.observability.progress import LogListener
 from job.watch.api_reader import Cluster
-from job.watch.pods import container_state, describe_end, next_attempt_time, parse_termination_message, pending_reason
+from job.watch.pods import (
+    container_state,
+    describe_end,
+    next_attempt_time,
+    parse_termination_message,
+    pending_reason,
+    was_rejected,
+)
 from job.watch.replay import Replay
 
 if TYPE_CHECKING:
@@ -222,6 +229,9 @@ class _JobFollower:
         """Replay new log lines, one Pod after the other; return whether all logs are read completely."""
         for uid, pod in self._pods.items():
             state = container_state(pod)
+            if uid not in self._finished_logs and was_rejected(pod):
+                self._finished_logs.add(uid)
+                self._end_pod(pod)
             if uid in self._finished_logs or not (state.get("running") or state.get("terminated")):
                 continue
             if self._reader is None:

@@ -42,10 +42,12 @@ def pending_reason(pod: Object, warnings: Sequence[str]) -> str:
 
 
 def describe_end(pod: Object, code: int | None) -> str:
-    """Return how a Pod ended and how its Job reacts: "evicted …", "exit code 3: the data are wrong … (…)"."""
+    """Return how a Pod ended and how its Job reacts: "Evicted: …", "exit code 3: the data are wrong … (…)"."""
     for condition in pod["status"].get("conditions") or ():
         if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
             return f"{condition.get('reason')}: {condition.get('message')} (does not count)"
+    if ended_by_kubelet := _describe_end_by_kubelet(pod["status"]):
+        return ended_by_kubelet
     reason = (container_state(pod).get("terminated") or {}).get("reason")
     if code is None:
         return "its container status is lost, so the reason is unknown"
@@ -57,6 +59,28 @@ def describe_end(pod: Object, code: int | None) -> str:
         meaning, action = (f"killed, {killed}" if code > 128 else "unknown"), "Count"
     reaction = {"Complete": "", "Count": " (counts)", "Ignore": " (does not count)", "FailJob": " (the Job has failed)"}
     return f"exit code {code}: {meaning}{reaction[action]}"
+
+
+def was_rejected(pod: Object) -> bool:
+    """Return whether the kubelet ended a Pod whose container never started: there is neither a log nor an exit code."""
+    return pod["status"].get("phase") == "Failed" and not container_state(pod)
+
+
+def _describe_end_by_kubelet(status: dict[str, Any]) -> str | None:
+    """Return why the kubelet ended or rejected a Pod; None if it did not.
+
+    An eviction for local disk sets no DisruptionTarget and comes again in the next Pod, so that it needs a remedy. A
+    rejected Pod has no container status: no rule of the podFailurePolicy matches, and it counts.
+    """
+    reason, message = status.get("reason"), status.get("message", "").strip()
+    if reason == "Evicted" and any(word in message for word in ("ephemeral", "emptyDir", "EmptyDir")):
+        return (
+            f"Evicted: local disk: {message} (the next Pod is evicted as well: raise cache.sizeLimit, or lower "
+            "config.cache.max_bytes)"
+        )
+    if reason and not status.get("containerStatuses"):
+        return f"{reason}: {message} (rejected by the kubelet, counts)"
+    return None
 
 
 def next_attempt_time(pods: Sequence[Object]) -> str | None:

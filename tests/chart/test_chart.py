@@ -62,7 +62,7 @@ def test_without_values_it_is_the_demo(helm: Helm) -> None:
     """Without values the job trains on the demo pictures with one GPU, and publishes to an emptyDir."""
     found = helm.render()
 
-    assert {"ServiceAccount", "ConfigMap", "Role", "RoleBinding", "Job", "test"} == set(found.objects)
+    assert {"ServiceAccount", "Role", "RoleBinding", "Job", "test"} == set(found.objects)
     assert {"input": {"uri": ""}, "output": {"uri": "/output"}} == {
         key: found.config[key] for key in ("input", "output")
     }
@@ -76,7 +76,7 @@ def test_job_fields(helm: Helm) -> None:
     found = helm.render()
     spec = found.job["spec"]
 
-    assert (3, "Failed", "Never", False) == (
+    assert (10, "Failed", "Never", False) == (
         spec["backoffLimit"], spec["podReplacementPolicy"], found.pod["restartPolicy"], found.pod["enableServiceLinks"]
     )  # fmt: skip
     assert not {"activeDeadlineSeconds", "ttlSecondsAfterFinished", "suspend"} & set(spec)
@@ -109,16 +109,29 @@ def test_the_job_knows_its_uid(helm: Helm) -> None:
     assert "metadata.labels['batch.kubernetes.io/controller-uid']" == env["valueFrom"]["fieldRef"]["fieldPath"]
 
 
-def test_settings_are_an_immutable_file(helm: Helm) -> None:
-    """The values under `config` become the --config file, in an immutable ConfigMap."""
-    found = helm.render(*BUCKET, "config.fine_tuning.epochs=3", "config.keep=last")
+@pytest.mark.parametrize("cronjob", ["false", "true"])
+def test_settings_are_in_the_pod_itself(helm: Helm, cronjob: str) -> None:
+    """The values under `config` become the --config file, which is an annotation: a Pod needs no object beside it."""
+    found = helm.render(f"cronjob.enabled={cronjob}", *BUCKET, "config.fine_tuning.epochs=3", "config.keep=last")
 
-    assert found.objects["ConfigMap"]["immutable"] is True
+    assert "ConfigMap" not in found.text
     assert (3, "last") == (found.config["fine_tuning"]["epochs"], found.config["keep"])
-    name = found.objects["ConfigMap"]["metadata"]["name"]
-    assert name == found.objects["Job"]["metadata"]["name"]
-    assert name == named(found.pod["volumes"], "config")["configMap"]["name"]
+    annotations = found.objects["test"]["metadata"]["annotations"]
+    assert found.settings_file == annotations["finetune/config.yaml"]
+    for pod in (found.pod, found.objects["test"]["spec"]):
+        [item] = named(pod["volumes"], "config")["downwardAPI"]["items"]
+        field = {"fieldPath": "metadata.annotations['finetune/config.yaml']"}
+        assert {"path": "config.yaml", "fieldRef": field} == item
+        assert "/etc/finetune" == named(pod["containers"][0]["volumeMounts"], "config")["mountPath"]
     assert [] == [volume["name"] for volume in found.pod["volumes"] if volume["name"] == "output"]
+
+
+def test_settings_fit_into_an_annotation(helm: Helm, tmp_path: Path) -> None:
+    """Settings above 200 KiB are refused: Kubernetes would refuse the Pod, only after the Job was made."""
+    values = tmp_path / "values.yaml"
+    values.write_text(json.dumps({"config": {"input": {"exclude": ["x" * 204800]}}}))
+
+    assert "config has 20" in helm.template("--values", values, check=False).stderr
 
 
 @pytest.mark.parametrize(
@@ -154,6 +167,16 @@ def test_another_version_of_the_chart_is_the_same_job(helm: Helm, tmp_path: Path
     assert helm.render().objects["Job"]["metadata"]["name"] == newer.objects["Job"]["metadata"]["name"]
 
 
+def test_long_names_differ(helm: Helm) -> None:
+    """Two long names that begin alike are two names: a cut name ends in a hash of the whole."""
+    names = [
+        helm.render(f"fullnameOverride={'a' * 60}-{end}").objects["ServiceAccount"]["metadata"]["name"] for end in "xy"
+    ]
+
+    assert names[0] != names[1]
+    assert [50, 50] == [len(name) for name in names]
+
+
 def test_names_fit(helm: Helm) -> None:
     """Names of Job and CronJob leave room for Kubernetes' suffixes, however long the release's name is."""
     long = "fullnameOverride=" + "a" * 63
@@ -172,19 +195,16 @@ def test_one_gpu_is_required_where_it_is_requested(helm: Helm) -> None:
     assert "nvidia.com/gpu" not in found.container["resources"]["requests"]
     assert {"require_gpu": True} == found.config["device"]
     assert [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}] == found.pod["tolerations"]
-    assert "shm" not in [volume["name"] for volume in found.pod["volumes"]]
 
 
 def test_gpu_values(helm: Helm) -> None:
-    """Count, resource and model of the GPU are rendered; several share memory; require_gpu follows the count."""
-    several = helm.render("gpu.count=2", "gpu.accelerator=nvidia-l4")
+    """Count, resource and model of the GPU are rendered; require_gpu follows the count."""
+    l4 = helm.render("gpu.accelerator=nvidia-l4")
     mig = helm.render("gpu.resource=nvidia.com/mig-1g.10gb")
     none = helm.render("gpu.count=0")
     lenient = helm.render("config.device.require_gpu=false")
 
-    assert 2 == several.container["resources"]["limits"]["nvidia.com/gpu"]
-    assert {"cloud.google.com/gke-accelerator": "nvidia-l4"} == several.pod["nodeSelector"]
-    assert {"medium": "Memory", "sizeLimit": "1Gi"} == named(several.pod["volumes"], "shm")["emptyDir"]
+    assert {"cloud.google.com/gke-accelerator": "nvidia-l4"} == l4.pod["nodeSelector"]
     assert 1 == mig.container["resources"]["limits"]["nvidia.com/mig-1g.10gb"]
     assert "nvidia.com" not in none.text
     assert "device" not in none.config
@@ -239,7 +259,16 @@ def test_every_container_has_requests_and_limits(helm: Helm) -> None:
                 assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"][kind])
 
 
-@pytest.mark.parametrize("settings", [(), ("cronjob.enabled=true",), ("gpu.count=2", "events.enabled=false")])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("cronjob.enabled=true",),
+        ("gpu.count=0", "events.enabled=false"),
+        ('podSecurityContext={"runAsUser":null,"runAsGroup":null,"fsGroup":null}',),
+        ("podSpec.schedulerName=other", "podSpec.shareProcessNamespace=true"),
+    ],
+)
 def test_restricted(helm: Helm, settings: tuple[str, ...]) -> None:
     """Every Pod is non-root, read-only, without capabilities and under seccomp, and shares nothing with the node."""
     found = helm.render(*settings)
@@ -314,6 +343,10 @@ def test_cache(helm: Helm) -> None:
     assert 75 * 10**9 == ephemeral.config["cache"]["max_bytes"]
     assert {"claimName": "pvc"} == named(claim.pod["volumes"], "cache")["persistentVolumeClaim"]
     assert {"dir": "/cache"} == claim.config["cache"]
+    assert ["25Gi", "5Gi", "5Gi"] == [
+        one.container["resources"][kind]["ephemeral-storage"]
+        for one, kind in ((plain, "limits"), (ephemeral, "limits"), (claim, "requests"))
+    ]
     assert 5 == helm.render("config.cache.max_bytes=5").config["cache"]["max_bytes"]
 
 
@@ -430,8 +463,6 @@ def test_doctor_is_what_helm_test_runs(helm: Helm) -> None:
     assert [*checks, "--config", "/etc/finetune/config.yaml"] == container["args"]
     assert "command" not in container
     assert "/etc/finetune" == named(container["volumeMounts"], "config")["mountPath"]
-    volume = named(found.objects["test"]["spec"]["volumes"], "config")
-    assert found.objects["ConfigMap"]["metadata"]["name"] == volume["configMap"]["name"]
     assert not [name for name in container["resources"]["limits"] if "gpu" in name]
 
 
@@ -450,11 +481,15 @@ def test_doctor_in_place_of_the_job(helm: Helm) -> None:
 
 @pytest.mark.parametrize(
     "elsewhere",
-    ["cache.type=ephemeral", "config.cache.dir=/data", "cache.type=existingClaim,cache.existingClaim=pvc"],
+    [
+        "cache.type=ephemeral",
+        "config.cache.dir=/data/cache,extraVolumeMounts[0].name=d,extraVolumeMounts[0].mountPath=/data",
+        "cache.type=existingClaim,cache.existingClaim=pvc",
+    ],
 )
 def test_limit_of_ephemeral_storage(helm: Helm, elsewhere: str) -> None:
     """A Pod whose cache is an emptyDir knows the limit above which it is evicted."""
-    name = "FINETUNE_RUN__EPHEMERAL_BYTES"
+    name = "FINETUNE_CACHE__VOLUME_LIMIT_BYTES"
     env = named(helm.render().container["env"], name)
 
     assert "limits.ephemeral-storage" == env["valueFrom"]["resourceFieldRef"]["resource"]
@@ -475,6 +510,119 @@ def test_test_resources(helm: Helm) -> None:
     assert "1Gi" == container["resources"]["limits"]["memory"]
 
 
+def test_identity_of_the_pod(helm: Helm) -> None:
+    """The user may be dropped, as OpenShift needs it, and groups added, as NFS does; the rest of "restricted" stays."""
+    for_openshift = helm.render('podSecurityContext={"runAsUser":null,"runAsGroup":null,"fsGroup":null}')
+    for_nfs = helm.render("podSecurityContext.supplementalGroups=[4000]", "podSecurityContext.runAsUser=1000")
+    always = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+    assert always | {"fsGroupChangePolicy": "OnRootMismatch"} == for_openshift.pod["securityContext"]
+    assert for_openshift.pod["securityContext"] == for_openshift.objects["test"]["spec"]["securityContext"]
+    assert (1000, 65532, [4000]) == tuple(
+        for_nfs.pod["securityContext"][key] for key in ("runAsUser", "fsGroup", "supplementalGroups")
+    )
+
+
+def test_what_the_chart_does_not_know(helm: Helm) -> None:
+    """podSpec, claims, envFrom, common labels and extra objects are rendered, and are part of the Job's template."""
+    settings = (
+        "podSpec.schedulerName=volcano",
+        'podSpec.resourceClaims=[{"name": "gpu", "resourceClaimTemplateName": "one"}]',
+        'resources.claims=[{"name": "gpu"}]',
+        "gpu.count=0",
+        "config.device.require_gpu=true",
+        'envFrom=[{"secretRef": {"name": "proxy"}}]',
+        "commonLabels.team=007",
+        'extraObjects=[{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "x"}}]',
+        "kueue.queueName=q",
+        "kueue.priorityClass=high",
+        "kueue.maxExecTimeSeconds=3600",
+    )
+    found = helm.render(*settings)
+
+    assert "volcano" == found.pod["schedulerName"]
+    assert [{"name": "gpu"}] == found.container["resources"]["claims"]
+    assert [{"secretRef": {"name": "proxy"}}] == found.container["envFrom"]
+    assert "x" == found.objects["Secret"]["metadata"]["name"]
+    for one in (found.job, found.job["spec"]["template"], found.objects["ServiceAccount"], found.objects["test"]):
+        assert one["metadata"]["labels"]["team"]
+    labels = found.job["metadata"]["labels"]
+    assert ("high", "3600") == tuple(
+        labels[f"kueue.x-k8s.io/{name}"] for name in ("priority-class", "max-exec-time-seconds")
+    )
+
+
+TEXTS = ["2025", "007", "true", "null", "1e5", "0x1f", "~", "on"]
+"""What YAML reads as something else than a text, unless it is quoted."""
+
+
+def texts(node: Any, path: str = "") -> dict[str, Any]:
+    """Return path -> value of everything in a document that is no map and no list."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return {key: one for name, inner in items for key, one in texts(inner, f"{path}/{name}").items()} or {path: node}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_stay_texts(helm: Helm, tmp_path: Path, text: str) -> None:
+    """A text from outside is a text in what is rendered, also where it looks like a number, a boolean or nothing."""
+    name = text if re.fullmatch(r"[a-z0-9]+", text) else "abc"
+
+    def values(word: str, name: str) -> str:
+        return json.dumps(
+            {
+                "image": {"repository": f"reg/{name}", "tag": name},
+                "imagePullSecrets": [{"name": name}],
+                "nameOverride": name,
+                "serviceAccount": {"name": name, "annotations": {"a": word}},
+                "googleCredentials": {"existingSecret": name, "key": name},
+                "kueue": {"queueName": name, "priorityClass": name},
+                "priorityClassName": name,
+                "runtimeClassName": name,
+                "nodeSelector": {"a": word},
+                "podLabels": {"a": word},
+                "podAnnotations": {"a": word},
+                "commonLabels": {"c": word},
+                "job": {"labels": {"b": word}, "annotations": {"a": word}},
+                "cronjob": {"enabled": True, "schedule": "@daily", "timeZone": name},
+                "cache": {"type": "ephemeral", "storageClassName": name, "sizeLimit": "20Gi"},
+                "extraEnv": [{"name": "A", "value": word}],
+                "envFrom": [{"secretRef": {"name": name}}],
+                "podSpec": {"schedulerName": name},
+                "networkPolicy": {"enabled": True},
+                "config": {"run": {"id": name}},
+            }
+        )
+
+    found = helm.render(values=values(text, name), tmp_path=tmp_path)
+    plain = helm.render(values=values("plain", "plain"), tmp_path=tmp_path)
+
+    def kinds(rendered: Rendered) -> dict[str, type]:
+        return {path: type(value) for path, value in texts(rendered.objects).items()}
+
+    assert kinds(plain) == kinds(found)
+    assert text == found.job["spec"]["template"]["metadata"]["labels"]["a"]
+    assert name == found.pod["serviceAccountName"]
+    assert name == yaml.safe_load(found.settings_file)["run"]["id"]
+
+
+def test_release_of_digits(helm: Helm) -> None:
+    """A release may be called 2025."""
+    found = Rendered(helm.run("template", "2025", CHART).stdout)
+
+    assert "2025" == found.job["metadata"]["labels"]["app.kubernetes.io/instance"]
+    assert found.job["metadata"]["name"].startswith("2025-finetune-")
+
+
+def test_variables_without_a_value_are_left_out(helm: Helm, tmp_path: Path) -> None:
+    """A variable that is null, as a parent chart's switch leaves it, is no variable of the value "null"."""
+    values = "extraEnv: [null, {name: A, value: null}, {name: B, value: ''}]"
+
+    env = helm.render(values=values, tmp_path=tmp_path).container["env"]
+
+    assert "A" not in [one["name"] for one in env]
+    assert "" == named(env, "B")["value"]
+
+
 # CronJob
 
 
@@ -491,7 +639,10 @@ def test_cronjob(helm: Helm) -> None:
 
     assert "Job" not in idle.objects
     assert "finetune" == idle.objects["CronJob"]["metadata"]["name"]
-    assert [True, False] == [one.objects["CronJob"]["spec"]["suspend"] for one in (idle, nightly)]
+    assert [True, None] == [one.objects["CronJob"]["spec"].get("suspend") for one in (idle, nightly)]
+    for value in ("true", "false"):
+        given = helm.render("cronjob.enabled=true", "cronjob.schedule=@daily", f"cronjob.suspend={value}")
+        assert (value == "true") == given.objects["CronJob"]["spec"]["suspend"]
     assert ("0 3 * * *", "Europe/Zurich", "Forbid", 7, 0) == tuple(
         nightly.objects["CronJob"]["spec"][key]
         for key in ("schedule", "timeZone", "concurrencyPolicy", "successfulJobsHistoryLimit", "failedJobsHistoryLimit")
@@ -516,6 +667,31 @@ def test_cronjob(helm: Helm) -> None:
         (("cache.storageClassName=x",), ("cache.storageClassName", "cache.type")),
         (("cache.type=ephemeral", "cache.sizeLimit=null"), ("cache.sizeLimit",)),
         (("config.cache.max_bytes=30000000000",), ("config.cache.max_bytes", "cache.sizeLimit")),
+        (
+            ("cache.sizeLimit=100Gi", "resources.limits.ephemeral-storage=25Gi"),
+            ("resources.limits.ephemeral-storage=25Gi", "cache.sizeLimit=100Gi"),
+        ),
+        (
+            ("cache.type=ephemeral", "resources.limits.ephemeral-storage=1Gi"),
+            ("resources.limits.ephemeral-storage=1Gi",),
+        ),
+        (("config.cache.dir=/tmp/x",), ("config.cache.dir=/tmp/x", "cache.sizeLimit")),
+        (("resources.limits.cpu=500m",), ("resources.limits.cpu=500m", "resources.requests.cpu=1")),
+        (("resources.limits.memory=7.5Gi",), ("resources.limits.memory=7.5Gi", "resources.requests.memory=8Gi")),
+        (("resources.requests.ephemeral-storage=30Gi",), ("resources.requests.ephemeral-storage=30Gi",)),
+        (("resources.limits.memory=8GB",), ('"8GB"',)),
+        (("gpu.count=2",), ("gpu.count=2",)),
+        (("image.repository=reg/a:v1",), ("reg/a:v1", "image.tag")),
+        (("image.repository=reg/Finetune",), ("reg/Finetune", "lower case")),
+        (("image.repository=reg/fine tune",), ("reg/fine tune",)),
+        (("podSpec.containers=x",), ("podSpec.containers",)),
+        (("podSpec.hostNetwork=true",), ("podSpec.hostNetwork", "restricted")),
+        (("podSecurityContext.runAsNonRoot=false",), ("podSecurityContext.runAsNonRoot",)),
+        (
+            ("kueue.queueName=q", r"job.labels.kueue\.x-k8s\.io/queue-name=p"),
+            ("job.labels", "kueue.queueName=q"),
+        ),
+        (("cronjob.enabled=true", "cronjob.suspend=false"), ("cronjob.suspend", "cronjob.schedule")),
         (("serviceAccount.create=false",), ("serviceAccount.name", "events.enabled")),
         (
             ("serviceAccount.create=false", "serviceAccount.name=x", "serviceAccount.annotations.a=b"),
@@ -553,6 +729,9 @@ def test_a_prefix_is_not_a_folder(helm: Helm) -> None:
         "command=train",
         "gpu.count=-1",
         "cache.sizeLimit=lots",
+        "config.gate.min_accuracy=1.5",
+        "config.input.validation_fraction=20",
+        "config.model.dropout=1",
     ],
 )
 def test_wrong_values_are_refused_by_the_schema(helm: Helm, setting: str) -> None:
@@ -580,6 +759,7 @@ def test_wrong_values_are_refused_by_the_schema(helm: Helm, setting: str) -> Non
         (("cronjob.enabled=true", "cronjob.schedule=@daily", "config.run.id=x"), ("WARNING: config.run.id=x",)),
         (("image.pullPolicy=Always",), ("WARNING: image.pullPolicy",)),
         (("gpu.count=0", *BUCKET), ("WARNING: gpu.count=0",)),
+        ((), ("WARNING: image.repository=finetune names no registry",)),
     ],
 )
 def test_notes(helm: Helm, settings: tuple[str, ...], said: tuple[str, ...]) -> None:

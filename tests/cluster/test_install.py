@@ -180,6 +180,4 @@ def test_upgrade_rollback_uninstall(installed: Installed) -> None:
     before = installed.bucket.names()
     namespace.helm("uninstall", "finetune", "--wait")
     assert before == installed.bucket.names()
-    assert [] == namespace.get(
-        "jobs,configmaps,roles,rolebindings", "--selector", "app.kubernetes.io/instance=finetune"
-    )
+    assert [] == namespace.get("jobs,roles,rolebindings", "--selector", "app.kubernetes.io/instance=finetune")

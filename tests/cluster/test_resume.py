@@ -8,6 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from charts import CHART
 from clusters import TINY, Bucket, Namespace, fill, new_bucket
 from digests import arrays_sha256
 
@@ -48,6 +49,27 @@ def in_stage_2(namespace: Namespace, job: str, after: list[dict[str, object]]) -
     return namespace.wait_for_event(job, "epoch.finished", count=2, after=after, stage="fine_tuning")
 
 
+def evict(namespace: Namespace, pod: str) -> None:
+    """Evict a Pod, as draining a node does."""
+    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+    path = f"/api/v1/namespaces/{namespace.name}/pods/{pod}/eviction"
+    namespace.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+
+
+def test_upgrade_under_a_job_of_the_cronjob(namespace: Namespace, undisturbed: Bucket) -> None:
+    """A Job that a CronJob made keeps its settings: after an upgrade to other ones, its next Pod resumes the run."""
+    values = SLOW | undisturbed.values(output_prefix="scheduled") | {"cronjob.enabled": True}
+    namespace.helm("install", "finetune", CHART, *namespace.settings(**values))
+    namespace.kubectl("create", "job", "nightly", "--from=cronjob/finetune")
+    pods = [in_stage_2(namespace, "nightly", [])]
+
+    namespace.helm("upgrade", "finetune", CHART, *namespace.settings(**values | {"config.run.seed": 8}))
+    evict(namespace, pods[-1]["metadata"]["name"])
+
+    namespace.wait_for_event("nightly", "run.started", after=pods, resumed=True)
+    assert "Complete" == namespace.finish("nightly"), namespace.describe()
+
+
 def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
     """An eviction does not count, a kill does; after both, and in a new Job, the run resumes to the same bits."""
     if not shutil.which("ctr"):
@@ -56,9 +78,7 @@ def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, t
     job = namespace.install(values)
     pods = [in_stage_2(namespace, job, [])]
 
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pods[-1]["metadata"]["name"]}}
-    path = f"/api/v1/namespaces/{namespace.name}/pods/{pods[-1]['metadata']['name']}/eviction"
-    namespace.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+    evict(namespace, pods[-1]["metadata"]["name"])
     pods.append(namespace.wait_for_event(job, "run.started", after=pods, resumed=True))
     assert 0 == namespace.job(job)["status"].get("failed", 0)
     namespace.wait(lambda: ("Normal", "Resumed") in namespace.events("Job"))

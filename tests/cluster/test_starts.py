@@ -145,7 +145,17 @@ def test_older_values_are_reused(namespace: Namespace, tmp_path: Path) -> None:
     [
         {},
         {"cronjob.enabled": True, "cronjob.schedule": "0 3 * * *", "cronjob.timeZone": "Europe/Zurich"},
-        {"networkPolicy.enabled": True, "events.enabled": False, "gpu.count": 2, "spot": True},
+        {"networkPolicy.enabled": True, "events.enabled": False, "spot": True},
+        {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None, "supplementalGroups": [4000]}},
+        {"podSpec": {"schedulerName": "volcano", "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}]}},
+        {
+            "kueue": {"queueName": "2025", "priorityClass": "007", "maxExecTimeSeconds": 60},
+            "commonLabels": {"a": "1e5"},
+        },
+        {
+            "cronjob": {"enabled": True, "schedule": "@daily", "suspend": True},
+            "envFrom": [{"secretRef": {"name": "x"}}],
+        },
         {"cache.type": "ephemeral", "cache.storageClassName": "fast", "googleCredentials.existingSecret": "gcp"},
         {"cache.type": "existingClaim", "cache.existingClaim": "pvc", "kueue.queueName": "gpus"},
         {"resources.limits.cpu": None, "job.ttlSecondsAfterFinished": 0, "job.activeDeadlineSeconds": 5},
@@ -161,4 +171,4 @@ def test_the_api_server_takes_every_rendering(namespace: Namespace, values: dict
 
     assert "Error" not in said
     assert "Warning" not in said
-    assert "configmap/finetune" in said
+    assert "serviceaccount/finetune" in said

@@ -328,6 +328,18 @@ def test_job_that_has_ended(
     assert ("job.completed" if conditions == COMPLETE else "job.failed") == events[-1].name
 
 
+def test_pods_that_the_kubelet_rejects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Pod that never started a container has ended all the same, for the kubelet's reason."""
+    status = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no healthy devices present"}
+
+    code, events = follow_job(FakeCluster((FAILED, [of_job("p-1", {"status": status})])), monkeypatch)
+
+    assert 1 == code
+    [end] = [event for event in events if event.name == "pod.ended"]
+    assert ("p-1", None) == (end.facts["pod"], end.facts["exit_code"])
+    assert "no healthy devices present" in str(end.facts["message"])
+
+
 def test_pod_that_was_evicted_and_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The exit code of a Pod that no longer exists is read from its log; watch exits as the last Pod did."""
     stopped = json.dumps({"message": "run.stopped", "severity": "INFO", "exit_code": 75})

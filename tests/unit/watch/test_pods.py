@@ -11,6 +11,8 @@ from pods import ended, pod
 from job import errors
 from job.watch.pods import describe_end, next_attempt_time, parse_termination_message, pending_reason
 
+DISK = 'Usage of EmptyDir volume "cache" exceeds the limit "10Mi".'
+
 
 @pytest.mark.parametrize(
     ("found", "warnings", "said"),
@@ -53,6 +55,16 @@ def test_why_a_pod_is_pending(found: dict[str, Any], warnings: tuple[str, ...], 
         (ended(137), 137, "killed, signal 9 (counts)"),
         (ended(42), 42, "exit code 42: unknown (counts)"),
         (pod(), None, "the reason is unknown"),
+        (
+            ended(137) | {"status": ended(137)["status"] | {"reason": "Evicted", "message": DISK}},
+            137,
+            f"Evicted: local disk: {DISK} (the next Pod is evicted as well: raise cache.sizeLimit",
+        ),
+        (
+            {"status": {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no healthy devices"}},
+            None,
+            "UnexpectedAdmissionError: no healthy devices (rejected by the kubelet, counts)",
+        ),
         (
             pod(conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "Evicted", "message": "taint"}]),
             75,
