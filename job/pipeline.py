@@ -76,8 +76,11 @@ def run(loaded: Loaded, progress: Progress) -> None:
     settings = loaded.settings
     timing = Timing()
     device.ensure_temp_dir(settings.cache.dir)
-    open_store = storage.opener(settings.storage)
-    output = storage.open_output(settings.output.uri, settings.storage)
+    # A run that waits for the store must not be taken for one that hangs.
+    patience = min(settings.storage.retry_seconds, 30 * settings.device.stall_minutes)
+    retry = storage.RetryPolicy(training_seconds=patience)
+    open_store = storage.opener(settings.storage, retry=retry)
+    output = storage.open_output(settings.output.uri, settings.storage, retry=retry)
 
     job = JobRecord(output, settings.run)
     with job.attempt():
@@ -93,7 +96,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
         if outcome is None:
             checkpoints = run.checkpoints(settings, identity or identify(settings, open_store), timing)
             with checkpoints, signals.saving(checkpoints.save_if_possible):
-                context = RunContext(loaded, run, job, checkpoints, open_store, timing, progress)
+                context = RunContext(loaded, run, job, checkpoints, open_store, retry, timing, progress)
                 # Another process may have published it while this one waited for the claim.
                 outcome = publish.published(run, settings.gate) or train(context, listing)
         if metrics := publish.published_metrics(run):
@@ -131,6 +134,7 @@ class RunContext(NamedTuple):
         job: the record of the Kubernetes Job.
         checkpoints: its checkpoints; this process holds the claim.
         open_store: opens every store of the run.
+        retry: the policy of all of them.
         timing: measures the seconds of each phase.
         progress: receives the events.
     """
@@ -140,6 +144,7 @@ class RunContext(NamedTuple):
     job: JobRecord
     checkpoints: Checkpoints
     open_store: OpenStore
+    retry: storage.RetryPolicy
     timing: Timing
     progress: Progress
 
@@ -409,6 +414,7 @@ def train_stages(
     from job.training import stages
 
     settings = context.loaded.settings
+    context.retry.is_training.set()
     for stage in STAGES[STAGES.index(state.stage) :]:
         with context.timing.part(stage):
             stages.run(

@@ -206,6 +206,10 @@ class StorageSettings(_Group):
     """Read the input and the weights without credentials: for public buckets. The output is always written with
     credentials."""
 
+    retry_seconds: float = Field(600.0, ge=0)
+    """Seconds for which a request is retried while the store is unreachable, once training is under way: the run would
+    lose its GPU. Before that, at most 120; never more than half of `device.stall_minutes`."""
+
 
 class RunSettings(_Group):
     """One run."""

@@ -141,7 +141,7 @@ class Calls:
             case "damaged" if tries >= self._policy.damaged_tries:
                 return 0.0
             case _:
-                return self._policy.seconds
+                return self._policy.outage_seconds
 
     def _log(self, error: Exception, uri: str, tries: int, remaining: float) -> None:
         """Log a retry, rate-limited over all threads."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ class RetryPolicy:
     Attributes:
         seconds: from the first try to the last, while the store is unreachable, busy or failing. A service mesh that
             starts after the job takes a fraction of a minute.
+        training_seconds: the same once `is_training` is set: a run that ends then gives up its GPU, and the training
+            since its last checkpoint.
+        is_training: set by the run when it begins to train.
         credential_seconds: while no credentials are issued. GKE's metadata server is unavailable in a new Pod's first
             seconds: https://cloud.google.com/kubernetes-engine/docs/concepts/workload-identity
         damaged_tries: tries whose bytes do not match the store's checksum.
@@ -67,10 +71,17 @@ class RetryPolicy:
     """
 
     seconds: float = 120.0
+    training_seconds: float = 600.0
+    is_training: threading.Event = field(default_factory=threading.Event, compare=False)
     credential_seconds: float = 60.0
     damaged_tries: int = 3
     first_wait: float = 0.5
     longest_wait: float = 5.0
+
+    @property
+    def outage_seconds(self) -> float:
+        """How long an outage is waited out at present."""
+        return self.training_seconds if self.is_training.is_set() else min(self.seconds, self.training_seconds)
 
 
 FoundFolder: TypeAlias = "Callable[[str], object]"

@@ -99,6 +99,21 @@ def test_transient_errors_are_retried(error: Exception) -> None:
     assert ["storage.retried"] == [line["event"] for line in lines]
 
 
+def test_an_outage_is_waited_out_for_longer_in_training() -> None:
+    """A run that trains holds a GPU and its state: it has more patience than one that has just started."""
+    policy = RetryPolicy(seconds=0.0, training_seconds=20.0, first_wait=0.001, longest_wait=0.001)
+
+    with pytest.raises(UnavailableError):
+        calls(policy)(failing(answer(503)), **CALL)
+    policy.is_training.set()
+    assert 2 == calls(policy)(failing(answer(503)), **CALL)
+
+
+def test_less_patience_applies_from_the_start() -> None:
+    """A short storage.retry_seconds is not exceeded before training either."""
+    assert 5.0 == RetryPolicy(training_seconds=5.0).outage_seconds
+
+
 @pytest.mark.parametrize("error", [NotFound("a"), PreconditionFailed("a"), ValueError("a bug")])
 def test_other_errors_are_raised_unchanged(error: Exception) -> None:
     """Any other answer, and any bug, is raised unchanged at the first try."""
