@@ -88,16 +88,18 @@ cluster: $(INSTALLED)  ## the tests on a Kubernetes cluster: that of KUBECONFIG,
 DOCKER ?= $(firstword $(wildcard /usr/bin/docker) docker)# the client that builds the images
 CA_BUNDLE ?= $(wildcard /etc/ssl/certs/ca-certificates.crt)# certificates for the build's downloads; no layer contains them
 
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' job/__init__.py)# the tag that the chart asks for
+
 image: ACCELERATOR := cpu
-image: build-image  ## build finetune:cpu (ARGS='--build-arg BASE_IMAGE=… --tag …')
+image: build-image  ## build finetune:cpu, also tagged with the version (ARGS='--build-arg BASE_IMAGE=… --tag …')
 
 image-gpu: ACCELERATOR := gpu
-image-gpu: build-image  ## build finetune:gpu
+image-gpu: build-image  ## build finetune:gpu, also tagged with the version
 
 build-image:
-	DOCKER_BUILDKIT=1 $(DOCKER) build --tag finetune:$(ACCELERATOR) --build-arg ACCELERATOR=$(ACCELERATOR) \
+	DOCKER_BUILDKIT=1 $(DOCKER) build --tag finetune:$(ACCELERATOR) --tag finetune:$(VERSION) \
+	    --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg VERSION=$(VERSION) \
 	    $(addprefix --secret id=ca$(COMMA)src=,$(CA_BUNDLE)) \
-	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' job/__init__.py)" \
 	    --build-arg REVISION="$$(git rev-parse HEAD 2>/dev/null)" \
 	    --build-arg SOURCE="$$(git config remote.origin.url | sed 's#//.*@#//#')" $(ARGS) .
 

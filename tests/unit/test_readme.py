@@ -67,7 +67,7 @@ def test_every_command_is_run_by_a_test() -> None:
         ("demo", "finetune demo"),
         ("unit", "pytest --numprocesses auto --dist worksteal tests/unit"),
         ("test", "pytest --cov"),
-        ("image-gpu", "build --tag finetune:gpu --build-arg ACCELERATOR=gpu"),
+        ("image-gpu", "build --tag finetune:gpu --tag finetune:0.1.0"),
     ],
 )
 def test_make_targets_of_the_readme(target: str, command: str) -> None:
