@@ -125,13 +125,14 @@ def _judge(settings: Settings, options: Options, progress: Progress) -> Validati
     Raises:
         FinetuneError: the input cannot be listed or read.
     """
-    from job import pipeline, storage
+    from job import storage
     from job.data import estimates, validation
     from job.data.prepare import prepare
     from job.data.survey import survey
+    from job.phases.data import list_images
 
     open_store = storage.opener(settings.storage)
-    listing = pipeline.list_images(settings, open_store, progress)
+    listing = list_images(settings, open_store, progress)
     found = survey(listing.listed, open_store, max_pixels=settings.input.max_pixels, progress=progress)
     decoded = _decode(settings, found, open_store, progress) if options.deep else None
     estimated = estimates.estimate(settings, listing.listed)

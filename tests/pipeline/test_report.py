@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import report_files
 from opened_runs import checkpoints_of, open_run
 from runs import Facts, only_run, tree
 
-from job import pipeline, storage
+from job import storage
 from job.commands import report
 from job.config.load import load_settings
 from job.config.settings import result_settings
 from job.observability.progress import Progress
+from job.phases import evidence
+from job.phases.context import RunContext
 from job.runs.identity import Identity
 from job.runs.job_record import JobRecord
 from job.runtime.timing import Timing
@@ -34,8 +36,8 @@ def write_report(output: Path, files: dict[str, bytes], *flags: str) -> tuple[se
     with checkpoints_of(run, loaded.settings) as checkpoints:
         for name, data in files.items():
             run.write(name, data)
-        context: Any = pipeline.RunContext(loaded, run, job, checkpoints, storage.open_store, Timing(), progress)
-        pipeline.report(context)
+        opener, retry = storage.open_store, storage.RetryPolicy()
+        evidence.report(RunContext(loaded, run, job, checkpoints, opener, retry, Timing(), progress))
     progress.close()
     return run.files.keys() - files.keys(), failures.seen
 

@@ -1,0 +1,69 @@
+"""What every phase of a run needs."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from job import errors, storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from job.config.load import Loaded
+    from job.observability.progress import Progress
+    from job.runs.checkpoints import Checkpoints
+    from job.runs.job_record import JobRecord
+    from job.runs.run import Run
+    from job.runtime.timing import Part, Timing
+    from job.storage import OpenStore
+
+
+class RunContext(NamedTuple):
+    """What every phase of a run needs.
+
+    Attributes:
+        loaded: the settings and their origins.
+        run: the run.
+        job: the record of the Kubernetes Job.
+        checkpoints: its checkpoints; this process holds the claim.
+        open_store: opens every store of the run.
+        retry: the policy of all of them.
+        timing: measures the seconds of each phase.
+        progress: receives the events.
+    """
+
+    loaded: Loaded
+    run: Run
+    job: JobRecord
+    checkpoints: Checkpoints
+    open_store: OpenStore
+    retry: storage.RetryPolicy
+    timing: Timing
+    progress: Progress
+
+    @contextlib.contextmanager
+    def part(self, name: Part) -> Iterator[None]:
+        """Measure a part of the run that has nothing to count, and show that it is in progress."""
+        with self.timing.part(name), self.progress.phase(name, None, ""):
+            yield
+
+
+@contextlib.contextmanager
+def optional(context: RunContext, part: str) -> Iterator[None]:
+    """Let the failure of a block cost a part of the report, not the run.
+
+    Args:
+        context: of the run.
+        part: what is missing if it fails, for the warning.
+
+    Raises:
+        errors.StoppedError, errors.AccessError, errors.UnavailableError: what comes after the block would fail, too.
+    """
+    try:
+        yield
+    except (errors.StoppedError, errors.AccessError, errors.UnavailableError):
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever it is, the model is trained
+        problem = f"{type(error).__name__}: {error}"
+        context.progress.event("report.part_failed", severity="warning", part=part, error=problem)

@@ -1,0 +1,192 @@
+"""The phases that concern the data: list, read, check and split them."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job.data import contradictions, manifest
+from job.data.listing import read_listing
+from job.data.prepare import QUARANTINE, Prepared, prepare
+from job.errors import DataError
+from job.runs.data import Data
+from job.runs.identity import identify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from job.config.settings import Settings
+    from job.data.cache import Cache
+    from job.data.dataset import Dataset
+    from job.data.quarantine import Quarantined
+    from job.model.classifier import Classifier
+    from job.model.weights import Provenance as Weights
+    from job.observability.progress import Progress
+    from job.phases.context import RunContext
+    from job.runs.run import Run
+    from job.runtime import device
+    from job.storage import OpenStore
+    from job.training.state import TrainingState
+
+
+def list_images(settings: Settings, open_store: OpenStore, progress: Progress) -> Data:
+    """List the input images; their content is not read yet.
+
+    Raises:
+        errors.DataError: the listing has fewer than two classes, or holds the same images under two labels.
+    """
+    source = settings.input
+    if not source.uri:
+        from job.data import demo_pictures  # only the demo needs Pillow
+
+        drawn = demo_pictures.pictures(Path(settings.cache.dir or tempfile.gettempdir()), progress)
+        source = source.model_copy(update={"uri": str(drawn)})
+    with progress.phase("list", None, "objects") as phase:
+        listed, quarantined = read_listing(source, open_store, phase.advance)
+    manifest.check_classes(listed)
+    contradictions.check(listed, settled=source.layout != "auto")
+    progress.event("input.listed", uri=source.uri, images=len(listed), labels=len(listed.labels))
+    return Data(listed=listed, quarantined=quarantined)
+
+
+def load_data(context: RunContext, listing: Data | None) -> Data:
+    """Return the data of the run as an earlier start saved them; save those of the first start.
+
+    Args:
+        context: of the run.
+        listing: the data, if this process has listed them. They may have been moved since they were saved.
+    """
+    saved = context.checkpoints.load_data()
+    if saved is None and listing is None:  # what was saved is damaged; the data must not have changed since
+        settings, open_store = context.loaded.settings, context.open_store
+        with context.timing.part("list"):
+            listing = list_images(settings, open_store, context.progress)
+        context.run.record_identity(context.loaded, identify(settings, open_store, listing.listed), "job")
+    data = saved.relocated(listing) if saved and listing else saved or listing
+    assert data is not None
+    if data is not saved:
+        context.checkpoints.save_data(data)
+    if data.usable is None:  # the pass over the data is not over
+        with quarantine_published(context.run, lambda: data.quarantined):
+            manifest.check_usable(data.listed, data.quarantined, context.loaded.settings.input.max_bad_fraction)
+    return data
+
+
+@contextlib.contextmanager
+def open_images(
+    context: RunContext,
+    data: Data,
+    classifier: Classifier,
+    machine: device.Device,
+    weights: Weights,
+    state: TrainingState,
+) -> Iterator[tuple[Dataset, Cache]]:
+    """Open the images and the cache that they are read into.
+
+    Args:
+        context: of the run.
+        data: which images, and where they are stored.
+        classifier: with its pretrained weights.
+        machine: the device.
+        weights: which those are.
+        state: at the start of training; the cache has features only if stage 1 is not over.
+
+    Yields:
+        The images and the cache.
+    """
+    from job.data.cache import open_cache
+    from job.data.dataset import Dataset
+    from job.training import features
+
+    settings = context.loaded.settings
+    needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
+    with (
+        open_cache(
+            settings.cache,
+            run_id=context.run.id,
+            manifest=data.listed,
+            image_size=classifier.image_size,
+            feature_size=classifier.feature_size if needs_features else 0,
+            pixels_depend_on={"tensorflow": machine.tensorflow},
+            features_depend_on=features.dependencies(weights.digest, machine, state),
+        ) as cache,
+        Dataset(
+            data.listed,
+            cache,
+            image_size=classifier.image_size,
+            settings=settings.input,
+            threads=machine.threads,
+            selected=data.usable,
+            open_store=context.open_store,
+        ) as images,
+    ):
+        context.progress.event("cache.opened", **cache.facts)
+        yield images, cache
+
+
+def read_images(
+    context: RunContext, classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState
+) -> float | None:
+    """Make the one pass over the data: download, check, decode, compute features.
+
+    Args:
+        context: of the run.
+        classifier: with its pretrained weights.
+        images: the data.
+        cache: where features are written, if it has room for them.
+        state: at the start of training.
+
+    Returns:
+        The seconds that the features of an image took; None if none were computed.
+    """
+    from job.training import features
+
+    progress, check = context.progress, context.checkpoints.check
+    with context.timing.part("ingest"):
+        if cache.needs_features:
+            return features.extract(classifier, images, cache, state, progress, check=check)
+        collections.deque(images.ingest(progress, check=check), maxlen=0)
+        return None
+
+
+def prepare_data(context: RunContext, data: Data, images: Dataset) -> Prepared:
+    """Check and split the data, and publish the reports. Save which images are usable, unless an earlier start has.
+
+    Args:
+        context: of the run.
+        data: as listed, or as an earlier start saved them.
+        images: after the pass over the data.
+    """
+    settings, hashes = context.loaded.settings.input, images.hashes if data.usable is None else data.hashes
+    with quarantine_published(context.run, lambda: data.quarantined + images.quarantined):
+        prepared = prepare(data.listed, data.quarantined, images, settings, context.progress, hashes=hashes)
+    for name, documents in prepared.documents():
+        context.run.write_documents(name, documents)
+    if data.usable is None:
+        context.checkpoints.save_data(
+            Data(listed=data.listed, usable=images.usable, hashes=hashes, quarantined=prepared.quarantined)
+        )
+    return prepared
+
+
+@contextlib.contextmanager
+def quarantine_published(run: Run, quarantined: Callable[[], Sequence[Quarantined]]) -> Iterator[None]:
+    """Publish the list of unusable images where data are rejected: it is what their owner has to work through.
+
+    Args:
+        run: the run.
+        quarantined: returns the images.
+
+    Raises:
+        errors.DataError: as raised in the block, its remedy naming the list.
+    """
+    try:
+        yield
+    except DataError as error:
+        run.write_documents(QUARANTINE, map(dataclasses.asdict, quarantined()))
+        listed = f"; {run.uri}/{QUARANTINE} has each unusable image with its reason"
+        raise DataError(error.message, remedy=error.remedy + (listed if quarantined() else "")) from error
