@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING
+
+from published_runs import described
 
 from job.runs.documents import encode
 
@@ -58,7 +59,7 @@ def publish(
         "run_id": run_id,
         "published_at": published_at,
         "gate": {"passed": True, "accuracy": 0.9, "min_accuracy": 0.0},
-        "files": {name: {"sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()},
+        "files": {name: described(data).document() for name, data in files.items()},
     }
     output.write(f"runs/{run_id}/manifest.json", encode(manifest))
     output.write(f"runs/{run_id}/_SUCCESS", b"{}")

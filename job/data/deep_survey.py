@@ -86,6 +86,7 @@ def decode_all(
                 _collect(survey, *future.result())
                 phase.advance()
     survey.quarantined.sort(key=lambda image: image.uri)
+    survey.warnings = dict(sorted(survey.warnings.items()))  # images are decoded in any order
     return Effort(time.monotonic() - started, time.process_time() - cpu_started)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from setting_values import VALUES, mistakes_of
 
@@ -74,6 +74,7 @@ def test_precedence(file: dict[str, Any], environment: dict[str, Any], flags: di
         for source, values in (("file", file), ("environment", environment), ("flag", flags))
     }
     values = {name: value for source in written.values() for name, value in source.items()}
+    assume(not (values.get("input.group_column") and values.get("input.group_pattern")))  # a conflict
     origins = dict.fromkeys(VALUES, "default") | {name: source for source in written for name in written[source]}
 
     loaded = load_from(file, environment, flags)

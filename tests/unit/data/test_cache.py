@@ -163,6 +163,13 @@ def test_half_of_the_free_disk_by_default(tmp_path: Path) -> None:
     assert kept.facts["free_bytes"] // 2 == kept.facts["budget_bytes"]
 
 
+def test_limit_of_the_volume(tmp_path: Path) -> None:
+    """The disk is the node's: what the Pod may take of it is free, and no more."""
+    with open_cache(tmp_path, volume_limit_bytes=10**6) as kept:
+        pass
+    assert (10**6, 500_000) == (kept.facts["free_bytes"], kept.facts["budget_bytes"])
+
+
 def test_short_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system writes less than asked, the rest is written behind it."""
     pwrite = os.pwrite

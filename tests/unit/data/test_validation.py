@@ -26,10 +26,15 @@ BAD = [Quarantined("gs://box/d/x.jpg", "dogs", 3, "corrupt", "cut off")]
 
 
 def build(
-    found: Survey, bad: list[Quarantined], data: Prepared | DataError, settings: Settings = SETTINGS
+    found: Survey,
+    bad: list[Quarantined],
+    data: Prepared | DataError,
+    settings: Settings = SETTINGS,
+    *,
+    decoded: bool = False,
 ) -> validation.Validation:
     """Return the document of a survey."""
-    return validation.build(settings, found, bad, data, estimates.estimate(settings, found.manifest))
+    return validation.build(settings, found, bad, data, estimates.estimate(settings, found.manifest), decoded=decoded)
 
 
 def test_document() -> None:
@@ -70,8 +75,8 @@ def test_damaged_images() -> None:
     found.damaged[::2] = True
     found.warnings = dict.fromkeys(range(0, 200, 2), "libjpeg warns: Corrupt JPEG data")
 
-    decoded = validation.build(SETTINGS, found, [], prepared(found, SPLITS), decoded=True)
-    headers = validation.build(SETTINGS, survey([0, 1] * 100), [], prepared(found, SPLITS))
+    decoded = build(found, [], prepared(found, SPLITS), decoded=True)
+    headers = build(survey([0, 1] * 100), [], prepared(found, SPLITS))
 
     assert (100, 20) == (decoded.damaged, len(decoded.damaged_images))
     assert ("gs://box/d/2.jpg", "cats") == (decoded.damaged_images[1].uri, decoded.damaged_images[1].label)

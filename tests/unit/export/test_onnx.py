@@ -36,7 +36,7 @@ def test_resizing_is_that_of_training(height: int, width: int, size: int) -> Non
 
 def test_model(tmp_path: Path) -> None:
     """The model has the documented input and output, and the classifier's probabilities for any size."""
-    saved_model.save(small_classifier(), tmp_path / "model")
+    saved_model.save(small_classifier(), tmp_path / "model", max_pixels=10**6)
     served = tf.saved_model.load(str(tmp_path / "model/saved_model"))
     model = onnx.Model(onnx.convert(served, []))
 

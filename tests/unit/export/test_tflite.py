@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is depreca
 def served(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A loaded SavedModel of 32 pixels."""
     folder = tmp_path_factory.mktemp("export") / "model"
-    saved_model.save(small_classifier(), folder)
+    saved_model.save(small_classifier(), folder, max_pixels=10**6)
     return tf.saved_model.load(str(folder / "saved_model"))
 
 

@@ -66,7 +66,7 @@ def message_class() -> Any:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SavedModel."""
     folder = tmp_path_factory.mktemp("export") / "model"
-    saved_model.save(small_classifier(), folder)
+    saved_model.save(small_classifier(), folder, max_pixels=10**6)
     return folder / "saved_model"
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import TYPE_CHECKING
 
 import latest_runs
 import numpy as np
 import pytest
+from published_runs import described
 
 from job import errors, storage
 from job.data.manifest import content_keys
@@ -71,7 +71,7 @@ def test_downloaded_model(output: Store, tmp_path: Path) -> None:
 def test_other_names_are_not_downloaded(output: Store, tmp_path: Path, name: str) -> None:
     """A name in manifest.json that no SavedModel of this job has is never written to the disk, wherever it leads."""
     manifest = json.loads(output.read("runs/old/manifest.json")[0])
-    manifest["files"][f"model/saved_model/{name}"] = {"sha256": hashlib.sha256(b"graph").hexdigest()}
+    manifest["files"][f"model/saved_model/{name}"] = described(b"graph").document()
     output.write("runs/old/manifest.json", encode(manifest))
 
     with PublishedFiles(output, "old").downloaded_model(tmp_path) as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 import warnings
 
@@ -51,4 +52,6 @@ def test_pictures_side_by_side() -> None:
 
 def test_no_state_is_shared() -> None:
     """pyplot, which keeps every figure, is not imported."""
-    assert "matplotlib.pyplot" not in sys.modules
+    program = "import sys; import job.evaluation.report.page; sys.exit('matplotlib.pyplot' in sys.modules)"
+
+    assert 0 == subprocess.run([sys.executable, "-c", program], check=False).returncode
