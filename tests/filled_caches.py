@@ -24,7 +24,8 @@ PIXEL_BYTES = 40 * (4 * 4 * 3 + 4)
 
 def open_cache(folder: Path | str, **changes: Any) -> cache.Cache:
     """Open the cache of a run of 40 images of 4 x 4 pixels, with features of length 3."""
-    settings = CacheSettings(dir=str(folder), max_bytes=changes.pop("max_bytes", None))
+    limits = {name: changes.pop(name, None) for name in ("max_bytes", "volume_limit_bytes")}
+    settings = CacheSettings(dir=str(folder), **limits)
     sizes = {"images": 40, "encoded_bytes": 4000, "image_size": 4, "feature_size": 3}
     return cache.Cache(settings, **{"run_id": "run-1", "made_from": DATA, **sizes, **changes})
 

@@ -85,6 +85,18 @@ def open_cache(
     )
 
 
+def free_bytes(settings: CacheSettings, folder: Path, existing: int = 0) -> int:
+    """Return the bytes that a cache in `folder` may take: the disk may be the node's, and the Pod may take a part of it.
+
+    Args:
+        settings: has the Pod's limit.
+        folder: exists.
+        existing: bytes that an earlier start's cache takes there.
+    """
+    free = shutil.disk_usage(folder).free + existing
+    return free if settings.volume_limit_bytes is None else min(free, settings.volume_limit_bytes)
+
+
 def part_bytes(images: int, *, encoded_bytes: int, image_size: int, feature_size: int) -> dict[Part, int]:
     """Return the bytes that each part of a cache takes: features and encoded images are needed, pixels are not.
 
@@ -151,9 +163,7 @@ class Cache:
             undo.callback(self._release, done=False)
             self._remove_outdated({part: made_from[part] for part in made_from if part != "features" or feature_size})
             existing = sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
-            free = shutil.disk_usage(self.folder).free + existing
-            if settings.volume_limit_bytes is not None:  # the disk is the node's, and this Pod may take a part of it
-                free = min(free, settings.volume_limit_bytes)
+            free = free_bytes(settings, self.folder, existing)
             budget = free // 2 if settings.max_bytes is None else settings.max_bytes
             self._limit = min(budget, free)
             if self._needed > self._limit:

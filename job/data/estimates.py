@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from job.data.cache import part_bytes
+from job.data.cache import free_bytes, part_bytes
 
 if TYPE_CHECKING:
     from job.config.settings import Settings
@@ -123,7 +122,7 @@ def estimate(settings: Settings, manifest: Manifest) -> Estimates:
     folder = Path(settings.cache.dir or tempfile.gettempdir())
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = free_bytes(settings.cache, folder)
     budget = free // 2 if settings.cache.max_bytes is None else min(settings.cache.max_bytes, free)
     return Estimates(
         download_bytes=total,

@@ -27,7 +27,9 @@ class Shade(tf.Module):
         self.serve_bytes = tf.function(self._serve, input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
 
     def _serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        light = tf.reduce_mean(tf.cast(decode.decode_batch(image_bytes, 8), tf.float32), (1, 2, 3)) / 255
+        light = (
+            tf.reduce_mean(tf.cast(decode.decode_batch(image_bytes, 8, max_pixels=10**6), tf.float32), (1, 2, 3)) / 255
+        )
         return {"probabilities": tf.stack([1 - light, light], 1)}
 
 
