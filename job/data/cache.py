@@ -86,7 +86,7 @@ def open_cache(
 
 
 def free_bytes(settings: CacheSettings, folder: Path, existing: int = 0) -> int:
-    """Return the bytes that a cache in `folder` may take: the disk may be the node's, and the Pod may take a part of it.
+    """Return the bytes that a cache in `folder` may take: of a disk of the node, the Pod may take a part.
 
     Args:
         settings: has the Pod's limit.
