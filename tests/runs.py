@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 SMALL = (
     *("--model.weights", "none", "--model.alpha", "0.35", "--model.image_size", "32"),
     *("--feature_extraction.epochs", "1", "--fine_tuning.epochs", "1", "--export.verify_images", "2"),
+    *("--report.enabled", "false", "--report.label_errors", "false"),
 )
+
+WITH_REPORT = ("--report.enabled", "true", "--report.label_errors", "true")
+"""Both take as long as the rest of such a run."""
 
 
 ONE_STAGE = ("--fine_tuning.epochs", "0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from runs import draw, run
+from runs import WITH_REPORT, draw, run
 
 from job.config.settings import Settings
 from job.runtime import device
@@ -32,5 +32,5 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The output of one run on `pictures`."""
     output = tmp_path_factory.mktemp("published")
-    run("--input.uri", pictures, "--output.uri", output)
+    run("--input.uri", pictures, "--output.uri", output, *WITH_REPORT)
     return output

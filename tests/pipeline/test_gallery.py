@@ -16,7 +16,7 @@ import tensorflow as tf
 from classifiers import varied_classifier
 from digests import arrays_sha256
 from PIL import Image
-from runs import At, Facts, draw, only_run, run, strict_json
+from runs import WITH_REPORT, At, Facts, draw, only_run, run, strict_json
 
 from job.config.settings import ModelSettings
 from job.evaluation import gallery, saliency
@@ -61,7 +61,7 @@ def learns(flipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Sequence[
     weights = tmp_path_factory.mktemp("weights") / "varied.weights.h5"
     settings = ModelSettings(weights="none", alpha=0.35, image_size=32)
     varied_classifier(settings, ("a", "b")).base_model.save_weights(weights)
-    return ("--input.uri", flipped, "--model.weights", weights, *LEARNS)
+    return ("--input.uri", flipped, "--model.weights", weights, *LEARNS, *WITH_REPORT)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_failures_cost_a_part(pictures: Path, tmp_path: Path) -> None:
     """A failure in the gallery, the heads or the card is a warning, and the run is published without that part."""
     failed, found = Facts("report.part_failed"), Facts("label_errors.found")
-    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, "--fine_tuning.epochs", "0")
+    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, "--fine_tuning.epochs", "0", *WITH_REPORT)
     names = run(*arguments, listeners=[failed, found])
 
     folder = only_run(tmp_path)
