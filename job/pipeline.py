@@ -16,7 +16,7 @@ from job.observability.status import StatusFile
 from job.phases.context import RunContext
 from job.phases.data import list_images, load_data, open_images, prepare_data, read_images
 from job.phases.evidence import evaluate, report, report_errors, write_model_card
-from job.phases.export import execution, export, gate_judge
+from job.phases.export import execution, export, gate_judge, made_by
 from job.phases.training import configure_device, plan_training, tensorboard_files, train_stages
 from job.runs import publish
 from job.runs.documents import encode
@@ -121,7 +121,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         document = encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)})
         run.write("metrics/metrics.json", document)
         write_model_card(context, data.listed.labels, weights, json.loads(document))
-        report(context)
+        report(context, made_by(settings.run, machine, weights))
         with progress.phase("publish", None, ""):
             outcome = publish.finish(run, gate, execution(context, machine, weights), judge=judge)
     progress.event("run.published", run_uri=run.uri, accuracy=outcome.gate.accuracy)

@@ -234,14 +234,14 @@ def files(labels: Sequence[str], *flags: str, **extra: Any) -> dict[str, bytes]:
         "data/duplicates.jsonl": encode_lines(duplicated),
         "data/label_errors.jsonl": encode_lines(suspects),
         "report/gallery.json": encode({"mistakes": mistakes, "label_errors": pictures}),
-        "provenance.json": encode(
+        "manifest.json": encode(
             {
-                "_type": "https://in-toto.io/Statement/v1",
-                "predicateType": "https://slsa.dev/provenance/v1",
-                "predicate": {
-                    "buildDefinition": {"resolvedDependencies": [], "externalParameters": {"seed": 7}},
-                    "runDetails": {"metadata": {"startedOn": "2026-01-01T00:00:00Z"}, "byproducts": None},
-                },
+                "provenance": {
+                    "version": "0.1.0",
+                    "image": None,
+                    "packages": {"tensorflow": "2.21.0"},
+                    "device": {"threads": 4},
+                }
             }
         ),
     }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from job.model.classifier import Classifier
     from job.model.weights import Provenance as Weights
     from job.phases.training import Trained
+    from job.runs.documents import Document
     from job.training.examples import Examples
     from job.training.state import TrainingState
 
@@ -175,19 +176,24 @@ def write_model_card(context: RunContext, labels: Sequence[str], weights: Weight
         context.run.write("model_card.md", card.encode())
 
 
-def report(context: RunContext) -> None:
+def report(context: RunContext, made_by: Document) -> None:
     """Write the report, made from the files that this run has written.
 
     A failure costs the report, not the run: `finetune report RUN` can write it later.
+
+    Args:
+        context: of the run.
+        made_by: the provenance that manifest.json will have: it is written after the report, with its checksums.
     """
     settings, run = context.loaded.settings.report, context.run
+    manifest = encode({"provenance": made_by})
     if not settings.enabled:
         return
     with context.progress.phase("report", None, ""):
         try:
             from job.evaluation.report.page import render
 
-            files = render(run.read, settings)
+            files = render(lambda name: manifest if name == "manifest.json" else run.read(name), settings)
         except Exception as error:  # noqa: BLE001  # whatever fails in it
             remedy = f"finetune report {run.uri} writes it into a folder"
             facts = {"error": f"{type(error).__name__}: {error}", "remedy": remedy}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from job.config.settings import RunSettings
     from job.data.dataset import Dataset
     from job.data.prepare import Prepared
     from job.evaluation.scores import Scores
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from job.model.classifier import Classifier
     from job.model.weights import Provenance as Weights
     from job.phases.context import RunContext
+    from job.runs.documents import Document
     from job.runtime import device
 
 
@@ -133,11 +135,15 @@ def gate_judge(
     return judge
 
 
+def made_by(settings: RunSettings, machine: device.Device, weights: Weights) -> Document:
+    """Return what makes the model, besides its settings and data, as manifest.json has it."""
+    return provenance.document(settings) | {"device": vars(machine), "weights": vars(weights)}
+
+
 def execution(context: RunContext, machine: device.Device, weights: Weights) -> Execution:
     """Return how the run was executed, for its provenance."""
-    made_by = provenance.document(context.loaded.settings.run)
     return Execution(
-        provenance=made_by | {"device": vars(machine), "weights": vars(weights)},
+        provenance=made_by(context.loaded.settings.run, machine, weights),
         seconds=context.timing.document(),
         gpus=len(machine.gpus),
         starts=context.checkpoints.starts,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tensorflow as tf
 from latest_runs import point_to
+from published_runs import described
 from runs import ONE_STAGE, At, Facts, draw, run, strict_json
 from structlog.testing import capture_logs
 
@@ -83,9 +83,7 @@ def replace_model(run_folder: Path, model: tf.Module) -> None:
     tf.saved_model.save(model, str(folder), signatures={"serve_bytes": model.serve_bytes})
     manifest = strict_json((run_folder / "manifest.json").read_bytes())
     files = [path for path in folder.rglob("*") if path.is_file()]
-    manifest["files"] |= {
-        str(path.relative_to(run_folder)): {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in files
-    }
+    manifest["files"] |= {str(path.relative_to(run_folder)): described(path.read_bytes()).document() for path in files}
     (run_folder / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -37,7 +37,7 @@ def write_report(output: Path, files: dict[str, bytes], *flags: str) -> tuple[se
         for name, data in files.items():
             run.write(name, data)
         opener, retry = storage.open_store, storage.RetryPolicy()
-        evidence.report(RunContext(loaded, run, job, checkpoints, opener, retry, Timing(), progress))
+        evidence.report(RunContext(loaded, run, job, checkpoints, opener, retry, Timing(), progress), {})
     progress.close()
     return run.files.keys() - files.keys(), failures.seen
 

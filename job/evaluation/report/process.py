@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from job.config.settings import STAGES, setting_fields
 from job.evaluation.report import values
 from job.evaluation.report.files import at, flattened
-from job.evaluation.report.tables import MAX_ROWS
 from job.evaluation.report.values import Value, count, is_number, missing, share
 
 if TYPE_CHECKING:
@@ -83,10 +81,12 @@ def changed_settings(config: Document) -> list[Setting]:
 
 
 def provenance(files: Files) -> list[tuple[str, str]]:
-    """Return what is known about the origin of the model, as (name, value)."""
-    statement = files.document("provenance.json")
-    found = flattened(statement.get("predicate", statement)) if statement else iter(())
-    return [(values.name(name), values.plain(value)) for name, value in itertools.islice(found, MAX_ROWS)]
+    """Return what made the model, as (name, value): the data's hash, and what manifest.json says; no unknown values."""
+    made_by = at(files.document("manifest.json"), "provenance")
+    if not made_by:
+        return []
+    found = {"data": at(files.document("config.json"), "identity", "data")} | dict(flattened(made_by))
+    return [(values.name(name), values.plain(value)) for name, value in found.items() if value is not None]
 
 
 def history(files: Files) -> Iterator[dict[str, Any]]:
