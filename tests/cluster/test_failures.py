@@ -52,9 +52,9 @@ def forbidden() -> Iterator[str]:
         thread.join()
 
 
-def test_more_gpus_than_there_are(namespace: Namespace) -> None:
+def test_a_gpu_that_no_node_has(namespace: Namespace) -> None:
     """`watch` reports why a Pod is Pending; Ctrl-C ends `watch` and not the Job."""
-    job = namespace.install(TINY | {"gpu.count": 7})
+    job = namespace.install(TINY | {"gpu.resource": "nvidia.com/mig-7g.80gb"})
 
     watching = watch(namespace, job)
     assert watching.stderr
@@ -63,7 +63,7 @@ def test_more_gpus_than_there_are(namespace: Namespace) -> None:
         line = json.loads(watching.stderr.readline())
     watching.send_signal(2)
 
-    assert ("pod.pending", True) == (line["event"], "Insufficient nvidia.com/gpu" in line["message"])
+    assert ("pod.pending", True) == (line["event"], "Insufficient nvidia.com/mig-7g.80gb" in line["message"])
     assert 130 == watching.wait(20)
     assert "active" in namespace.job(job)["status"]
 
