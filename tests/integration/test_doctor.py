@@ -169,7 +169,7 @@ def test_a_store_that_refuses_connections(flags: tuple[str, ...], monkeypatch: p
         host = f"http://127.0.0.1:{server.getsockname()[1]}"
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", host)
 
-    code, rows, _ = doctor(*flags, "--timeout", "2")
+    code, rows, _ = doctor(*flags, "--timeout", "5")
 
     assert (20, "skipped") == (code, rows["output delete"]["verdict"])
     assert "is unreachable after" in rows["input"]["detail"]
