@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from runs import ONE_STAGE, At, Facts, draw, only_run, run, strict_json
+from runs import ONE_STAGE, WITH_REPORT, At, Facts, draw, only_run, run, strict_json
 
 from job.evaluation import metrics_schema
 from job.evaluation.curves import curves_document
@@ -99,7 +99,7 @@ def test_resumed_run_has_the_same_metrics(published: Path, pictures: Path, tmp_p
     def stop() -> None:
         raise KeyboardInterrupt
 
-    arguments = ("--input.uri", pictures, "--output.uri", tmp_path)
+    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, *WITH_REPORT)
     with pytest.raises(KeyboardInterrupt):
         run(*arguments, listeners=[At("model.chosen", stop)])
     run(*arguments)

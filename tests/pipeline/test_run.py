@@ -18,7 +18,7 @@ import odd_images
 import pytest
 import tensorflow as tf
 from digests import arrays_sha256
-from runs import ONE_STAGE, SMALL, At, Facts, draw, only_run, run, strict_json, tree
+from runs import ONE_STAGE, SMALL, WITH_REPORT, At, Facts, draw, only_run, run, strict_json, tree
 from structlog.testing import capture_logs
 
 from job import errors, pipeline, storage
@@ -325,7 +325,7 @@ def test_gate(pictures: Path, tmp_path: Path) -> None:
 
     A gate that is lowered afterwards passes it, with a warning: latest.json still names another run, or none.
     """
-    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, *ONE_STAGE)
+    arguments = ("--input.uri", pictures, "--output.uri", tmp_path, *ONE_STAGE, *WITH_REPORT)
     for _ in ("trained", "found published"):
         evaluated = Facts("run.evaluated")
         with pytest.raises(errors.GateError, match=r"below gate.min_accuracy = 1:") as caught:
@@ -352,7 +352,7 @@ def test_three_classes_with_splits(bucket: str, tmp_path: Path) -> None:
             draw(tmp_path / "one.png", shade=shades[label], seed=10 * number + n)
             store.write(f"in/{side}/{label}/{n}.png", tmp_path / "one.png")
     too_high = ("--fine_tuning.learning_rate", "0.5")
-    run("--input.uri", f"gs://{bucket}/in", "--output.uri", f"gs://{bucket}/out/", *too_high)
+    run("--input.uri", f"gs://{bucket}/in", "--output.uri", f"gs://{bucket}/out/", *too_high, *WITH_REPORT)
 
     [success] = [found.name for found in store.list("out/runs") if found.name.endswith("/_SUCCESS")]
     folder = success.removesuffix("/_SUCCESS")
