@@ -121,8 +121,8 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         document = encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)})
         run.write("metrics/metrics.json", document)
         write_model_card(context, data.listed.labels, weights, json.loads(document))
-        report(context, made_by(settings.run, machine, weights))
+        report(context, maker := made_by(settings.run, machine, weights))
         with progress.phase("publish", None, ""):
-            outcome = publish.finish(run, gate, execution(context, machine, weights), judge=judge)
+            outcome = publish.finish(run, gate, execution(context, machine, maker), judge=judge)
     progress.event("run.published", run_uri=run.uri, accuracy=outcome.gate.accuracy)
     return outcome

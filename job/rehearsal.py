@@ -53,7 +53,7 @@ _STEPS: dict[StageName, int] = {"feature_extraction": 40, "fine_tuning": 4}
 """Steps of the measured epoch: those of stage 1 take milliseconds."""
 
 _LEARNING_RATE = 1e-8
-"""Too low for a loss that is not finite, whatever the settings say."""
+"""Too low for a loss that is not finite, with any settings."""
 
 
 class Decoded(NamedTuple):

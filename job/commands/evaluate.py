@@ -29,7 +29,7 @@ MANUAL = Manual(
     description="""\
 RUN is the URI or folder of a published run, OUTPUT_URI/runs/ID, or OUTPUT_URI/latest. DATA is a labelled set, in any
 form that --input.uri has: class folders, splits, CSV, JSON Lines; the other settings of the input apply to it. All its
-images are scored, of whatever split. Labels are matched by name; metrics of labels without images are null, with the
+images are scored, of all splits. Labels are matched by name; metrics of labels without images are null, with the
 reason.
 
 DIR, a folder or gs:// prefix, gets metrics.json, curves.json, confusion.csv, predictions.csv and quarantine.jsonl, as a
@@ -171,6 +171,7 @@ def _write(output: Store, found: LabelledSet, document: dict[str, Any]) -> None:
 def _write_report(output: Store, run: Store, found: LabelledSet, document: dict[str, Any], progress: Progress) -> None:
     """Write the run's report with the set in place of its test images; a warning if it cannot be made."""
     from job.evaluation.report.page import recorded_settings, render
+    from job.phases.context import optional
     from job.runs.documents import encode
 
     facts = document["evaluation"]
@@ -188,11 +189,9 @@ def _write_report(output: Store, run: Store, found: LabelledSet, document: dict[
         stored = run.read(name)
         return stored[0] if stored else None
 
-    try:
+    files = {}
+    with optional(progress, "page"):  # as in a run
         files = render(read, recorded_settings(read))
-    except Exception as error:  # noqa: BLE001  # as in a run, a report that cannot be made costs the report alone
-        progress.event("report.failed", severity="warning", error=f"{type(error).__name__}: {error}")
-        return
     for name, data in files.items():
         output.write(name, data)
 

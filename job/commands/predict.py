@@ -136,7 +136,7 @@ def _execute(settings: Settings, options: Options, progress: Progress) -> int:
         answers = counts.of(_answers(model, settings, options, open_store, progress))
         printer = Printer(options.form, model.labels, options.top_k)
         if options.out is None:
-            with contextlib.suppress(BrokenPipeError):  # whoever reads it has seen enough
+            with contextlib.suppress(BrokenPipeError):  # the reader has closed the pipe
                 _print(printer, answers)
         else:
             _write(printer, answers, options, settings)

@@ -1,7 +1,7 @@
 """Conversion of the exported model to the formats of `export.formats`, each in a process of its own.
 
-A conversion is an offer: whatever happens in its process (an error, a crash, a hang, no memory), or if the result
-answers differently, the format is left out with the reason, and the run goes on.
+A conversion never fails the run: after an error, a crash, a hang or exhausted memory in its process, or if the result
+answers differently, the format is left out with the reason.
 """
 
 from __future__ import annotations

@@ -50,12 +50,13 @@ class RunContext(NamedTuple):
 
 
 @contextlib.contextmanager
-def optional(context: RunContext, part: str) -> Iterator[None]:
+def optional(progress: Progress, part: str, remedy: str = "") -> Iterator[None]:
     """Let the failure of a block cost a part of the report, not the run.
 
     Args:
-        context: of the run.
-        part: what is missing if it fails, for the warning.
+        progress: receives the warning.
+        part: what is missing if it fails.
+        remedy: how to get it afterwards.
 
     Raises:
         errors.StoppedError, errors.AccessError, errors.UnavailableError: what comes after the block would fail, too.
@@ -64,6 +65,6 @@ def optional(context: RunContext, part: str) -> Iterator[None]:
         yield
     except (errors.StoppedError, errors.AccessError, errors.UnavailableError):
         raise
-    except Exception as error:  # noqa: BLE001  # whatever it is, the model is trained
-        problem = f"{type(error).__name__}: {error}"
-        context.progress.event("report.part_failed", severity="warning", part=part, error=problem)
+    except Exception as error:  # noqa: BLE001  # even a bug here must not cost the trained model
+        facts = {"part": part, "error": f"{type(error).__name__}: {error}"} | ({"remedy": remedy} if remedy else {})
+        progress.event("report.part_failed", severity="warning", **facts)

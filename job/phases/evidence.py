@@ -101,7 +101,7 @@ def report_errors(
     reasons = dict.fromkeys(prepared.rows_of, "report.label_errors is false")
     if settings.label_errors:
         reasons = dict.fromkeys(prepared.rows_of, "it failed: see the log")
-        with optional(context, "label errors"), context.timing.part("label_errors"):
+        with optional(context.progress, "label errors"), context.timing.part("label_errors"):
             suspects = label_errors.suspects(images.manifest, prepared.rows_of, scores, state.label_errors)
             reasons = {} if state.label_errors else {"train": "it needs the features of stage 1: see the log"}
     summary = label_errors.summary(suspects, prepared.rows_of, reasons)
@@ -136,7 +136,7 @@ def write_gallery(
     from job.evaluation import gallery, saliency
 
     document, limit = None, context.loaded.settings.report.max_images
-    with optional(context, "gallery"), context.part("report"):
+    with optional(context.progress, "gallery"), context.part("report"):
         mistakes = gallery.most_confident_mistakes(scores, images.manifest, limit)
         shown = suspects[:limit]
         rows = [*(mistake.row for mistake in mistakes), *(suspect.row for suspect in shown)]
@@ -162,7 +162,7 @@ def write_model_card(context: RunContext, labels: Sequence[str], weights: Weight
     from job.evaluation import model_card
 
     card = None
-    with optional(context, "model card"):
+    with optional(context.progress, "model card"):
         subject = model_card.Subject(
             run_id=context.run.id,
             labels=labels,
@@ -186,19 +186,15 @@ def report(context: RunContext, made_by: Document) -> None:
         made_by: the provenance that manifest.json will have: it is written after the report, with its checksums.
     """
     settings, run = context.loaded.settings.report, context.run
-    manifest = encode({"provenance": made_by})
     if not settings.enabled:
         return
-    with context.progress.phase("report", None, ""):
-        try:
-            from job.evaluation.report.page import render
+    manifest, files = encode({"provenance": made_by}), {}
+    remedy = f"finetune report {run.uri} writes it into a folder"
+    with context.part("report"), optional(context.progress, "page", remedy):
+        from job.evaluation.report.page import render
 
-            files = render(lambda name: manifest if name == "manifest.json" else run.read(name), settings)
-        except Exception as error:  # noqa: BLE001  # whatever fails in it
-            remedy = f"finetune report {run.uri} writes it into a folder"
-            facts = {"error": f"{type(error).__name__}: {error}", "remedy": remedy}
-            context.progress.event("report.failed", severity="warning", **facts)
-            return
-        for name, data in files.items():
-            run.write(name, data)
-    context.progress.event("report.written", run_uri=run.uri, bytes=sum(map(len, files.values())))
+        files = render(lambda name: manifest if name == "manifest.json" else run.read(name), settings)
+    for name, data in files.items():
+        run.write(name, data)
+    if files:
+        context.progress.event("report.written", run_uri=run.uri, bytes=sum(map(len, files.values())))

@@ -140,10 +140,10 @@ def made_by(settings: RunSettings, machine: device.Device, weights: Weights) -> 
     return provenance.document(settings) | {"device": vars(machine), "weights": vars(weights)}
 
 
-def execution(context: RunContext, machine: device.Device, weights: Weights) -> Execution:
+def execution(context: RunContext, machine: device.Device, made_by: Document) -> Execution:
     """Return how the run was executed, for its provenance."""
     return Execution(
-        provenance=made_by(context.loaded.settings.run, machine, weights),
+        provenance=made_by,
         seconds=context.timing.document(),
         gpus=len(machine.gpus),
         starts=context.checkpoints.starts,

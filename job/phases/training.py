@@ -135,7 +135,7 @@ def examine_training_labels(
     stage = settings.feature_extraction
     if not (settings.report.label_errors and stage.epochs):
         return
-    with optional(context, "label errors of the train split"), context.timing.part("label_errors"):
+    with optional(context.progress, "label errors of the train split"), context.timing.part("label_errors"):
         fold = folds(split.group_hashes(prepared.usable, prepared.group_keys)[prepared.splits == TRAIN])
         labels = examples.labels[examples.train]
         heads = FoldHeads(classifier, examples, fold)

@@ -111,7 +111,7 @@ class JobRecord:
         """Record from which checkpoint this start resumes: what was done after it is done again.
 
         Args:
-            saved_at: when it was saved; None: this start begins anew.
+            saved_at: when it was saved; None: this start begins from scratch.
         """
         self._update(self._of_attempt({"resumed_from": saved_at}))
 

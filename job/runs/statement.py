@@ -146,7 +146,7 @@ def with_losses(attempts: Sequence[Document]) -> list[Document]:
 
     That is the time from the checkpoint from which a later start resumed to the end of the start; of one that was
     killed, to the beginning of the next one, so at most that. It is null where no later start resumed from a checkpoint
-    or began anew.
+    or began from scratch.
     """
     found = []
     for number, attempt in enumerate(attempts):

@@ -30,7 +30,7 @@ NAMES = {"report/index.html", "report/curves.png"}
 def write_report(output: Path, files: dict[str, bytes], *flags: str) -> tuple[set[str], list[Mapping[str, object]]]:
     """Write the report of a run with these files; return the names in manifest.json, and the facts of the failure."""
     loaded = load_settings(["--output.uri", str(output), *flags], {})
-    store, failures = storage.open_store(str(output)), Facts("report.failed")
+    store, failures = storage.open_store(str(output)), Facts("report.part_failed")
     run = open_run(store, loaded, Identity(recipe=1, data="da7a", settings=result_settings(loaded.settings)))
     job, progress = JobRecord(store, loaded.settings.run), Progress([failures])
     with checkpoints_of(run, loaded.settings) as checkpoints:
@@ -57,7 +57,7 @@ def test_no_report(tmp_path: Path) -> None:
 
 
 def test_failure_costs_the_report(tmp_path: Path) -> None:
-    """Whatever fails in it, the run goes on without it, with a warning that names the error and the remedy."""
+    """If it fails, the run continues without it, with a warning that names the error and the remedy."""
     names, [facts] = write_report(tmp_path, FILES | {"metrics/history.csv": b"stage,epoch_total\nfine_tuning,1\n"})
 
     assert set() == names

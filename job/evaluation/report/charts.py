@@ -77,7 +77,7 @@ class Drawing(NamedTuple):
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draw with the style of the report, whatever settings this machine has for matplotlib."""
+    """Draw with the style of the report, independent of this machine's settings of matplotlib."""
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # of other scripts: the page is drawn with the reader's fonts
         mpl.rcdefaults()

@@ -81,7 +81,7 @@ def outcome(metrics: Document, config: Document) -> Outcome:
 
 
 def _threshold(value: Any, reason: str | None = None) -> Value:
-    """Return a number with the digits that tell it from one that is nearly the same."""
+    """Return a number with as many digits as distinguish it from one that is nearly the same."""
     return Value(f"{value:.4f}".rstrip("0").rstrip("."), float(value)) if is_number(value) else missing(reason)
 
 

@@ -82,7 +82,7 @@ def test_budget(tmp_path: Path, fraction: float, is_refused: bool) -> None:
 
 
 def test_no_usable_image(tmp_path: Path) -> None:
-    """A set of which nothing can be used is an error, whatever the budget."""
+    """A set of which nothing can be used is an error, with any budget."""
     images, output = listed(tmp_path / "set", images=6, bad=3), storage.open_store(str(tmp_path / "out"))
     settings = Settings(input=InputSettings(max_bad_fraction=1.0))
 

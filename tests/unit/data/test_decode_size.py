@@ -57,7 +57,7 @@ def test_size_is_that_of_the_header_gate(name: str) -> None:
 
 
 def test_sizes_of_damaged_files() -> None:
-    """Whatever the bytes, the size is that of the gate, where both read one."""
+    """For any bytes, the size is that of the gate, where both read one."""
     mutator = Mutator(list(SAMPLES.values()), [b"IHDR", b"VP8X", b"VP8L", b"GIF89a", b",", b"!", b"\xff\xc0"])
     compared = 0
     for data in map(mutator.mutate, range(400)):

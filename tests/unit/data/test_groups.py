@@ -141,7 +141,7 @@ def test_numbers_of_names() -> None:
 
 
 def test_hashes_of_groups() -> None:
-    """The images of a group have one hash, whatever their bytes; without groups copies have one, as ever."""
+    """The images of a group have one hash, for any bytes; without groups copies have one, as ever."""
     images = manifest(PATIENTS)
 
     hashes = split.group_hashes(images, groups.keys(images, "patient-([0-9]+)"))

@@ -23,7 +23,7 @@ def warnings(images: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("folder", ["part{n}", "batch_{n}", "Disc {n}", "2023-run{n}"])
 def test_labels_in_the_names_of_files(folder: str) -> None:
-    """Numbered folders that all hold cat_… and dog_… are parts, whatever they are called."""
+    """Numbered folders that all hold cat_… and dog_… are parts, under any names."""
     tops = [folder.format(n=n) for n in (1, 2, 3)]
     images = names(*(f"{top}/{label}_{{}}.jpg" for top in tops for label in ("cat", "dog")))
 

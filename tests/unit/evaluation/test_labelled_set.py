@@ -34,7 +34,7 @@ def listed(folder: Path, **counts: int) -> Manifest:
 
 
 def test_labels_are_matched_by_name(tmp_path: Path) -> None:
-    """The numbers of the labels are the model's, whatever classes the set has."""
+    """The numbers of the labels are the model's, for any classes of the set."""
     images, unknown = relabel(listed(tmp_path, dogs=1, ants=2), NAMES, ignore_unknown=False)
 
     assert (NAMES, [0, 0, 2], {}) == (images.labels, images.label.tolist(), unknown)

@@ -1,4 +1,4 @@
-"""The model card: valid YAML and Markdown, whatever the labels are called, and what it says."""
+"""The model card: valid YAML and Markdown, for any names of labels, and what it says."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def defined(classifier: Classifier, pixels: NDArray[Any]) -> NDArray[Any]:
 
 @pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "c")])
 def test_heatmaps_are_grad_cam(labels: tuple[str, ...]) -> None:
-    """The heatmaps of two labels and of more are those of the paper, whatever the size of a batch."""
+    """The heatmaps of two labels and of more are those of the paper, for any batch size."""
     classifier = small_classifier()
     if len(labels) > 2:
         settings = ModelSettings(weights="none", alpha=0.35, image_size=64)

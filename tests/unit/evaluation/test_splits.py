@@ -58,7 +58,7 @@ def test_metrics(total: int) -> None:
     [(2, [0], [0]), (2, [1], [1]), (2, [0], [1]), (2, [0, 1], [0]), (4, [2], [1]), (4, [0, 1], [0, 3]), (4, [3], [3])],
 )
 def test_reasons(total: int, present: list[int], predicted: list[int]) -> None:
-    """Whatever labels exist or are predicted: each null has a reason, each reason a null, and no number is NaN."""
+    """For any labels and predictions, each null has a reason, each reason a null, and no number is NaN."""
     labels = np.resize(present, 12)
     probabilities = np.eye(total, dtype=np.float32)[np.resize(predicted, 12)]
 

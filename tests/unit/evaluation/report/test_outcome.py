@@ -30,7 +30,7 @@ def test_passed() -> None:
 
 
 def test_failed() -> None:
-    """Each check has both values, with the digits that tell them apart; what was not judged has its reason."""
+    """Each check has both values, with as many digits as distinguish them; what was not judged has its reason."""
     failed = found(report_files.failed_gate())
 
     assert ("failed", 2) == (failed.state, len(failed.warnings))

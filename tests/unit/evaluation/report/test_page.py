@@ -80,7 +80,7 @@ def test_pages(make: Callable[[], dict[str, bytes]], extra: set[str], sections: 
 
 
 def test_same_bytes() -> None:
-    """The same files make the same bytes, whatever the process."""
+    """The same files make the same bytes, in any process."""
     program = (
         "import hashlib, report_files\nfrom job.evaluation.report.page import render\n"
         "print({n: hashlib.sha256(b).hexdigest() for n, b in render(report_files.some_labels().get).items()})"
@@ -101,7 +101,7 @@ def test_same_bytes() -> None:
 
 
 def test_names_are_escaped() -> None:
-    """A label is text, whatever it holds, in HTML, in attributes and in charts."""
+    """A label with any content is text in HTML, in attributes and in charts."""
     label = '<img src=x onerror="alert(1)">'
     text = page_of(report_files.files((label, "$x$</script>")))
 
