@@ -18,7 +18,7 @@ CLAIMS := $(filter-out harness attempts digests plain_keras terminal gpu_check p
 help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(INSTALLED)  ## train on drawn pictures, from and to an emulated bucket on this machine: under 3 minutes
+demo: $(INSTALLED)  ## train on drawn pictures, from and to an emulated bucket on this machine: about 3 minutes
 	$(BIN)/python scripts/fetch_weights.py
 	$(BIN)/finetune demo
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from job import uri
 from job.config.hints import did_you_mean
 from job.config.settings import setting_fields
 from job.errors import SettingsError
@@ -39,7 +40,7 @@ def divide(
         arguments: those that follow the command's name.
         command: its name, for messages.
         flags: the command's own flags -> an example of the value; "" for a switch.
-        places: the names of the places that must be given.
+        places: the names of the places that must be given; RUN, the first one, must be a URI or a path.
         more: the last place may be repeated.
 
     Raises:
@@ -67,6 +68,7 @@ def divide(
                 found.settings.append(remaining.pop(0))
         else:
             mistakes.append(f"unknown flag {name!r}{did_you_mean(name, known)}")
+    mistakes += _mistakes_of_run(found.places[:1] if "RUN" in places else [])
     mistakes += [f"{place} is missing" for place in list(places)[len(found.places) :]]
     mistakes += [f"unexpected argument {place!r}" for place in found.places[len(places) :] if not more]
     if mistakes:
@@ -87,6 +89,16 @@ def _mistakes(name: str, value: str, example: str, *, given: bool) -> list[str]:
     if example and not value:
         return [f"{name}: needs a value, as in {name} {example}"]
     return [f"{name}: takes no value"] if given and not example else []
+
+
+def _mistakes_of_run(run: Sequence[str]) -> list[str]:
+    """Return what is wrong with the location of a run, if there is one."""
+    try:
+        for location in run:
+            uri.parse(location)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _is_value(name: str, text: str) -> bool:

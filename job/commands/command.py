@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from job import uri
 from job.config.settings import LogSettings, Settings
 from job.errors import SettingsError
 from job.export import formats
@@ -84,22 +83,6 @@ def write(text: str) -> None:
     """Write a text to the standard output, under any locale."""
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
-
-
-def take_run(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the RUN of a command, its first argument, and the other arguments.
-
-    Raises:
-        SettingsError: it is missing, or neither a URI nor a path.
-    """
-    remedy = "give the URI or folder of a published run, or OUTPUT_URI/latest, before the flags"
-    if not arguments or arguments[0].startswith("-"):
-        raise SettingsError("the run is missing", remedy=remedy)
-    try:
-        uri.parse(arguments[0])
-    except ValueError as error:
-        raise SettingsError(str(error), remedy=remedy) from None
-    return arguments[0], list(arguments[1:])
 
 
 def write_line(text: str) -> None:

@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from job.commands.command import Command, showing, take_run, write
+from job.commands.arguments import divide
+from job.commands.command import Command, showing, write
 from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config.load import load_settings
-from job.errors import AccessError, SettingsError
+from job.errors import AccessError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,18 +55,9 @@ def parse(arguments: Sequence[str]) -> Command:
     Raises:
         SettingsError: one of them is missing or invalid.
     """
-    run, rest = take_run(arguments)
-    folder, flags = FOLDER, list[str]()
-    while rest:
-        name, equals, value = rest.pop(0).partition("=")
-        if name != "--out":
-            flags.append(f"{name}{equals}{value}")
-            continue
-        value = value or (rest.pop(0) if rest and not rest[0].startswith("-") else "")
-        if not value:
-            raise SettingsError("--out: needs a value", remedy="as in --out report")
-        folder = Path(value)
-    loaded = load_settings(flags)
+    found = divide(arguments, command="report", flags={"--out": "report"}, places=("RUN",))
+    loaded = load_settings(found.settings)
+    run, folder = found.places[0], Path(found.flags.get("--out", FOLDER))
     return Command(partial(_execute, run, folder, loaded), loaded.settings.log)
 
 

@@ -60,3 +60,20 @@ def test_too_many_places() -> None:
     """A place too many is no silent loss."""
     with pytest.raises(SettingsError, match="unexpected argument 'c'"):
         read("a", "b", "c", more=False)
+
+
+def read_run(*arguments: str) -> Arguments:
+    """Divide the command line of a command that takes a run alone."""
+    return divide(arguments, command="report", flags={"--out": "report"}, places=("RUN",))
+
+
+def test_run_comes_first() -> None:
+    """The RUN of a command is its first place; the flags are left as they are."""
+    assert Arguments(["gs://bucket/latest"], {"--out": "a"}, []) == read_run("gs://bucket/latest", "--out", "a")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--out", "a"], ["gs:/bucket/run"], [""]])
+def test_no_run(arguments: list[str]) -> None:
+    """What is no location is rejected before anything is opened."""
+    with pytest.raises(SettingsError):
+        read_run(*arguments)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
+
 from posix_locale import output_of
 
-from job.commands.command import printing, showing, take_run
-from job.errors import SettingsError
+from job.commands.command import printing, showing
 from job.observability.progress import Progress
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_printing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,18 +34,6 @@ def test_no_bars_without_a_terminal() -> None:
     progress = Progress()
     with showing(progress):
         assert [] == progress._listeners
-
-
-def test_run_comes_first() -> None:
-    """The RUN of a command is its first argument; the others are left as they are."""
-    assert ("gs://bucket/latest", ["--out", "a"]) == take_run(["gs://bucket/latest", "--out", "a"])
-
-
-@pytest.mark.parametrize("arguments", [[], ["--out", "a"], ["gs:/bucket/run"], [""]])
-def test_no_run(arguments: list[str]) -> None:
-    """What is no location is rejected before anything is opened."""
-    with pytest.raises(SettingsError):
-        take_run(arguments)
 
 
 def test_names_are_escaped() -> None:

@@ -55,11 +55,11 @@ def test_folder_and_settings(output: Path, tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "the run is missing"),
-        (["--out", "a"], "the run is missing"),
+        ([], "RUN is missing"),
+        (["--out", "a"], "RUN is missing"),
         (["gs:/bucket/run"], "did you mean gs://bucket/run"),
         (["run", "--out"], "--out: needs a value"),
-        (["run", "--report.max_image=3"], "did you mean report.max_images"),
+        (["run", "--report.max_image=3"], "did you mean --report.max_images"),
         (["run", "other"], "argument 'other'"),
     ],
 )
