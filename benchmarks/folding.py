@@ -135,8 +135,8 @@ def speed(
     import keras
     import tensorflow as tf
 
-    from job.training import stages
     from job.training.examples import Examples
+    from job.training.step import compile_step
 
     classifier, logits_of = create(settings)
     assert {variable.dtype for variable in classifier.model.trainable_variables} == {"float32"}
@@ -156,7 +156,7 @@ def speed(
             validation=rows,
         )
         optimizer = keras.optimizers.Adam(settings.fine_tuning.learning_rate)
-        step = stages._compile(classifier, examples, optimizer)  # noqa: SLF001 (the job's own step, and no copy of it)
+        step = compile_step(classifier, examples, optimizer)
         forward = tf.function(logits, input_signature=[spec])
         steps["forward"][name] = partial(forward, pixels)
         steps["training step"][name] = partial(step, pixels, labels, np.zeros(2, np.int32))

@@ -18,6 +18,7 @@ from job.observability.progress import Progress
 from job.runtime.device import Precision
 from job.training import prediction, stages
 from job.training.state import TrainingState
+from job.training.step import compile_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,7 +161,7 @@ def test_xla(classifier: Classifier, micro_batch: int | None) -> None:
     for xla in (False, True):
         classifier.load_state(before)
         classifier = refolded(classifier, xla=xla)
-        step = stages._compile(classifier, data, keras.optimizers.SGD(1.0), micro_batch)
+        step = compile_step(classifier, data, keras.optimizers.SGD(1.0), micro_batch)
         loss, correct = step(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
         results.append((float(loss), int(correct), classifier.state()))
         if micro_batch is None:

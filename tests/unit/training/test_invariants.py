@@ -10,7 +10,8 @@ import pytest
 from classifiers import LABELS, examples, small_classifier
 
 from job import errors
-from job.training import invariants, stages
+from job.training import invariants
+from job.training.step import compile_step
 
 if TYPE_CHECKING:
     from job.model.classifier import Classifier
@@ -58,7 +59,7 @@ def test_unmoved_backbone_in_stage_2_is_noticed(classifier: Classifier) -> None:
     """A step compiled before the flags changed trains the head alone: stage 2 must notice."""
     classifier.set_trainable("feature_extraction")
     data = examples(classifier, "fine_tuning")
-    stale = stages._compile(classifier, data, keras.optimizers.Adam(1e-3))
+    stale = compile_step(classifier, data, keras.optimizers.Adam(1e-3))
     classifier.set_trainable("fine_tuning")
     watch = invariants.StageInvariants(classifier, "fine_tuning")
     stale(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from job.model.classifier import Classifier
+    from job.training.step import Step
 
 
 eagerly = pytest.mark.usefixtures("functions_run_eagerly")
@@ -143,13 +144,13 @@ def test_largest_seed(classifier: Classifier) -> None:
 @eagerly
 def test_dropout_differs_in_every_step(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step of every epoch of both stages has a dropout seed of its own."""
-    compiled, seeds = stages._compile, []
+    compiled, seeds = stages.compile_step, []
 
-    def compile_spy(*arguments: object) -> stages.Step:
+    def compile_spy(*arguments: object) -> Step:
         step = compiled(*arguments)
         return lambda inputs, labels, seed: seeds.append(tuple(seed.tolist())) or step(inputs, labels, seed)
 
-    monkeypatch.setattr(stages, "_compile", compile_spy)
+    monkeypatch.setattr(stages, "compile_step", compile_spy)
     state = TrainingState()
     for stage in STAGES:
         run(classifier, stage, state)
@@ -407,29 +408,11 @@ def test_figures_of_a_resumed_epoch(classifier: Classifier, monkeypatch: pytest.
     assert 2.0 == state.history[0].images_per_second
 
 
-def test_parts_of_a_batch_add_up(classifier: Classifier) -> None:
-    """A batch in parts of any size takes the same step as the whole batch."""
-    classifier.set_trainable("fine_tuning")
-    data, before = examples(classifier, "fine_tuning"), classifier.state()
-    results = []
-    for size in (None, 3, 1):
-        classifier.load_state(before)
-        optimizer = keras.optimizers.SGD(1.0)
-        step = stages._compile(classifier, data, optimizer, size)
-        loss, correct = step(data.inputs(np.arange(8)), LABELS[:8], np.zeros(2, np.int32))
-        results.append((float(loss), int(correct), classifier.state()))
-
-    for loss, correct, state in results[1:]:
-        assert (results[0][0], results[0][1]) == (pytest.approx(loss, rel=1e-5), correct)
-        for path, value in state.items():
-            np.testing.assert_allclose(value, results[0][2][path], rtol=1e-4, atol=1e-6)
-
-
 def test_out_of_memory(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch that does not fit is halved until it does, and that is noted; if one image does not fit, exit 8."""
-    compiled, fits = stages._compile, 1
+    compiled, fits = stages.compile_step, 1
 
-    def compile_for_a_small_device(*arguments: object) -> stages.Step:
+    def compile_for_a_small_device(*arguments: object) -> Step:
         size = arguments[3] if len(arguments) > 3 and arguments[3] else 8
         step = compiled(*arguments)
 
@@ -440,7 +423,7 @@ def test_out_of_memory(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) 
 
         return run_out_of_memory
 
-    monkeypatch.setattr(stages, "_compile", compile_for_a_small_device)
+    monkeypatch.setattr(stages, "compile_step", compile_for_a_small_device)
     state = run(classifier, "feature_extraction", epochs=1, batch_size=8)
     assert (1, 1) == (state.micro_batch, len(state.history))
     fits = 0
@@ -614,7 +597,7 @@ class Asker(Listener):
         if event.name == self._name:
             self._ask()
 
-    def within(self, step: stages.Step) -> stages.Step:
+    def within(self, step: Step) -> Step:
         """Return a step that moves the weights as `step` does, and then asks."""
 
         def asking(*arguments: Any) -> Any:

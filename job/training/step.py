@@ -1,0 +1,107 @@
+"""The training step and its optimizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from job.model.classifier import Classifier
+    from job.runtime.device import Precision
+    from job.training.examples import Examples
+
+
+_LABELS_AND_SEED = (tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32))
+LOSS_SCALE = "loss_scale"
+"""Name of the loss-scaling optimizer, and the prefix of its variables."""
+Step: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
+"""A compiled training step: inputs, labels, dropout seed -> summed loss and number of correct predictions."""
+
+
+def create_optimizer(learning_rate: float, precision: Precision) -> keras.optimizers.Optimizer:
+    """Return Adam; with loss scaling for float16, where small gradients would underflow to zero."""
+    adam = keras.optimizers.Adam(learning_rate, name="adam")
+    return keras.optimizers.LossScaleOptimizer(adam, name=LOSS_SCALE) if precision == "float16" else adam
+
+
+def compile_step(
+    classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer, micro_batch: int | None = None
+) -> Step:
+    """Return the training step.
+
+    It trains the variables that are trainable now: a flag changed later has no effect on it.
+
+    Args:
+        classifier: the model to train.
+        examples: define the step's inputs and their logits.
+        optimizer: updates the variables.
+        micro_batch: images whose gradients are computed at once; None: the whole batch.
+    """
+    variables = classifier.model.trainable_variables
+    if not optimizer.built:  # note: a second build would reset the loss scale
+        optimizer.build(variables)
+    compiled_gradients = _compile_gradients(classifier, examples, optimizer)
+
+    def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        gradients, loss_sum, correct = compiled_gradients(inputs, labels, dropout_seed, tf.shape(labels)[0])
+        # The optimizer must not change before all gradients are computed: if the backward pass runs out of memory, the
+        # step is repeated. Without the dependency, the failed call had already incremented Adam's iteration count.
+        # note: on identities, because once grappler has inlined the call, a dependency on the call itself covers only
+        # its side effects
+        gradients = [tf.identity(gradient) for gradient in gradients]
+        with tf.control_dependencies(gradients):
+            optimizer.apply(gradients, variables)
+        return loss_sum, correct
+
+    if micro_batch is None:
+        compiled: Step = tf.function(step, input_signature=[examples.spec, *_LABELS_AND_SEED], autograph=False)
+        return compiled
+
+    def step_in_micro_batches(
+        inputs: NDArray[Any], labels: NDArray[Any], dropout_seed: NDArray[Any]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        sums: list[Any] = []
+        for start in range(0, len(labels), micro_batch):
+            rows = slice(start, start + micro_batch)
+            gradients, *values = compiled_gradients(inputs[rows], labels[rows], dropout_seed + start, len(labels))
+            values = [*gradients, *values]
+            sums = [total + value for total, value in zip(sums, values, strict=True)] if sums else values
+        optimizer.apply(sums[:-2], variables)
+        return sums[-2], sums[-1]
+
+    return step_in_micro_batches
+
+
+def _compile_gradients(
+    classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer
+) -> Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]]:
+    """Return the part of the step that XLA may compile.
+
+    inputs, labels, dropout seed, images of the whole batch -> the scaled gradients of the trainable variables, the
+    summed loss, and the number of correct predictions.
+    """
+    variables = classifier.model.trainable_variables
+
+    def compute_gradients(
+        inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            logits = examples.training_logits(inputs, dropout_seed)
+            losses = classifier.losses(logits, labels)
+            loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
+        correct = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
+        return tape.gradient(loss, variables), tf.reduce_sum(losses), correct
+
+    compiled: Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]] = tf.function(
+        compute_gradients,
+        input_signature=[examples.spec, *_LABELS_AND_SEED, tf.TensorSpec((), tf.int32)],
+        autograph=False,
+        jit_compile=classifier.xla or None,
+    )
+    return compiled
