@@ -79,7 +79,7 @@ def create(settings: Settings) -> tuple[Classifier, dict[str, Callable[..., Any]
     """Return the classifier as stage 2 trains it, and its logits as functions of pixels: plain and folded."""
     import keras
 
-    from job.model import folding
+    from job.model import folding, weights
     from job.model.classifier import build
     from job.observability.progress import Progress
     from job.storage import open_store
@@ -90,8 +90,7 @@ def create(settings: Settings) -> tuple[Classifier, dict[str, Callable[..., Any]
         seed=settings.run.seed,
         resumed={},
         machine=device.configure(settings),
-        open_store=open_store,
-        progress=Progress(),
+        load_weights=lambda network: weights.load_into(network.base_model, settings.model, open_store, Progress()),
     )
     classifier.set_trainable("fine_tuning")
 

@@ -17,7 +17,14 @@ from job.phases.context import RunContext
 from job.phases.data import list_images, load_data, open_images, prepare_data, read_images
 from job.phases.evidence import evaluate, report, report_errors, write_model_card
 from job.phases.export import execution, export, gate_judge, made_by
-from job.phases.training import configure_device, plan_training, tensorboard_files, train_stages
+from job.phases.training import (
+    configure_device,
+    plan_training,
+    tensorboard_files,
+    train_stages,
+    warm_start,
+    weight_loader,
+)
 from job.runs import publish
 from job.runs.documents import encode
 from job.runs.identity import identify
@@ -94,19 +101,18 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         from job.export.verification import Scorer
         from job.model import classifier as classifiers
         from job.training.examples import create_examples
-    with context.part("model"):
+    with context.part("model"), warm_start(context, state) as published:
         classifier, weights = classifiers.build(
             settings.model,
             data.listed.labels,
             seed=settings.run.seed,
             resumed=state.weights,
             machine=machine,
-            open_store=context.open_store,
-            progress=progress,
+            load_weights=weight_loader(context, data.listed.labels, published),
         )
     with open_images(context, data, classifier, machine, weights, state) as (images, cache):
         feature_seconds = read_images(context, classifier, images, cache, state)
-        prepared = prepare_data(context, data, images)
+        prepared = prepare_data(context, data, images, published)
         plan_training(context, prepared, feature_seconds)
         examples = create_examples(classifier, images, cache.features, prepared.rows_of, seed=settings.run.seed)
         with tensorboard_files(context, state):

@@ -22,6 +22,7 @@ from job.data.estimates import Memory, Seconds
 from job.export import saved_model
 from job.export.verification import Scorer
 from job.model import classifier as classifiers
+from job.model import weights
 from job.observability.progress import Progress
 from job.runtime import device
 from job.runtime.memory import exhaustion_converted
@@ -204,14 +205,14 @@ def _opened(
     settings: Settings, sample: Manifest, open_store: OpenStore, machine: Device, *, keeps_pixels: bool
 ) -> Iterator[tuple[Classifier, Dataset, Cache]]:
     """Build the model with random weights, and open the images of the sample with a cache of their own."""
+    model = settings.model.model_copy(update={"weights": "none"})
     classifier, _ = classifiers.build(
-        settings.model.model_copy(update={"weights": "none"}),
+        model,
         sample.labels,
         seed=settings.run.seed,
         resumed={},
         machine=machine,
-        open_store=open_store,
-        progress=Progress(),
+        load_weights=lambda network: weights.load_into(network.base_model, model, open_store, Progress()),
     )
     feature_size = classifier.feature_size if settings.feature_extraction.epochs else 0
     parts = part_bytes(

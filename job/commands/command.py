@@ -102,7 +102,7 @@ def check_machine(settings: Settings) -> None:
     check_tensorflow()
     formats.check_installed(settings.export.formats)
     weights = settings.model.weights
-    if weights.startswith("/") and not Path(weights).is_file():
+    if weights.startswith("/") and not settings.model.is_warm_start and not Path(weights).is_file():
         raise SettingsError(f"model.weights = {weights!r}: there is no such file", remedy="check the path")
 
 

@@ -9,6 +9,7 @@ from job import storage
 from job.commands.command import check_tensorflow
 from job.config import certificates, environment
 from job.export import formats
+from job.runs.published import open_warm_start
 from job.runtime import machine
 from job.runtime.checks import Check, Finding, Group
 from job.storage.probe import OutputProbe, read_input
@@ -150,6 +151,8 @@ def _check_weights(settings: Settings, seconds: float) -> str | Finding:
     from job.model import weights  # imports NumPy and h5py
 
     open_store = storage.opener(settings.storage, retry=_retry(seconds))
+    if settings.model.is_warm_start:
+        return f"the model of {open_warm_start(settings, open_store).uri}"
     location = weights.locate(settings.model, open_store, timeout=seconds / 2, tries=1)
     if location == "random":
         return Finding("warning", "random: nothing is pretrained", "Set model.weights=imagenet unless that is meant.")

@@ -77,12 +77,12 @@ def _check_input(text: str) -> str:
 
 
 def _check_weights(text: str) -> str:
-    if text in ("imagenet", "none"):
+    if text in ("imagenet", "none", "latest"):
         return text
     uri.check_unquoted(text)
     if not text or "/" not in text:
         raise ValueError(
-            "must be imagenet, none, gs://… or a path with a slash in it (./FILE for a file in this folder)"
+            "must be imagenet, none, latest, gs://… or a path with a slash in it (./FILE for a file in this folder)"
         )
     return _normalize_uri(text)
 
@@ -255,7 +255,10 @@ class ModelSettings(_Group):
     160, 192 and 224; every other size starts from those of 224, as Keras does."""
 
     weights: Annotated[str, AfterValidator(_check_weights)] = Field("imagenet", json_schema_extra=_RESULT)
-    """The backbone's first weights: `imagenet`, `none` (random), a path or `gs://…`."""
+    """The first weights of the backbone: `imagenet`, `none` (random), or a file (a path or `gs://…`, ending in `.h5`).
+    Or those of a published model, with its head where the labels fit: the URI or folder of its run,
+    `OUTPUT_URI/latest`, or `latest` for that of `output.uri`, which is looked up when the run starts and does not make
+    it another run."""
 
     # Not part of the identity: the digest of the weights is, not their location.
     weights_dir: LocalPath = "/opt/finetune/weights"
@@ -266,6 +269,11 @@ class ModelSettings(_Group):
 
     dropout: float = Field(0.0, ge=0, lt=1, json_schema_extra=_RESULT)
     """Share of the pooled features dropped in each training step."""
+
+    @property
+    def is_warm_start(self) -> bool:
+        """Whether `weights` names a published run."""
+        return self.weights not in ("imagenet", "none") and not self.weights.endswith(".h5")
 
 
 class StageSettings(_Group):

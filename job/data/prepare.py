@@ -15,7 +15,7 @@ from job.data.labels import SPLIT_NAMES, TRAIN
 from job.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -46,6 +46,7 @@ class Prepared:
         quarantined: the images that cannot be used.
         duplicates: what of the usable images is there more than once.
         group_keys: uint64 [usable], the number of each image's group; None if there are no groups.
+        seen: name of a split -> its images that the model of a warm start has trained on; empty without one.
     """
 
     usable: Manifest
@@ -54,6 +55,7 @@ class Prepared:
     quarantined: list[Quarantined]
     duplicates: Duplicates
     group_keys: NDArray[np.uint64] | None = None
+    seen: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def documents(self) -> Iterator[tuple[str, Iterable[dict[str, Any]]]]:
         """Yield the name and the rows of each JSON Lines file that describes the data."""

@@ -17,9 +17,9 @@ def find(document: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return the warnings, as "code" and "text".
 
     Args:
-        document: "validation", "majority", "kept" and "stages" of metrics.json.
+        document: "validation", "majority", "kept", "stages" and "data" of metrics.json.
     """
-    found = [*_of_split(document, "validation"), *_of_stages(document)]
+    found = [*_of_split(document, "validation"), *_of_stages(document), *_of_warm_start(document)]
     return [{"code": code, "text": text} for code, text in found]
 
 
@@ -53,3 +53,10 @@ def _of_stages(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if document["stages"]["fine_tuning"] is not None and kept["stage"] == "feature_extraction":
         text = f"stage 2 did not improve the model: epoch {kept['epoch']} of stage 1 has the lowest validation loss"
         yield "stage_1_kept", f"{text}, {kept['val_loss']:.3f}"
+
+
+def _of_warm_start(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for split, count in document["data"]["seen"].items():
+        if count:
+            text = f"the model that training started from has trained on {count:,} of the {split} images"
+            yield f"seen_{split}", f"{text}: the accuracy on new images is lower"

@@ -69,6 +69,7 @@ def metrics_document(
             },
             "quarantined": len(prepared.quarantined),
             "duplicates": prepared.duplicates.counts(),
+            "seen": dict(prepared.seen),
         },
     }
     if document["stages"]["feature_extraction"] and "feature_extraction" not in stage_ends:

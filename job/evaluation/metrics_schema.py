@@ -226,6 +226,8 @@ class Data(_Part):
     """Images that cannot be used; data/quarantine.jsonl lists them."""
     duplicates: Duplicates
     """Images that are there more than once."""
+    seen: dict[str, int]
+    """Held-out images, by split, that the model of a warm start has trained on; empty without one."""
 
 
 class Epoch(_Part):

@@ -283,6 +283,11 @@ def _licence(subject: Subject) -> list[str]:
         )
     elif source == "none":
         origin = "The backbone started from random weights."
+    elif run := subject.weights.get("run"):
+        origin = (
+            f"The model started from the published model of {escaped(subject.weights['source'])} (its head: "
+            f"{escaped(run['head'])}): see the model card there for the licence of its weights."
+        )
     else:
         origin = f"The backbone started from {escaped(source)}: see the licence of these weights."
     return [

@@ -12,15 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 from job.config.settings import STAGES, StageName
-from job.model import folding, weights
+from job.model import folding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from job.config.settings import ModelSettings
-    from job.observability.progress import Progress
+    from job.model.weights import Provenance
     from job.runtime.device import Device, Precision
-    from job.storage import OpenStore
 
 Arrays: TypeAlias = "dict[str, NDArray[Any]]"
 
@@ -229,28 +230,26 @@ def build(
     seed: int,
     resumed: Arrays,
     machine: Device,
-    open_store: OpenStore,
-    progress: Progress,
-) -> tuple[Classifier, weights.Provenance]:
+    load_weights: Callable[[Network], Provenance],
+) -> tuple[Classifier, Provenance]:
     """Create the layers, load or restore their weights, and fold the base model.
 
     Args:
-        settings: the backbone, its width, its weights and the head.
+        settings: the backbone, its width, and the head.
         labels: the class names, at least two.
         seed: of the initial weights.
         resumed: `Classifier.state` of an earlier start of the run; empty for a new run.
         machine: its training precision and XLA.
-        open_store: opens the store of a weights file.
-        progress: receives the events.
+        load_weights: sets the weights that a new run starts from.
 
     Returns:
         The classifier, and the provenance of its base model's initial weights.
 
     Raises:
-        errors.FinetuneError: see `weights.load_into`.
+        errors.FinetuneError: raised by `load_weights`.
     """
     network = create_network(settings, labels, seed=seed)
-    provenance = weights.load_into(network.base_model, settings, open_store, progress)
+    provenance = load_weights(network)
     initial_base = variables_of(network.base_model)
     if resumed:
         load_state(network.model, resumed)

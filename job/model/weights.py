@@ -57,11 +57,17 @@ class Provenance:
         source: a path, a URI or a URL; or "random".
         digest: over the arrays; see :func:`digest`.
         verified: the digest is that of known ImageNet weights.
+        run: of a warm start: the published run, and what of its head was taken over; see `job.model.warm_start`.
     """
 
     source: str
     digest: str
     verified: bool
+    run: Mapping[str, object] | None = None
+
+    def document(self) -> dict[str, object]:
+        """Return the provenance as plain JSON."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def load_into(

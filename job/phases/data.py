@@ -9,7 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from job.data import contradictions, manifest
+from job.data.labels import SPLIT_NAMES, TRAIN
 from job.data.listing import read_listing
 from job.data.prepare import QUARANTINE, Prepared, prepare
 from job.errors import DataError
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from job.data.dataset import Dataset
     from job.data.quarantine import Quarantined
     from job.model.classifier import Classifier
+    from job.model.warm_start import PublishedModel
     from job.model.weights import Provenance as Weights
     from job.observability.progress import Progress
     from job.phases.context import RunContext
@@ -153,17 +157,20 @@ def read_images(
         return None
 
 
-def prepare_data(context: RunContext, data: Data, images: Dataset) -> Prepared:
+def prepare_data(context: RunContext, data: Data, images: Dataset, published: PublishedModel | None) -> Prepared:
     """Check and split the data, and publish the reports. Save which images are usable, unless an earlier start has.
 
     Args:
         context: of the run.
         data: as listed, or as an earlier start saved them.
         images: after the pass over the data.
+        published: the model of a warm start.
     """
     settings, hashes = context.loaded.settings.input, images.hashes if data.usable is None else data.hashes
     with quarantine_published(context.run, lambda: data.quarantined + images.quarantined):
         prepared = prepare(data.listed, data.quarantined, images, settings, context.progress, hashes=hashes)
+    if published:
+        prepared = dataclasses.replace(prepared, seen=images_seen(prepared, published, context.progress))
     for name, documents in prepared.documents():
         context.run.write_documents(name, documents)
     if data.usable is None:
@@ -171,6 +178,23 @@ def prepare_data(context: RunContext, data: Data, images: Dataset) -> Prepared:
             Data(listed=data.listed, usable=images.usable, hashes=hashes, quarantined=prepared.quarantined)
         )
     return prepared
+
+
+def images_seen(prepared: Prepared, published: PublishedModel, progress: Progress) -> dict[str, int]:
+    """Return the number of held-out images, by split, that the model of a warm start has trained on.
+
+    Its accuracy on them says nothing about new images. Copies of a picture are on one side of the split as long as its
+    settings are the same, so there are none unless they changed.
+    """
+    content = prepared.usable.content_keys()
+    seen = {
+        name: int(np.isin(content[prepared.splits == code], published.trained_on).sum())
+        for code, name in SPLIT_NAMES.items()
+        if code != TRAIN
+    }
+    if any(seen.values()):
+        progress.event("warm_start.images_seen", severity="warning", run_uri=published.uri, **seen)
+    return seen
 
 
 @contextlib.contextmanager

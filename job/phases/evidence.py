@@ -168,7 +168,7 @@ def write_model_card(context: RunContext, labels: Sequence[str], weights: Weight
             labels=labels,
             settings=context.loaded.settings,
             metrics=metrics,
-            weights=vars(weights),
+            weights=weights.document(),
             version=__version__,
         )
         card = model_card.card(subject)

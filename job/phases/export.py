@@ -137,7 +137,7 @@ def gate_judge(
 
 def made_by(settings: RunSettings, machine: device.Device, weights: Weights) -> Document:
     """Return what makes the model, besides its settings and data, as manifest.json has it."""
-    return provenance.document(settings) | {"device": vars(machine), "weights": vars(weights)}
+    return provenance.document(settings) | {"device": vars(machine), "weights": weights.document()}
 
 
 def execution(context: RunContext, machine: device.Device, made_by: Document) -> Execution:

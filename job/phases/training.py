@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from job.config.settings import STAGES
 from job.phases.context import RunContext, optional
+from job.runs import download
+from job.runs.latest import PublishedFiles
+from job.runs.published import open_warm_start
 from job.runtime import device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from job.config.settings import StageName
     from job.data.prepare import Prepared
-    from job.model.classifier import Classifier
+    from job.model.classifier import Classifier, Network
+    from job.model.warm_start import PublishedModel
+    from job.model.weights import Provenance as Weights
     from job.training.examples import Examples
     from job.training.state import Arrays, EpochResult, TrainingState
 
@@ -46,6 +53,57 @@ def configure_device(context: RunContext) -> device.Device:
     context.checkpoints.facts = machine.facts()
     context.job.gpus = len(machine.gpus)
     return machine
+
+
+@contextlib.contextmanager
+def warm_start(context: RunContext, state: TrainingState) -> Iterator[PublishedModel | None]:
+    """Yield the published model that training starts from; None if `model.weights` names none.
+
+    Args:
+        context: of the run.
+        state: keeps the model's run: `latest` may name another one when the run resumes.
+
+    Raises:
+        errors.DataError: there is no such run, or its model differs from what was published.
+    """
+    settings = context.loaded.settings
+    if not settings.model.is_warm_start:
+        yield None
+        return
+    from job.model.warm_start import PublishedModel
+
+    store = context.open_store(state.warm_start) if state.warm_start else open_warm_start(settings, context.open_store)
+    with tempfile.TemporaryDirectory(prefix="warm-start-") as folder:
+        path, labels = download.download_keras_model(store, Path(folder))
+        state.warm_start = store.uri
+        yield PublishedModel(
+            uri=store.uri,
+            manifest_sha256=download.manifest_sha256(store),
+            labels=labels,
+            path=path,
+            trained_on=PublishedFiles(store).training_content(),
+        )
+
+
+def weight_loader(
+    context: RunContext, labels: tuple[str, ...], published: PublishedModel | None
+) -> Callable[[Network], Weights]:
+    """Return a function that sets the weights that a new run starts from.
+
+    Args:
+        context: of the run.
+        labels: in the order of the probabilities.
+        published: the model of a warm start.
+    """
+    from job.model import warm_start, weights
+
+    def load(network: Network) -> Weights:
+        if published:
+            return warm_start.load_into(network, labels, published, context.progress)
+        settings = context.loaded.settings.model
+        return weights.load_into(network.base_model, settings, context.open_store, context.progress)
+
+    return load
 
 
 def plan_training(context: RunContext, prepared: Prepared, feature_seconds: float | None) -> None:

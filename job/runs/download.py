@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from job.runs.documents import PublishedFile, PublishedManifest
     from job.storage import Store
 
-LABELS, SAVED_MODEL = "model/labels.txt", "model/saved_model/"
+LABELS, SAVED_MODEL, KERAS_MODEL = "model/labels.txt", "model/saved_model/", "model/model.keras"
 
 _SAFE_NAME = re.compile(r"(?:(?!\.\.?(?:/|$))[A-Za-z0-9._-]+/)*(?!\.\.?$)[A-Za-z0-9._-]+")
 """Names that become local paths: of the characters that this program gives to the files of a model."""
@@ -41,21 +41,51 @@ def download_model(store: Store, folder: Path) -> None:
     download(store, wanted, folder)
 
 
+def download_keras_model(store: Store, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """Copy ``model.keras`` of a published run into a local folder.
+
+    Returns:
+        Its path, and the labels in the order of its probabilities.
+
+    Raises:
+        errors.DataError: a file is missing, or differs from what was published.
+        errors.AccessError, errors.UnavailableError: the store or the disk fails.
+    """
+    files = read_manifest(store).files
+    for name in (LABELS, KERAS_MODEL):
+        if name not in files:
+            raise _differs(store, f"manifest.json of {store.uri} has no {name}")
+    download(store, {name: files[name] for name in (LABELS, KERAS_MODEL)}, folder)
+    return folder / KERAS_MODEL, tuple((folder / LABELS).read_text("utf-8").split("\n")[:-1])
+
+
+def manifest_sha256(store: Store) -> str:
+    """Return the sha256 of a published run's manifest.json, in hexadecimal, as ``_SUCCESS`` has it.
+
+    Raises:
+        errors.DataError: ``_SUCCESS`` is missing or unreadable.
+    """
+    success = documents.read(store, "_SUCCESS", documents.Success, remedy=_remedy(store))
+    if success is None:
+        raise _differs(store, f"{store.uri} has no _SUCCESS")
+    return success[0].manifest_sha256
+
+
 def read_manifest(store: Store) -> PublishedManifest:
     """Return manifest.json of a published run, if it is the one that ``_SUCCESS`` names.
 
     Raises:
         errors.DataError: one of them is missing, unreadable, or not as published.
     """
-    remedy = f"finetune verify {store.uri} lists all that differs; restore it from a copy"
-    success = documents.read(store, "_SUCCESS", documents.Success, remedy=remedy)
-    manifest = documents.read(store, "manifest.json", documents.PublishedManifest, remedy=remedy)
-    stored = store.read("manifest.json")
-    if success is None or manifest is None or stored is None:
-        raise _differs(store, f"{store.uri} has no {'manifest.json' if success else '_SUCCESS'}")
-    if hashlib.sha256(stored[0]).hexdigest() != success[0].manifest_sha256:
+    expected, stored = manifest_sha256(store), store.read("manifest.json")
+    if stored is None:
+        raise _differs(store, f"{store.uri} has no manifest.json")
+    if hashlib.sha256(stored[0]).hexdigest() != expected:
         raise _differs(store, f"{store.uri_of('manifest.json')} is not the one that _SUCCESS names")
-    return documents.parse(stored[0], documents.PublishedManifest)
+    try:
+        return documents.parse(stored[0], documents.PublishedManifest)
+    except documents.UnreadableError as error:
+        raise _differs(store, f"{store.uri_of('manifest.json')} is unreadable: {error}") from error
 
 
 def download(store: Store, files: Mapping[str, PublishedFile], folder: Path) -> None:
@@ -93,6 +123,8 @@ def download(store: Store, files: Mapping[str, PublishedFile], folder: Path) -> 
 
 
 def _differs(store: Store, problem: str) -> errors.DataError:
-    return errors.DataError(
-        problem, remedy=f"finetune verify {store.uri} lists all that differs; restore it from a copy"
-    )
+    return errors.DataError(problem, remedy=_remedy(store))
+
+
+def _remedy(store: Store) -> str:
+    return f"finetune verify {store.uri} lists all that differs; restore it from a copy"

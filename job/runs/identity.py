@@ -15,6 +15,8 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from job.config.settings import result_settings
+from job.runs import published
+from job.runs.download import manifest_sha256
 
 if TYPE_CHECKING:
     from job.config.settings import Settings
@@ -72,11 +74,19 @@ class Identity:
 def identify(settings: Settings, open_store: OpenStore, manifest: Manifest | None = None) -> Identity:
     """Return the identity of a run; without a manifest, the part that the settings determine.
 
-    Weights from a file are identified by size and checksum: the same path with different bytes is a different run.
+    Weights from a file are identified by size and checksum: the same path with different bytes is a different run. The
+    model of a warm start is identified by the checksum of its run's manifest. `latest` is not: a run that becomes the
+    latest itself would otherwise be trained again, from its own result, by every start.
+
+    Raises:
+        errors.DataError: the run of a warm start is not there.
     """
     values = result_settings(settings)
     weights = settings.model.weights
-    if weights not in ("imagenet", "none"):
+    if settings.model.is_warm_start:
+        if weights.rpartition("/")[2] != published.LATEST:
+            values["model.weights"] = manifest_sha256(published.open_warm_start(settings, open_store))
+    elif weights not in ("imagenet", "none"):
         folder, _, name = weights.rpartition("/")
         info = open_store(folder or "/").stat(name)
         values["model.weights"] = f"{info.size}:{info.crc32c:08x}" if info else weights

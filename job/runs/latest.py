@@ -55,24 +55,25 @@ class PublishedFiles:
     """The files of a published run, each verified against its manifest.json.
 
     Args:
-        output: the store.
-        run_id: as named by a document in it.
+        store: of the output, or of the run itself.
+        run_id: as named by a document in the output; None: the store is the run's.
 
     Raises:
         UnusableRunError: it is no run's name, or names no published run, or manifest.json is unreadable.
     """
 
-    def __init__(self, output: Store, run_id: str) -> None:
-        if not run_id or not re.fullmatch(NAME_PATTERN, run_id):
+    def __init__(self, store: Store, run_id: str | None = None) -> None:
+        if run_id is not None and not (run_id and re.fullmatch(NAME_PATTERN, run_id)):
             raise UnusableRunError(f"{run_id!r} is not the name of a run")
-        self._output = output
-        self._prefix = f"runs/{run_id}"
-        if output.read(f"{self._prefix}/_SUCCESS") is None:
-            raise UnusableRunError(f"the run {run_id} is deleted: it has no _SUCCESS")
+        self._store = store
+        self._prefix = "" if run_id is None else f"runs/{run_id}/"
+        uri = store.uri_of(self._prefix).rstrip("/")
+        if store.read(f"{self._prefix}_SUCCESS") is None:
+            raise UnusableRunError(f"the run {uri} is deleted: it has no _SUCCESS")
         try:
             self._files = documents.parse(self._bytes("manifest.json"), documents.PublishedManifest).files
         except documents.UnreadableError as error:
-            raise UnusableRunError(f"manifest.json of the run {run_id} is unreadable: {error}") from error
+            raise UnusableRunError(f"manifest.json of the run {uri} is unreadable: {error}") from error
 
     def read(self, name: str) -> bytes:
         """Return a file.
@@ -142,7 +143,7 @@ class PublishedFiles:
             yield folder
 
     def _bytes(self, name: str) -> bytes:
-        found = self._output.read(f"{self._prefix}/{name}")
+        found = self._store.read(f"{self._prefix}{name}")
         if found is None:
-            raise UnusableRunError(f"{name} is missing in {self._output.uri_of(self._prefix)}")
+            raise UnusableRunError(f"{self._store.uri_of(self._prefix + name)} is missing")
         return found[0]

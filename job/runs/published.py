@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from job import uri
 from job.errors import DataError
 from job.runs import documents
 
 if TYPE_CHECKING:
+    from job.config.settings import Settings
     from job.storage import OpenStore, Store
 
-LATEST = "latest"
+LATEST: Final = "latest"
 """Last part of ``OUTPUT_URI/latest``, which names the run that ``OUTPUT_URI/latest.json`` points to."""
 
 
@@ -37,6 +38,17 @@ def open_published(location: str, open_store: OpenStore) -> Store:
     if last == LATEST and parent and uri.parse(location).path:
         return _open_latest(parent, open_store)
     raise DataError(f"{store.uri} is not a published run: it has no _SUCCESS", remedy=_remedy(store))
+
+
+def open_warm_start(settings: Settings, open_store: OpenStore) -> Store:
+    """Return the store of the published run that `model.weights` names.
+
+    Raises:
+        errors.DataError: there is no such run.
+        errors.AccessError: the store denies access.
+    """
+    weights = settings.model.weights
+    return open_published(f"{settings.output.uri}/{LATEST}" if weights == LATEST else weights, open_store)
 
 
 def _open_latest(output_uri: str, open_store: OpenStore) -> Store:

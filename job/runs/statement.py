@@ -115,6 +115,9 @@ def _dependencies(files: Mapping[str, PublishedFile], config: Document, provenan
             yield {"name": name, "digest": {"sha256": files[name].sha256}}
     if weights := provenance.get("weights"):
         yield {"name": "weights", **_uri(weights["source"]), "digest": {"finetuneWeights": weights["digest"]}}
+        if run := weights.get("run"):  # of a warm start
+            name = f"{weights['source']}/manifest.json"
+            yield {"name": "warm start", **_uri(name), "digest": {"sha256": run["manifest_sha256"]}}
     if revision := provenance.get("revision"):
         yield {"name": "source", "digest": {"gitCommit": revision}}
     if image := provenance.get("image"):

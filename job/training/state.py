@@ -59,6 +59,8 @@ class TrainingState:
     """Limit of images scored at once in validation and evaluation; None: no limit."""
     feature_batch: int | None = None
     """Images whose features are computed at once; None: a whole range. The last bits depend on it."""
+    warm_start: str | None = None
+    """URI of the published run whose model training started from; later starts keep to it. None: no warm start."""
     history: list[EpochResult] = field(default_factory=list)
     best: EpochResult | None = None
     """The epoch with the lowest validation loss so far, in both stages."""
@@ -100,7 +102,7 @@ class TrainingState:
         """Return everything except the arrays, as plain JSON; floats round-trip exactly."""
         names = (
             *("stage", "epoch", "step", "loss_sum", "correct", "learning_rate_scale"),
-            *("micro_batch", "predict_batch", "feature_batch"),
+            *("micro_batch", "predict_batch", "feature_batch", "warm_start"),
         )
         best = dataclasses.asdict(self.best) if self.best else None
         history = [dataclasses.asdict(result) for result in self.history]

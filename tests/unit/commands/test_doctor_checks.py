@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import operator
 from typing import TYPE_CHECKING, Any
 
+import latest_runs
 import pytest
 
+from job import storage
 from job.commands import doctor, doctor_checks
 from job.config.load import load_settings
 from job.export import formats
@@ -115,3 +118,12 @@ def test_weights_to_download(monkeypatch: pytest.MonkeyPatch) -> None:
     found = doctor_checks._check_weights(load_settings([], {}).settings, 1.0)
 
     assert "not on this machine; they can be downloaded from https://host/w.h5" == found
+
+
+def test_warm_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run that training starts from is looked up; one that is not there is a failure."""
+    flags = ("--only", "weights", "--output.uri", tmp_path, "--model.weights")
+    assert ("failed", 3) == operator.itemgetter("verdict", "exit_code")(rows_of(capsys, *flags, "latest")["weights"])
+
+    latest_runs.publish(storage.open_store(str(tmp_path)), "old")
+    assert f"the model of {tmp_path}/runs/old" == rows_of(capsys, *flags, "latest")["weights"]["detail"]

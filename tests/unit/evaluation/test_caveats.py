@@ -15,12 +15,13 @@ def document(**changes: Any) -> dict[str, Any]:
     """Return a metrics.json without a reason to doubt the model, but for the changes."""
     labels = {"cats": {"precision": 0.9, "recall": 0.9}, "dogs": {"precision": 0.8, "recall": 0.8}}
     validation = {"images": 30, "accuracy": 0.85, "labels": labels}
-    fields = {name: changes.pop(name) for name in ("kept", "stages") if name in changes}
+    fields = {name: changes.pop(name) for name in ("kept", "stages", "data") if name in changes}
     return {
         "validation": validation | changes,
         "majority": {"label": "cats", "validation": 0.5},
         "kept": EPOCH,
         "stages": {"feature_extraction": {}, "fine_tuning": {}},
+        "data": {"seen": {"validation": 0, "test": 0}},
         **fields,
     }
 
@@ -46,6 +47,7 @@ def test_good_model() -> None:
         ),
         ({"images": 29}, "few_images", "29"),
         ({"kept": EPOCH | {"stage": "feature_extraction"}}, "stage_1_kept", "0.123"),
+        ({"data": {"seen": {"validation": 4, "test": 0}}}, "seen_validation", "4 of the validation images"),
     ],
 )
 def test_warning(changes: dict[str, Any], code: str, named: str) -> None:

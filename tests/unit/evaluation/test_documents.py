@@ -161,6 +161,7 @@ def test_data_and_majority(document: Callable[..., dict[str, Any]], prepared: Pr
         },
         "quarantined": 1,
         "duplicates": {"exact": 1, "near": 0, "leaking": 0, "under_two_labels": 0},
+        "seen": {},
     } == metrics["data"]
     assert {"label": "c, d", "validation": 0.25, "test": 1.0} == metrics["majority"]
     assert 'a "b"' == metrics["threshold"]["label"]

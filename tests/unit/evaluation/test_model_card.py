@@ -168,6 +168,14 @@ def test_licence(weights: str, expected: str) -> None:
     assert "To be written by the owner" in sections["Intended use"][0]
 
 
+def test_warm_start() -> None:
+    """A card names the run that its model started from, and what of its head was taken over."""
+    weights = {"source": "gs://b/runs/old_1", "digest": "d1", "run": {"head": "taken over"}}
+    sections = shown(parts(card(subject(settings=settings(weights="latest"), weights=weights)))[1])
+
+    assert any("gs://b/runs/old_1 (its head: taken over)" in text for text in sections["Licence"])
+
+
 def test_one_column_of_two_labels() -> None:
     """Only for two labels there is something to say about the one column of model.keras: whose probability it is."""
     two, three = (shown(parts(card(subject(labels)))[1])["How to load it"] for labels in (("a", "b_c"), tuple("abc")))

@@ -10,7 +10,7 @@ from published_runs import FILES, described, publish
 
 from job import storage
 from job.errors import DataError
-from job.runs.download import download, download_model, read_manifest
+from job.runs.download import download, download_keras_model, download_model, read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,21 @@ def test_model(store: Store, tmp_path: Path) -> None:
     assert {"model/labels.txt", "model/saved_model/saved_model.pb"} == copied
 
 
+def test_keras_model(tmp_path: Path) -> None:
+    """model.keras is copied, and its labels are read."""
+    run = publish(storage.open_store(str(tmp_path / "run")), FILES | {"model/model.keras": b"zip"})
+
+    path, labels = download_keras_model(run, tmp_path / "copy")
+
+    assert (b"zip", ("cats", "dogs")) == (path.read_bytes(), labels)
+
+
+def test_run_without_a_keras_model(store: Store, tmp_path: Path) -> None:
+    """A run that lacks it is refused."""
+    with pytest.raises(DataError, match=r"has no model/model.keras"):
+        download_keras_model(store, tmp_path / "copy")
+
+
 @pytest.mark.parametrize("missing", ["model/labels.txt", "model/saved_model/saved_model.pb"])
 def test_run_without_a_model(tmp_path: Path, missing: str) -> None:
     """A run that lacks a part of the model is refused."""
@@ -48,7 +63,7 @@ def test_run_without_a_model(tmp_path: Path, missing: str) -> None:
     [
         ("_SUCCESS", b"", "_SUCCESS is unreadable"),
         ("_SUCCESS", json.dumps({"manifest_sha256": "0" * 64}).encode(), "is not the one that _SUCCESS names"),
-        ("manifest.json", b'{"run_id"', "manifest.json is unreadable"),
+        ("manifest.json", b'{"run_id"', "is not the one that _SUCCESS names"),
         ("manifest.json", None, "has no manifest.json"),
     ],
 )

@@ -6,13 +6,16 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
+import latest_runs
 import numpy as np
 import pytest
 from listed_inputs import ANIMALS, put, read_from
+from published_runs import FILES, publish
 
 from job import storage
 from job.config.load import load_settings
 from job.config.settings import ModelSettings, Settings
+from job.errors import DataError
 from job.runs.identity import Identity, default_run_id, identify
 
 if TYPE_CHECKING:
@@ -152,3 +155,27 @@ def test_default_run_id(uri: str, slug: str) -> None:
     identity = identity_of()
 
     assert f"{slug}-{identity.digest[:10]}" == default_run_id(identity, uri)
+
+
+def test_warm_start_counts_by_its_manifest(tmp_path: Path) -> None:
+    """The same published run under another path is the same start; another run is another one."""
+    for name, files in (("a", FILES), ("b", FILES), ("c", FILES | {"data/split.jsonl": b"{}"})):
+        publish(storage.open_store(str(tmp_path / name)), files, provenance=False)
+
+    a, b, c = (digest(tmp_path / name) for name in "abc")
+    assert a == b != c
+
+
+def test_latest_counts_by_its_name(tmp_path: Path) -> None:
+    """A newer latest.json does not make another run: each start would otherwise train on from its own result."""
+    latest_runs.publish(storage.open_store(str(tmp_path)), "old")
+    before = digest(tmp_path / "latest")
+    latest_runs.publish(storage.open_store(str(tmp_path)), "new")
+
+    assert before == digest(tmp_path / "latest") != digest("latest")
+
+
+def test_warm_start_without_its_run(tmp_path: Path) -> None:
+    """A run that is not there is refused before anything is read."""
+    with pytest.raises(DataError, match="is not a published run"):
+        digest(tmp_path / "runs/absent")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from job import storage
+from job.config.settings import ModelSettings, OutputSettings, Settings
 from job.errors import DataError, SettingsError
-from job.runs.published import open_published
+from job.runs.published import open_published, open_warm_start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,3 +82,15 @@ def test_no_location() -> None:
     """A mistyped URI is answered with the one that was meant."""
     with pytest.raises(SettingsError, match="gs://bucket/runs/a"):
         open_published("gs:/bucket/runs/a", storage.open_store)
+
+
+@pytest.mark.parametrize("weights", ["latest", "{output}/latest", "{output}/runs/a"])
+def test_warm_start(tmp_path: Path, weights: str) -> None:
+    """`latest` is that of the output; every other run is found by its URI."""
+    publish(tmp_path / "runs/a")
+    write_latest(tmp_path, "a")
+    settings = Settings(
+        output=OutputSettings(uri=str(tmp_path)), model=ModelSettings(weights=weights.format(output=tmp_path))
+    )
+
+    assert str(tmp_path / "runs/a") == open_warm_start(settings, storage.open_store).uri
