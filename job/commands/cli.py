@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from job import __version__
-from job.commands import demo, doctor, evaluate, predict, report, run, schema, summary, validate, verify, watch
+from job.commands import demo, doctor, evaluate, plan, predict, report, run, schema, summary, validate, verify, watch
 from job.commands.command import Command, CommandModule, printing
 from job.commands.manual import all_codes, help_text
 from job.config import environment
@@ -31,6 +31,7 @@ COMMANDS: dict[str, CommandModule] = {
     "run": run,
     "demo": demo,
     "validate": validate,
+    "plan": plan,
     "doctor": doctor,
     "watch": watch,
     "report": report,
@@ -46,6 +47,7 @@ ALIASES: Final = MappingProxyType(
     {
         **dict.fromkeys(("train", "training", "fit", "start", "job", "finetune", "fine-tune", "submit"), "run"),
         **dict.fromkeys(("example", "quickstart", "try"), "demo"),
+        **dict.fromkeys(("dry-run", "preview"), "plan"),
         **dict.fromkeys(("diagnose", "preflight", "selftest"), "doctor"),
         **dict.fromkeys(("follow", "status", "logs", "tail", "attach"), "watch"),
         **dict.fromkeys(("html", "page", "dashboard"), "report"),

@@ -101,6 +101,15 @@ def check_machine(settings: Settings) -> None:
     """
     check_tensorflow()
     formats.check_installed(settings.export.formats)
+    check_weights(settings)
+
+
+def check_weights(settings: Settings) -> None:
+    """Check that the weights file exists, if the settings name one.
+
+    Raises:
+        SettingsError: it does not.
+    """
     weights = settings.model.weights
     if weights.startswith("/") and not settings.model.is_warm_start and not Path(weights).is_file():
         raise SettingsError(f"model.weights = {weights!r}: there is no such file", remedy="check the path")

@@ -27,6 +27,7 @@ HIDDEN = frozenset(
         "stage.finished",
         "training.planned",
         "run.evaluated",
+        "run.planned",
         "run.published",
         "report.written",
         "weights.loaded",

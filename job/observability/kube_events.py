@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from job.observability import log
+from job.observability.kube_api import TIMEOUT, in_cluster
 from job.observability.progress import Event, Listener
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ _REASONS: Final = {
 }
 """Event name -> reason of the Kubernetes Event. A failure's own reason, such as ``Data``, is put before ``Failed``."""
 
-_NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _NOTE_LENGTH = 1024  # limit of the API server for an Event's message, in characters
-TIMEOUT = (3.0, 5.0)  # seconds to connect and to read
 
 
 class EventRecorder(Listener):
@@ -145,10 +144,7 @@ def _note(event: Event) -> str:
 
 
 def _in_cluster() -> tuple[Any, str]:
-    from kubernetes import client, config
+    from kubernetes import client
 
-    configuration = client.Configuration()
-    config.load_incluster_config(client_configuration=configuration)
-    configuration.retries = False  # not worth waiting for an Event, nor logging retries
-    with open(_NAMESPACE_FILE, encoding="utf-8") as file:  # noqa: PTH123  # one line is enough
-        return client.CoreV1Api(client.ApiClient(configuration)), file.read().strip()
+    api, namespace = in_cluster()
+    return client.CoreV1Api(api), namespace

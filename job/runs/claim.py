@@ -92,7 +92,7 @@ class Claimant:
                 renewals, last_generation, renewed = renewals + 1, generation, time.monotonic()
             if time.monotonic() - renewed >= self.takeover_seconds or not self._is_blocked_by(claim):
                 return document, generation
-            holder = claim["owner"] or "process {pid} on {host}".format(**claim["process"])
+            holder = _name(claim)
             if renewals >= MAX_RENEWALS:
                 raise errors.StoppedError(
                     f"{holder} works on this run: it has renewed its claim {renewals} times during the wait",
@@ -101,6 +101,16 @@ class Claimant:
             if is_new:
                 log.get().warning("claim.waiting", holder=holder, seconds=self.takeover_seconds, renewals=renewals)
             time.sleep(min(5.0, self.takeover_seconds / 10))
+
+    def find_holder(self, claim: Document | None, age: float) -> str | None:
+        """Return who works on a run, as far as one look at its claim shows; None: another start could take it over.
+
+        Args:
+            claim: of the run; None: there is none.
+            age: seconds since the claim was written.
+        """
+        is_held = claim is not None and age < self.takeover_seconds and self._is_blocked_by(claim)
+        return _name(claim) if claim and is_held else None
 
     def _is_blocked_by(self, claim: Document | None) -> bool:
         """Return whether the claim belongs to another owner that may be alive."""
@@ -112,3 +122,8 @@ class Claimant:
         # Containers may share a host name, and each numbers its processes from 1.
         is_local = all(process.get(name) == self.process[name] for name in ("host", "pid_namespace"))
         return not is_local or (process != self.process and _start_time(process["pid"]) == process["started"])
+
+
+def _name(claim: Document) -> str:
+    """Return the name of a claim's owner, for people."""
+    return str(claim["owner"] or "process {pid} on {host}".format(**claim["process"]))

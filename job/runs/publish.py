@@ -85,6 +85,18 @@ def published(run: Run, settings: GateSettings) -> Outcome | None:
     return outcome
 
 
+def completed(run: Run, settings: GateSettings) -> Outcome | None:
+    """Return the outcome if the run is published and no step of the publication is left; else None. Only reads.
+
+    Raises:
+        errors.DataError: manifest.json is missing or unreadable.
+    """
+    if not run.is_published() or run.index().manifest_sha256:
+        return None
+    manifest = _read_manifest(run)
+    return Outcome(run_uri=run.uri, published_at=manifest.published_at, gate=manifest.gate.judged_again(settings))
+
+
 def published_metrics(run: Run) -> dict[str, Any]:
     """Return what matters most in the metrics.json of a published run: `run.evaluated` has to fit into a log line.
 

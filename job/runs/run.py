@@ -148,6 +148,16 @@ class Run:
                 self._check_identity(identity, origin, recorded)
             return
 
+    def check_identity(self, settings: Settings, identity: Identity) -> None:
+        """Check the identity as `record_identity` does for a start that no Job has begun, and write nothing.
+
+        Raises:
+            errors.SettingsError, errors.DataError: see `record_identity`.
+        """
+        recorded, generation = self._read_config()
+        if generation:
+            self._check_identity(identity, _origin(settings), recorded)
+
     def checkpoints(self, settings: Settings, identity: Identity, timing: Timing) -> Checkpoints:
         """Return the run's checkpoints, a context manager that holds the claim.
 
@@ -223,6 +233,11 @@ class Run:
         self.files[name] = {"size": info.size, "sha256": sha256, "crc32c": f"{info.crc32c:08x}"}
 
 
+def run_of(output: Store, settings: Settings, identity: Identity) -> Run:
+    """Return the run of these settings and data, which need not exist yet."""
+    return Run(output, settings.run.id or default_run_id(identity, settings.input.uri))
+
+
 def open_run(output: Store, loaded: Loaded, identity: Identity, job: JobRecord) -> Run:
     """Return the run of these settings and data, and record its identity in the output.
 
@@ -235,10 +250,9 @@ def open_run(output: Store, loaded: Loaded, identity: Identity, job: JobRecord) 
         errors.AccessError: the output cannot be written.
         errors.StoppedError: another Pod of the Job has just begun another run.
     """
-    settings = loaded.settings
-    run = Run(output, settings.run.id or default_run_id(identity, settings.input.uri))
+    run = run_of(output, loaded.settings, identity)
     is_pinned = job.run_id() == run.id
-    run.record_identity(loaded, identity, "job" if is_pinned else "run.id" if settings.run.id else "data and settings")
+    run.record_identity(loaded, identity, "job" if is_pinned else _origin(loaded.settings))
     job.pin(run.id, has_begun=lambda run_id: Run(output, run_id).has_begun())
     return run
 
@@ -260,6 +274,10 @@ def pinned_run(output: Store, settings: Settings, job: JobRecord) -> Run | None:
         )
     run = Run(output, run_id)
     return run if run.has_begun() else None
+
+
+def _origin(settings: Settings) -> Origin:
+    return "run.id" if settings.run.id else "data and settings"
 
 
 def _sha256(path: Path) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from job.config import certificates
-from job.errors import AccessError, SettingsError, UnavailableError, UsageError
-from job.observability.kube_events import CONTAINER, TIMEOUT, Object
+from job.errors import UsageError
+from job.observability import kube_api
+from job.observability.kube_events import CONTAINER, Object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+_NEEDS = "watch needs get on jobs, list on pods and events, get on pods/log in the namespace"
 _REMEDY = "look at kubectl cluster-info"
 
 
@@ -82,47 +84,10 @@ class Cluster:
             yield timestamp, text
 
     def _get(self, method: Callable[..., Any], *args: str, **kwargs: str) -> Object | None:
-        from kubernetes.client import ApiException
-        from urllib3.exceptions import HTTPError
-
-        try:
-            found = method(*args, _request_timeout=TIMEOUT, **kwargs)
-        except HTTPError as error:
-            raise self._unreachable(error) from error
-        except ApiException as error:
-            if error.status == 404:
-                return None
-            if error.status in (401, 403):
-                raise AccessError(
-                    f"the API server refuses: {error.status} {error.reason}: {_error_message(error)}",
-                    remedy="watch needs get on jobs, list on pods and events, get on pods/log in the namespace",
-                ) from error
-            if error.status in (429, 500, 502, 503, 504):
-                raise UnavailableError(
-                    f"the API server answers {error.status} {error.reason}", remedy=_REMEDY
-                ) from error
-            if not error.status:  # the client's form of an error of TLS
-                raise self._unreachable(error) from error
-            raise
-        return dict(self._api.sanitize_for_serialization(found))
-
-    @staticmethod
-    def _unreachable(error: Exception) -> SettingsError | UnavailableError:
-        remedy = f"set the cluster's certificate-authority in the kubeconfig. {certificates.REMEDY}"
-        return certificates.verification_error(error, "the API server", remedy=remedy) or UnavailableError(
-            f"the API server does not answer: {error}", remedy=_REMEDY
-        )
+        found = kube_api.request(method, *args, needs=_NEEDS, remedy=_REMEDY, **kwargs)
+        return None if found is None else dict(self._api.sanitize_for_serialization(found))
 
 
 def _is_from_cluster(event: Object) -> bool:
     """Return whether the cluster, not the job, wrote an Event: the job's own Events are in its log as well."""
     return str((event.get("source") or {}).get("component")) != CONTAINER
-
-
-def _error_message(error: Any) -> str:
-    import json
-
-    try:
-        return str(json.loads(error.body)["message"])
-    except (KeyError, TypeError, ValueError):
-        return ""

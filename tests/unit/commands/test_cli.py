@@ -47,7 +47,7 @@ def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Nothing at all, or a call for help, prints the commands, an example of each input and the exit codes."""
     text = output_of(capsys, *arguments)
 
-    names = "run demo validate doctor watch report predict evaluate verify summary schema"
+    names = "run demo validate plan doctor watch report predict evaluate verify summary schema"
     assert names.split() == re.findall(r"^  ([a-z]+) +[A-Z]", text, re.MULTILINE)
     assert "finetune run --input.uri gs://my-bucket/flowers --output.uri gs://my-bucket/trained" in text
     assert [str(code) for code in errors.exit_codes()] == re.findall(r"^  (\d+) ", text, re.MULTILINE)

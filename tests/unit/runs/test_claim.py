@@ -106,3 +106,24 @@ def test_released_by_a_failure(tmp_path: Path) -> None:
     with open_checkpoints(tmp_path, "b"):
         claim = json.loads((tmp_path / "c/index.json").read_text())["claim"]
     assert ("b", False) == (claim["owner"], claim["released"])
+
+
+@pytest.mark.parametrize(
+    ("owner", "released", "age", "holder"),
+    [("b", False, 10.0, "b"), ("b", True, 10.0, None), ("b", False, 61.0, None), ("a", False, 10.0, None)],
+)
+def test_holder_at_one_look(owner: str, released: bool, age: float, holder: str | None) -> None:
+    """Another owner's claim that is neither released nor expired names who works on the run."""
+    claim = Claimant(owner=owner, takeover_seconds=60.0).claim(released=released)
+
+    assert holder == Claimant(owner="a", takeover_seconds=60.0).find_holder(claim, age)
+
+
+def test_no_claim_has_no_holder() -> None:
+    """A run that nobody has begun belongs to nobody, and so does that of a process that has ended."""
+    claimant = Claimant(owner="", takeover_seconds=60.0)
+    ended = claimant.claim(released=False)
+    ended["process"] = ended["process"] | {"pid": 2**22 + 1}  # above the largest PID
+
+    assert None is claimant.find_holder(None, 0.0)
+    assert None is claimant.find_holder(ended, 0.0)
