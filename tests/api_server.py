@@ -23,7 +23,7 @@ CRONJOB: dict[str, Any] = {
         "suspend": True,
         "jobTemplate": {
             "metadata": {"labels": {"team": "ml"}, "annotations": {"why": "nightly"}},
-            "spec": {"backoffLimit": 10, "template": {"spec": {"aFieldOfANewerKubernetes": {"a": [1, None]}}}},
+            "spec": {"backoffLimit": 10, "template": {"spec": {"unknownToThisClient": {"a": [1, None]}}}},
         },
     },
 }

@@ -78,7 +78,8 @@ class Rendered:
 
     Attributes:
         text: all of it.
-        objects: kind -> object; the test Pod, which is a hook, is under "test".
+        objects: kind -> object; the test Pod, which is a hook, is under "test", and what `cronjob.plan` adds under
+            "plan/KIND".
     """
 
     def __init__(self, text: str) -> None:
@@ -87,7 +88,8 @@ class Rendered:
         for one in yaml.safe_load_all(text):
             if one:
                 is_test = "helm.sh/hook" in one["metadata"].get("annotations", {})
-                self.objects["test" if is_test else one["kind"]] = one
+                kind = f"plan/{one['kind']}" if one["metadata"]["name"].endswith("-plan") else one["kind"]
+                self.objects["test" if is_test else kind] = one
 
     @property
     def job(self) -> dict[str, Any]:
@@ -100,6 +102,13 @@ class Rendered:
     def pod(self) -> dict[str, Any]:
         """The Pod's spec."""
         return dict(self.job["spec"]["template"]["spec"])
+
+    @property
+    def pods(self) -> list[dict[str, Any]]:
+        """The specs of all Pods: of the job, of the test, and of the plan if there is one."""
+        plan = self.objects.get("plan/CronJob")
+        planned = [plan["spec"]["jobTemplate"]["spec"]["template"]["spec"]] if plan else []
+        return [self.pod, self.objects["test"]["spec"], *planned]
 
     @property
     def container(self) -> dict[str, Any]:

@@ -82,6 +82,11 @@ class Bucket:
         query = urllib.parse.urlencode({"uploadType": "media", "name": name})
         _ask(f"{self.url}/upload/storage/v1/b/{self.name}/o?{query}", data)
 
+    def delete(self, name: str) -> None:
+        """Delete an object."""
+        quoted = urllib.parse.quote(name, safe="")
+        _ask(f"{self.url}/storage/v1/b/{self.name}/o/{quoted}", method="DELETE")
+
     def values(self, input_prefix: str = "pictures", output_prefix: str = "models") -> Object:
         """Return the chart's values for a run from and to this bucket."""
         return {
@@ -96,8 +101,9 @@ class Bucket:
         return run
 
 
-def _ask(address: str, data: bytes | None = None) -> bytes:
-    with urllib.request.urlopen(address, data, timeout=30) as answer:  # noqa: S310  # http, to this machine
+def _ask(address: str, data: bytes | None = None, *, method: str | None = None) -> bytes:
+    request = urllib.request.Request(address, data, method=method)  # noqa: S310  # http, to this machine
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
         return bytes(answer.read())
 
 

@@ -111,6 +111,28 @@
 {{- if and (eq (toJson $cronjob.suspend) "false") (not $cronjob.schedule) -}}
 {{- fail "cronjob.suspend=false without cronjob.schedule: the CronJob has no time to start at. Set cronjob.schedule, or leave cronjob.suspend out" -}}
 {{- end -}}
+{{- if $cronjob.plan -}}
+{{- if not (and $cronjob.enabled $cronjob.schedule) -}}
+{{- fail "cronjob.plan=true without cronjob.enabled=true and cronjob.schedule: the plan has no time to start at. Set both, or cronjob.plan to false" -}}
+{{- end -}}
+{{- if ne (include "finetune.command" .) "run" -}}
+{{- fail (printf "cronjob.plan=true with command=%s: a plan is that of a run. Set command to run, or cronjob.plan to false" (include "finetune.command" .)) -}}
+{{- end -}}
+{{- if not $input -}}
+{{- fail "cronjob.plan=true without config.input.uri: the demo pictures never change. Set config.input.uri and config.output.uri, or cronjob.plan to false" -}}
+{{- end -}}
+{{- with $cronjob.planImage -}}
+{{- if not (regexMatch "^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]*(@sha256:[0-9a-f]{64})?|@sha256:[0-9a-f]{64})$" (toString .)) -}}
+{{- fail (printf "cronjob.planImage=%q is no name of an image with tag or digest: expected [REGISTRY[:PORT]/]NAME:TAG or …@sha256:DIGEST" (toString .)) -}}
+{{- end -}}
+{{- end -}}
+{{- else -}}
+{{- range $key := list "planImage" "planServiceAccountAnnotations" "planNodeSelector" "planTolerations" -}}
+{{- if get $cronjob $key -}}
+{{- fail (printf "cronjob.%s=%s has no effect with cronjob.plan=false. Set cronjob.plan to true" $key (include "finetune.text" (get $cronjob $key))) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- if and $cronjob.schedule (not $cronjob.enabled) -}}
 {{- fail (printf "cronjob.schedule=%q has no effect with cronjob.enabled=false. Set cronjob.enabled to true" $cronjob.schedule) -}}
 {{- end -}}

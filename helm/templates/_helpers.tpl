@@ -40,6 +40,16 @@ and ends in a hash of the whole name: two long releases must not share objects. 
 {{- printf "%s-%s" (include "finetune.fullname" .) (include "finetune.hash" .) -}}
 {{- end }}
 
+{{/* Of the CronJob of cronjob.plan and its account: Kubernetes allows a CronJob 52 characters. */}}
+{{- define "finetune.planName" -}}
+{{- $name := include "finetune.fullname" . -}}
+{{- if gt (len $name) 47 -}}
+{{- printf "%s-%s-plan" (trunc 38 $name | trimSuffix "-") (sha256sum $name | trunc 8) -}}
+{{- else -}}
+{{- printf "%s-plan" $name -}}
+{{- end -}}
+{{- end }}
+
 {{/* Hash of the Pod template, which has the settings, and all other immutable fields of a Job: a change creates a new Job, so that an
 upgrade never fails with "field is immutable". Mutable fields (backoffLimit, the chart's version) are not part of it. */}}
 {{- define "finetune.hash" -}}
@@ -299,4 +309,21 @@ finetune/config.yaml: |
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{/* Of the CronJob that acts on the schedule: that of the plan, if there is one. */}}
+{{- define "finetune.schedule" -}}
+schedule: {{ .Values.cronjob.schedule | quote }}
+{{- if not (kindIs "invalid" .Values.cronjob.suspend) }}
+suspend: {{ .Values.cronjob.suspend }}
+{{- end }}
+{{- with .Values.cronjob.timeZone }}
+timeZone: {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{- define "finetune.historyLimits" -}}
+{{- $cronjob := .Values.cronjob -}}
+successfulJobsHistoryLimit: {{ ternary 3 (int $cronjob.successfulJobsHistoryLimit) (kindIs "invalid" $cronjob.successfulJobsHistoryLimit) }}
+failedJobsHistoryLimit: {{ ternary 3 (int $cronjob.failedJobsHistoryLimit) (kindIs "invalid" $cronjob.failedJobsHistoryLimit) }}
 {{- end }}

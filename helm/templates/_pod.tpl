@@ -20,13 +20,9 @@
 {{- $gpus := include "finetune.gpus" $ | int -}}
 metadata:
   labels:
-    {{- include "finetune.selectorLabels" $ | nindent 4 }}
-    app.kubernetes.io/component: job
-    {{- with include "finetune.strings" (merge (deepCopy ($.Values.podLabels | default dict)) ($.Values.commonLabels | default dict)) | trim }}{{ nindent 4 . }}{{ end }}
+    {{- include "finetune.podLabels" (dict "root" $ "component" "job") | nindent 4 }}
   annotations:
-    kubectl.kubernetes.io/default-container: finetune
-    {{- include "finetune.settingsAnnotation" $ | nindent 4 }}
-    {{- with include "finetune.strings" $.Values.podAnnotations | trim }}{{ nindent 4 . }}{{ end }}
+    {{- include "finetune.podAnnotations" $ | nindent 4 }}
 spec:
   restartPolicy: Never
   terminationGracePeriodSeconds: {{ include "finetune.gracePeriod" $ }}
@@ -113,6 +109,19 @@ spec:
     {{- include "finetune.volumes" . | nindent 4 }}
     - name: cache
       {{- include "finetune.cacheVolume" $ | nindent 6 }}
+{{- end }}
+
+{{/* Of the Pods of the job and of cronjob.plan. Takes root and the component. */}}
+{{- define "finetune.podLabels" -}}
+{{ include "finetune.selectorLabels" .root }}
+app.kubernetes.io/component: {{ .component }}
+{{- include "finetune.strings" (merge (deepCopy (.root.Values.podLabels | default dict)) (.root.Values.commonLabels | default dict)) }}
+{{- end }}
+
+{{- define "finetune.podAnnotations" -}}
+kubectl.kubernetes.io/default-container: finetune
+{{ include "finetune.settingsAnnotation" . }}
+{{- include "finetune.strings" .Values.podAnnotations }}
 {{- end }}
 
 {{/* Which nodes a Pod may run on. Takes root, and whether it is the Pod of the job: that of `helm test` uses neither the GPU

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from charts import Helm
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+PLAN = ("cronjob.enabled=true", "cronjob.schedule=@daily", "cronjob.plan=true")
 BUCKET = ("config.input.uri=gs://b/pictures", "config.output.uri=gs://b/models")
 
 
@@ -250,10 +251,10 @@ def test_spot(helm: Helm) -> None:
 
 
 def test_every_container_has_requests_and_limits(helm: Helm) -> None:
-    """A namespace with a ResourceQuota admits the Job and the test."""
-    found = helm.render()
+    """A namespace with a ResourceQuota admits the Job, the plan and the test."""
+    found = helm.render(*PLAN, *BUCKET)
 
-    for pod in (found.pod, found.objects["test"]["spec"]):
+    for pod in found.pods:
         for container in pod["containers"]:
             for kind in ("requests", "limits"):
                 assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"][kind])
@@ -267,13 +268,14 @@ def test_every_container_has_requests_and_limits(helm: Helm) -> None:
         ("gpu.count=0", "events.enabled=false"),
         ('podSecurityContext={"runAsUser":null,"runAsGroup":null,"fsGroup":null}',),
         ("podSpec.schedulerName=other", "podSpec.shareProcessNamespace=true"),
+        (*PLAN, *BUCKET, 'podSecurityContext={"runAsUser":null}'),
     ],
 )
 def test_restricted(helm: Helm, settings: tuple[str, ...]) -> None:
     """Every Pod is non-root, read-only, without capabilities and under seccomp, and shares nothing with the node."""
     found = helm.render(*settings)
 
-    for pod in (found.pod, found.objects["test"]["spec"]):
+    for pod in found.pods:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert "RuntimeDefault" == pod["securityContext"]["seccompProfile"]["type"]
         for container in pod["containers"]:
@@ -583,13 +585,20 @@ def test_texts_stay_texts(helm: Helm, tmp_path: Path, text: str) -> None:
                 "podAnnotations": {"a": word},
                 "commonLabels": {"c": word},
                 "job": {"labels": {"b": word}, "annotations": {"a": word}},
-                "cronjob": {"enabled": True, "schedule": "@daily", "timeZone": name},
+                "cronjob": {
+                    "enabled": True,
+                    "schedule": "@daily",
+                    "timeZone": name,
+                    "plan": True,
+                    "planNodeSelector": {"a": word},
+                    "planServiceAccountAnnotations": {"a": word},
+                },
                 "cache": {"type": "ephemeral", "storageClassName": name, "sizeLimit": "20Gi"},
                 "extraEnv": [{"name": "A", "value": word}],
                 "envFrom": [{"secretRef": {"name": name}}],
                 "podSpec": {"schedulerName": name},
                 "networkPolicy": {"enabled": True},
-                "config": {"run": {"id": name}},
+                "config": {"run": {"id": name}, "input": {"uri": "gs://b/in"}, "output": {"uri": "gs://b/out"}},
             }
         )
 
@@ -650,6 +659,133 @@ def test_cronjob(helm: Helm) -> None:
     assert helm.render().job["spec"] == idle.job["spec"]
 
 
+# cronjob.plan
+
+
+def test_plan_adds_a_cronjob(helm: Helm) -> None:
+    """The schedule is the plan's; the CronJob with the GPU is suspended as without a schedule, and is the same else."""
+    found = helm.render(*PLAN, *BUCKET, "cronjob.timeZone=Europe/Zurich", "cronjob.failedJobsHistoryLimit=0")
+    idle = helm.render("cronjob.enabled=true", *BUCKET, "cronjob.failedJobsHistoryLimit=0")
+    plan = found.objects["plan/CronJob"]
+
+    assert idle.objects["CronJob"]["spec"] == found.objects["CronJob"]["spec"]
+    assert ("finetune-plan", "@daily", "Europe/Zurich", "Forbid", 0) == (
+        plan["metadata"]["name"],
+        *(plan["spec"][key] for key in ("schedule", "timeZone", "concurrencyPolicy", "failedJobsHistoryLimit")),
+    )
+    assert "suspend" not in plan["spec"]
+    assert [] == [kind for kind in idle.objects if kind.startswith("plan/")]
+
+
+@pytest.mark.parametrize("suspend", [True, False])
+def test_suspend_acts_on_the_plan(helm: Helm, suspend: bool) -> None:
+    """`cronjob.suspend` pauses the schedule, which is the plan's."""
+    found = helm.render(*PLAN, *BUCKET, f"cronjob.suspend={str(suspend).lower()}")
+
+    assert (suspend, True) == tuple(found.objects[kind]["spec"]["suspend"] for kind in ("plan/CronJob", "CronJob"))
+
+
+def plan_pod(found: Rendered) -> dict[str, Any]:
+    """Return the spec of the plan's Pod."""
+    return found.pods[-1]
+
+
+def test_pod_of_the_plan(helm: Helm) -> None:
+    """It runs `finetune plan` with the job's settings, volumes and variables, and requests no GPU."""
+    settings = ('extraEnv=[{"name": "A", "value": "b"}]', "googleCredentials.existingSecret=gcp", "spot=true")
+    found = helm.render(*PLAN, *BUCKET, *settings, "podLabels.team=ml", "cronjob.planImage=reg/finetune:cpu")
+    pod, template = plan_pod(found), found.objects["plan/CronJob"]["spec"]["jobTemplate"]["spec"]["template"]
+    [container] = pod["containers"]
+
+    assert ["plan", "--config", "/etc/finetune/config.yaml", "--create-job", "finetune"] == container["args"]
+    assert ("finetune", "reg/finetune:cpu") == (container["name"], container["image"])
+    assert found.settings_file == template["metadata"]["annotations"]["finetune/config.yaml"]
+    assert "nvidia.com/gpu" not in container["resources"]["limits"]
+    assert {"cpu", "memory", "ephemeral-storage"} == set(container["resources"]["requests"])
+    assert ["A"] == [one["name"] for one in container["env"] if one["name"] == "A"]
+    assert {"config", "tmp", "google-credentials"} == {volume["name"] for volume in pod["volumes"]}
+    assert ("plan", "ml") == tuple(
+        template["metadata"]["labels"][key] for key in ("app.kubernetes.io/component", "team")
+    )
+    rules = found.objects["plan/CronJob"]["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]
+    assert found.job["spec"]["podFailurePolicy"] == rules
+    assert found.container["image"] == plan_pod(helm.render(*PLAN, *BUCKET))["containers"][0]["image"]
+
+
+def test_plan_starts_no_node_with_a_gpu(helm: Helm) -> None:
+    """What places the Pod with the GPU does not apply to the plan's; what the network needs does."""
+    settings = ("gpu.accelerator=nvidia-l4", "spot=true", "nodeSelector.pool=gpu", "runtimeClassName=nvidia")
+    settings += ("priorityClassName=high", 'tolerations=[{"operator": "Exists"}]', "podSpec.dnsPolicy=ClusterFirst")
+    settings += ('affinity={"nodeAffinity": {}}', 'podSpec.resourceClaims=[{"name": "gpu"}]', "podSpec.nodeName=gpu-1")
+    plain = plan_pod(helm.render(*PLAN, *BUCKET, *settings))
+    placed = plan_pod(
+        helm.render(
+            *PLAN, *BUCKET, *settings, "cronjob.planNodeSelector.pool=cpu",
+            'cronjob.planTolerations=[{"key": "cpu", "operator": "Exists"}]',
+        )
+    )  # fmt: skip
+
+    placing = {"nodeSelector", "affinity", "tolerations", "runtimeClassName", "priorityClassName", "nodeName"}
+    assert set() == (placing | {"resourceClaims"}) & set(plain)
+    assert "ClusterFirst" == plain["dnsPolicy"]
+    assert ({"pool": "cpu"}, "cpu") == (placed["nodeSelector"], placed["tolerations"][0]["key"])
+
+
+def test_account_of_the_plan(helm: Helm) -> None:
+    """The plan has an account of its own, which may get the one CronJob and create Jobs; the training Pod's cannot."""
+    found = helm.render(*PLAN, *BUCKET, "serviceAccount.annotations.a=b", "events.enabled=false")
+    rules, binding = found.objects["plan/Role"]["rules"], found.objects["plan/RoleBinding"]
+
+    assert [
+        {"apiGroups": ["batch"], "resources": ["cronjobs"], "resourceNames": ["finetune"], "verbs": ["get"]},
+        {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["create"]},
+    ] == rules
+    assert [{"kind": "ServiceAccount", "name": "finetune-plan", "namespace": "default"}] == binding["subjects"]
+    assert ("Role", "finetune-plan") == (binding["roleRef"]["kind"], binding["roleRef"]["name"])
+    pod = plan_pod(found)
+    assert ("finetune-plan", True) == (pod["serviceAccountName"], pod["automountServiceAccountToken"])
+    assert ("finetune", False) == (found.pod["serviceAccountName"], found.pod["automountServiceAccountToken"])
+    assert {"a": "b"} == found.objects["plan/ServiceAccount"]["metadata"]["annotations"]
+    own = helm.render(*PLAN, *BUCKET, "serviceAccount.annotations.a=b", "cronjob.planServiceAccountAnnotations.c=d")
+    assert {"c": "d"} == own.objects["plan/ServiceAccount"]["metadata"]["annotations"]
+
+
+def test_network_policy_covers_the_plan(helm: Helm) -> None:
+    """The policy selects the plan's Pod as well as the job's."""
+    found = helm.render(*PLAN, *BUCKET, "networkPolicy.enabled=true")
+    selected = found.objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items()
+
+    for kind in ("plan/CronJob", "CronJob"):
+        template = found.objects[kind]["spec"]["jobTemplate"]["spec"]["template"]
+        assert selected <= template["metadata"]["labels"].items()
+
+
+def test_long_names_of_plans_differ(helm: Helm) -> None:
+    """Two long releases have two plans, each with a name that Kubernetes takes, and that names its own."""
+    found = [helm.render(*PLAN, *BUCKET, f"fullnameOverride={'a' * 60}-{end}") for end in "xy"]
+    found += [helm.render(*PLAN, *BUCKET, f"fullnameOverride={'a' * count}") for count in (47, 48, 50)]
+
+    names = [one.objects["plan/CronJob"]["metadata"]["name"] for one in found]
+    assert len(found) == len(set(names))
+    assert [52, 52, 52, 52, 52] == [len(name) for name in names]
+    for one in found:
+        [_, _, _, _, cronjob] = plan_pod(one)["containers"][0]["args"]
+        assert one.objects["CronJob"]["metadata"]["name"] == cronjob
+        assert [cronjob] == one.objects["plan/Role"]["rules"][0]["resourceNames"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in names(VALUES["cronjob"], "cronjob.") if name not in ("cronjob.enabled", "cronjob.schedule")],
+)
+def test_null_drops_a_default_of_the_plan(helm: Helm, name: str) -> None:
+    """Any value of the plan may be dropped with null; what is dropped is absent, never "null"."""
+    found = helm.render(*PLAN, *BUCKET, f"{name}=null")
+
+    assert not re.search(r":\s*(null|~|<no value>)\s*$", found.text, re.MULTILINE)
+    assert ("plan/CronJob" in found.objects) == (name != "cronjob.plan")
+
+
 # Mistakes
 
 
@@ -692,6 +828,14 @@ def test_cronjob(helm: Helm) -> None:
             ("job.labels", "kueue.queueName=q"),
         ),
         (("cronjob.enabled=true", "cronjob.suspend=false"), ("cronjob.suspend", "cronjob.schedule")),
+        (("cronjob.enabled=true", "cronjob.plan=true", *BUCKET), ("cronjob.plan", "cronjob.schedule")),
+        (("cronjob.plan=true", *BUCKET), ("cronjob.plan", "cronjob.enabled")),
+        ((*PLAN,), ("cronjob.plan", "config.input.uri")),
+        ((*PLAN, *BUCKET, "command=validate"), ("cronjob.plan", "command=validate")),
+        ((*PLAN, *BUCKET, "cronjob.planImage=reg/Finetune"), ("cronjob.planImage", "reg/Finetune")),
+        ((*PLAN, *BUCKET, "cronjob.planImage=reg:5000/finetune"), ("cronjob.planImage", "tag or digest")),
+        (("cronjob.planImage=reg/finetune:cpu",), ("cronjob.planImage=reg/finetune:cpu", "cronjob.plan=false")),
+        (("cronjob.planNodeSelector.a=b",), ("cronjob.planNodeSelector", "cronjob.plan=false")),
         (("serviceAccount.create=false",), ("serviceAccount.name", "events.enabled")),
         (
             ("serviceAccount.create=false", "serviceAccount.name=x", "serviceAccount.annotations.a=b"),
@@ -757,6 +901,7 @@ def test_wrong_values_are_refused_by_the_schema(helm: Helm, setting: str) -> Non
         (("spot=true", "terminationGracePeriodSeconds=60"), ("WARNING: terminationGracePeriodSeconds=60",)),
         (("cronjob.enabled=true",), ("--from=cronjob/finetune", "suspended")),
         (("cronjob.enabled=true", "cronjob.schedule=@daily", "config.run.id=x"), ("WARNING: config.run.id=x",)),
+        ((*PLAN, *BUCKET), ("--from=cronjob/finetune-plan", "--from=cronjob/finetune\n", "@daily", "without a GPU")),
         (("image.pullPolicy=Always",), ("WARNING: image.pullPolicy",)),
         (("gpu.count=0", *BUCKET), ("WARNING: gpu.count=0",)),
         ((), ("WARNING: image.repository=finetune names no registry",)),

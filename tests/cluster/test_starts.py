@@ -145,6 +145,11 @@ def test_older_values_are_reused(namespace: Namespace, tmp_path: Path) -> None:
     [
         {},
         {"cronjob.enabled": True, "cronjob.schedule": "0 3 * * *", "cronjob.timeZone": "Europe/Zurich"},
+        {
+            "cronjob": {"enabled": True, "schedule": "@daily", "plan": True},
+            "config.input.uri": "gs://b/in",
+            "config.output.uri": "gs://b/out",
+        },
         {"networkPolicy.enabled": True, "events.enabled": False, "spot": True},
         {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None, "supplementalGroups": [4000]}},
         {"podSpec": {"schedulerName": "volcano", "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["a"]}]}},
