@@ -89,7 +89,7 @@ def start(cronjob: str, run_id: str, *, connect: Callable[[], tuple[Any, str]] =
             f"there is no CronJob {cronjob!r} in the namespace {namespace!r}", remedy="give the name of one"
         )
     try:
-        kube_api.request(
+        created = kube_api.request(
             objects.create_namespaced_custom_object,
             *("batch", "v1", namespace, "jobs", job_from(found, name, run_id)),
             needs=_NEEDS,
@@ -102,6 +102,8 @@ def start(cronjob: str, run_id: str, *, connect: Callable[[], tuple[Any, str]] =
             f"the API server rejects the Job {name}: {error.status} {error.reason}: {kube_api.message_of(error)}",
             remedy=f"kubectl create job x --from=cronjob/{cronjob} --dry-run=server shows the same",
         ) from error
+    if created is None:
+        raise SettingsError(f"the namespace {namespace!r} was deleted", remedy="install the chart again")
     return StartedJob(name=name, created=True)
 
 

@@ -40,7 +40,7 @@ class ApiServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(("127.0.0.1", 0), _Batch)
         self.jobs: dict[str, dict[str, Any]] = {}
         self.refusals: dict[str, tuple[int, str]] = {}
 
@@ -53,14 +53,30 @@ class ApiServer(ThreadingHTTPServer):
         return client.ApiClient(configuration), NAMESPACE
 
 
-class _Answer(BaseHTTPRequestHandler):
+class Answer(BaseHTTPRequestHandler):
+    """Answers with JSON."""
+
+    def send(self, status: int, document: object) -> None:
+        """Send an answer."""
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Write no log."""
+
+
+class _Batch(Answer):
     server: ApiServer
 
     def do_GET(self) -> None:  # http.server's name
         if "GET" in self.server.refusals:
             self._refuse(*self.server.refusals["GET"])
         elif self.path == f"{_BATCH}/cronjobs/finetune":
-            self._send(200, CRONJOB)
+            self.send(200, CRONJOB)
         else:
             self._refuse(404, f"{self.path} not found")
 
@@ -74,29 +90,24 @@ class _Answer(BaseHTTPRequestHandler):
             self._refuse(409, "it already exists")
         else:
             self.server.jobs[job["metadata"]["name"]] = job
-            self._send(201, job)
+            self.send(201, job)
 
     def _refuse(self, status: int, message: str) -> None:
-        self._send(status, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message})
-
-    def _send(self, status: int, document: dict[str, Any]) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Write no log."""
+        self.send(status, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message})
 
 
 @contextlib.contextmanager
 def running() -> Iterator[ApiServer]:
     """Yield a server that answers."""
-    with ApiServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
+    with ApiServer() as server, serving(server):
         yield server
-        server.shutdown()
-        thread.join()
+
+
+@contextlib.contextmanager
+def serving(server: ThreadingHTTPServer) -> Iterator[None]:
+    """Let a server answer meanwhile."""
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield
+    server.shutdown()
+    thread.join()

@@ -50,6 +50,12 @@ class Planned:
         assert [0] == exit_codes([pod])
         return [event(line) for line in self.namespace.log(pod["metadata"]["name"])]
 
+    def watch(self, job: str) -> tuple[int, list[str]]:
+        """Follow a Job to its end, and return the exit code and the events."""
+        command = [sys.executable, "-m", "job", "watch", job, "--namespace", self.namespace.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+        return done.returncode, [event(json.loads(line)) for line in done.stderr.splitlines()]
+
 
 @pytest.fixture(scope="module")
 def planned(new_namespace: object, reachable_emulator: str) -> Iterator[Planned]:
@@ -87,10 +93,10 @@ def test_new_pictures_are_trained(planned: Planned) -> None:
     [job] = planned.jobs()
     run_id = planned.namespace.job(job)["metadata"]["annotations"]["finetune/run-id"]
     assert f"finetune--{run_id}" == job
-    command = [sys.executable, "-m", "job", "watch", job, "--namespace", planned.namespace.name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
-    assert 0 == done.returncode, done.stderr
-    assert "run.published" in map(event, map(json.loads, done.stderr.splitlines()))
+    code, events = planned.watch(job)
+    assert (0, True) == (code, "run.published" in events)
+    code, events = planned.watch("plan-1")
+    assert (0, True) == (code, "job.created" in events)
     assert f"models/runs/{run_id}" == planned.bucket.only_run()
 
 
@@ -130,6 +136,8 @@ def test_more_pictures_are_another_run(planned: Planned) -> None:
 
     [job] = planned.jobs() - before
     assert "Complete" == planned.namespace.finish(job), planned.namespace.describe()
+    found = planned.namespace.get("events", "--field-selector", "involvedObject.kind=CronJob,type=Warning")
+    assert {"UnexpectedJob"} == {one["reason"] for one in found}
     assert 2 == len({name.split("/")[2] for name in planned.bucket.names("models/runs/")})
     patch = json.dumps({"spec": {"successfulJobsHistoryLimit": 1}})
     planned.namespace.kubectl("patch", "cronjob", "finetune", "--patch", patch)

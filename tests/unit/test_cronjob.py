@@ -69,6 +69,7 @@ def test_job_that_exists(server: ApiServer) -> None:
         ("GET", 404, SettingsError),
         ("GET", 403, AccessError),
         ("GET", 503, UnavailableError),
+        ("POST", 404, SettingsError),
         ("POST", 401, AccessError),
         ("POST", 403, AccessError),
         ("POST", 500, UnavailableError),

@@ -6,10 +6,11 @@ import json
 import threading
 import time
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from api_server import Answer, serving
 
 from job.config.settings import EventsSettings, RunSettings
 from job.observability.kube_events import EventRecorder
@@ -53,43 +54,26 @@ class ApiServer(ThreadingHTTPServer):
         return client.CoreV1Api(client.ApiClient(configuration)), "pictures"
 
 
-class _Take(BaseHTTPRequestHandler):
+class _Take(Answer):
     server: ApiServer
 
-    def do_GET(self) -> None:  # http.server's name
-        answer = json.dumps(self.server.found[self.path.partition("?")[0]]).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
+    def do_GET(self) -> None:  # noqa: N802  # http.server's name
+        self.send(200, self.server.found[self.path.partition("?")[0]])
 
-    def do_POST(self) -> None:  # http.server's name
+    def do_POST(self) -> None:  # noqa: N802  # http.server's name
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.answers.wait(60)
         if self.server.status == 201:
             assert self.path == "/api/v1/namespaces/pictures/events"
             self.server.events.append(body)
-        answer = json.dumps(body if self.server.status == 201 else {"message": "no"}).encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: object) -> None:
-        """Write no log."""
+        self.send(self.server.status, body if self.server.status == 201 else {"message": "no"})
 
 
 @pytest.fixture
 def api_server() -> Iterator[ApiServer]:
     """Return a server that takes Events."""
-    with ApiServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
+    with ApiServer() as server, serving(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def record(server: ApiServer, *events: tuple[str, dict[str, Any]], patience: float = 10.0) -> None:
