@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from job import uri as uris
 from job.errors import SettingsError
 from job.storage.local import LocalStore
-from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, Store, crc32c
+from job.storage.objects import Entry, LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, Store, crc32c
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from job.config.settings import StorageSettings
 
 __all__ = [
+    "Entry",
     "LostObject",
     "ObjectInfo",
     "OpenStore",

@@ -11,7 +11,7 @@ import base64
 import mimetypes
 import zlib
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import obstore
 import obstore.exceptions
@@ -24,7 +24,7 @@ from job.observability import log
 from job.storage.gcs_clients import TIMEOUT, bulk_client, find_credentials, json_client
 from job.storage.google_calls import Calls, DamagedError, no_checksum
 from job.storage.lookup import stat_by_folder, stat_each
-from job.storage.objects import CHUNK_BYTES, LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, crc32c
+from job.storage.objects import CHUNK_BYTES, Entry, LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, crc32c
 from job.storage.parallel import UNPACKED_BYTES, in_parallel
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ SESSION_LOST, SESSION_TRIES = (NOT_FOUND, GONE), 3
 """https://cloud.google.com/storage/docs/resumable-uploads#handling_errors"""
 
 PAGE_FIELDS = "items(name,size,crc32c,generation,contentEncoding),nextPageToken"
+FOLDER_FIELDS = "prefixes,nextPageToken"
 
 
 def open_bucket(
@@ -66,6 +67,13 @@ def open_bucket(
     credentials = AnonymousCredentials() if host or anonymous else find_credentials(retry)
     project = None if anonymous else user_project  # a request without credentials cannot bill a project
     return GoogleStore(bucket, prefix, credentials, retry, endpoint=endpoint, user_project=project)
+
+
+class _Page(NamedTuple):
+    """A page of a listing: its objects, and with a delimiter the full names of folders."""
+
+    items: tuple[Any, ...]
+    prefixes: frozenset[str]
 
 
 class GoogleStore:
@@ -126,9 +134,24 @@ class GoogleStore:
 
     def generations(self, prefix: str) -> dict[str, int]:
         """Return the generation of every object below a folder; see Store."""
+        return {name: entry.generation for name, entry in self.entries(prefix).items()}
+
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        """Return size and generation of every object below a folder; see Store."""
         return {
-            name: int(blob.generation) for page in self._pages(prefix, recursive=True) for name, blob in page.items()
+            name: Entry(int(blob.size), int(blob.generation))
+            for page in self._pages(prefix, recursive=True)
+            for name, blob in page.items()
         }
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the folders directly below a folder; see Store. A page has up to 1,000."""
+        folder, found, token = self._folder(prefix), set[str](), None
+        while True:
+            page, token = self._request_page(folder, token, delimiter="/", fields=FOLDER_FIELDS)
+            found |= {name.removeprefix(folder).rstrip("/") for name in page.prefixes}
+            if not token:
+                return sorted(found - {""})
 
     def stat(self, name: str) -> ObjectInfo | None:
         """Return the metadata of an object; see Store."""
@@ -252,26 +275,35 @@ class GoogleStore:
         except exceptions.NotFound as error:
             raise self._no_bucket() from error
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, if_generation_match: int | None = None) -> None:
         """Delete an object; see Store."""
+
+        def attempt(_: int) -> None:
+            blob = self._bucket.blob(self._root + name)
+            blob.delete(if_generation_match=if_generation_match, timeout=TIMEOUT, retry=None)
+
         try:
-            self._calls(
-                lambda _: self._bucket.blob(self._root + name).delete(timeout=TIMEOUT, retry=None),
-                permission="storage.objects.delete",
-                uri=self.uri_of(name),
-            )
+            self._calls(attempt, permission="storage.objects.delete", uri=self.uri_of(name))
         except exceptions.NotFound:
             return
+        except exceptions.PreconditionFailed as error:
+            raise PreconditionFailed(self.uri_of(name)) from error
+
+    def delete_empty_folder(self, prefix: str) -> None:
+        """Delete the markers of a folder and of those below it; see Store."""
+        markers: list[str] = []
+        if not any(self._pages(prefix, recursive=True, found_folder=markers.append)):
+            for name in (*reversed(markers), prefix.strip("/")):
+                self.delete(f"{name}/")
 
     def _pages(
         self, prefix: str, *, recursive: bool, found_folder: FoundFolder = str
     ) -> Iterator[dict[str, storage.Blob]]:
         """Yield name -> object, page by page."""
-        folder = f"{self._root}{prefix.strip('/')}/" if prefix.strip("/") else self._root
-        token = None
+        folder, token = self._folder(prefix), None
         while True:
-            page, token = self._page(folder, token, recursive=recursive)
-            blobs = {blob.name.removeprefix(self._root): blob for blob in page}
+            page, token = self._request_page(folder, token, delimiter=None if recursive else "/", fields=PAGE_FIELDS)
+            blobs = {blob.name.removeprefix(self._root): blob for blob in page.items}
             # The console creates a folder as an empty object whose name ends in a slash.
             markers = {name for name, blob in blobs.items() if not name or (name.endswith("/") and blob.size == 0)}
             for name in sorted(markers - {""}):
@@ -280,20 +312,27 @@ class GoogleStore:
             if not token:
                 return
 
-    def _page(self, folder: str, token: str | None, *, recursive: bool) -> tuple[tuple[Any, ...], str | None]:
-        """Return one page of a listing (up to 1,000 objects) and the token of the next."""
+    def _folder(self, prefix: str) -> str:
+        """Return the full name of a folder, with a slash at its end; empty for the whole bucket."""
+        return f"{self._root}{prefix.strip('/')}/" if prefix.strip("/") else self._root
 
-        def attempt(_: int) -> tuple[tuple[Any, ...], str | None]:
+    def _request_page(
+        self, folder: str, token: str | None, *, delimiter: str | None, fields: str
+    ) -> tuple[_Page, str | None]:
+        """Return one page of a listing (up to 1,000 objects and folders) and the token of the next."""
+
+        def attempt(_: int) -> tuple[_Page, str | None]:
             response = self._client.list_blobs(
                 self._bucket,
                 prefix=folder,
-                delimiter=None if recursive else "/",
+                delimiter=delimiter,
                 page_token=token,
-                fields=PAGE_FIELDS,
+                fields=fields,
                 timeout=TIMEOUT,
                 retry=None,
             )
-            return tuple(next(response.pages)), response.next_page_token
+            items = tuple(next(response.pages))
+            return _Page(items, frozenset(response.prefixes)), response.next_page_token
 
         try:
             return self._calls(attempt, permission="storage.objects.list", uri=f"{self._bucket_uri}/{folder}")

@@ -21,7 +21,7 @@ from job import uri
 from job.errors import AccessError, DataError, FinetuneError, SettingsError, UnavailableError
 from job.observability import log
 from job.storage.lookup import stat_each
-from job.storage.objects import LostObject, ObjectInfo, PreconditionFailed, crc32c
+from job.storage.objects import Entry, LostObject, ObjectInfo, PreconditionFailed, crc32c
 from job.storage.parallel import THREADS, in_parallel
 
 if TYPE_CHECKING:
@@ -88,12 +88,30 @@ class LocalStore:
 
     def generations(self, prefix: str) -> dict[str, int]:
         """Return the generation of every file below a folder; see Store. No file is read."""
+        return {name: entry.generation for name, entry in self.entries(prefix).items()}
+
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        """Return size and generation of every file below a folder; see Store."""
         folder = self._path(prefix)
         found = {}
         for name in _walk(str(folder), f"{prefix}/", (os.path.realpath(folder),), recursive=True):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
-                found[name] = self._path(name).stat().st_mtime_ns
+                status = self._path(name).stat()
+                found[name] = Entry(status.st_size, status.st_mtime_ns)
         return found
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the folders directly below a folder; see Store. One without any file is none."""
+        path = self._path(prefix) if prefix else Path(self.uri)
+        with _errors_converted(path, "list"):
+            try:
+                with os.scandir(path) as entries:
+                    names = sorted(entry.name for entry in entries if _is_folder(entry))
+            except OSError as error:
+                if error.errno in _ABSENT:
+                    return []
+                raise
+        return [name for name in names if _has_file(path / name)]
 
     def stat(self, name: str) -> ObjectInfo | None:
         """Return the metadata of a file; see Store. It is read, to compute its checksum."""
@@ -178,10 +196,19 @@ class LocalStore:
                 temporary.unlink(missing_ok=True)
         return ObjectInfo(name, size, checksum, generation)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, if_generation_match: int | None = None) -> None:
         """Delete a file; see Store."""
-        with _errors_converted(path := self._path(name), "delete"):
-            path.unlink(missing_ok=True)
+        with _errors_converted(path := self._path(name), "delete"), contextlib.suppress(FileNotFoundError):
+            with contextlib.nullcontext() if if_generation_match is None else _locked(path.parent):
+                if if_generation_match not in (None, path.stat().st_mtime_ns):
+                    raise PreconditionFailed(str(path))
+                path.unlink()
+
+    def delete_empty_folder(self, prefix: str) -> None:
+        """Delete a folder and those below it, if they have no file; see Store."""
+        for folder, _, _ in os.walk(self._path(prefix), topdown=False):
+            with contextlib.suppress(OSError):  # it has a file, or another process writes one
+                Path(folder).rmdir()
 
     def _read_listed(self, info: ObjectInfo, _: threading.Event) -> bytes | LostObject:
         found = self.read(info.name)
@@ -243,6 +270,14 @@ def _walk(
                 inner = (*real_paths, target)
             found_folder(f"{prefix}{entry}".removesuffix("/"))
             yield from _walk(path, f"{prefix}{entry}", inner, recursive=True, found_folder=found_folder)
+
+
+def _has_file(folder: Path) -> bool:
+    """Return whether a file is in a folder or below it; what cannot be listed counts as one."""
+    try:
+        return next(_walk(str(folder), "", (os.path.realpath(folder),), recursive=True), None) is not None
+    except FinetuneError:
+        return True
 
 
 def _open(path: Path) -> IO[bytes] | None:

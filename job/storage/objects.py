@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -31,6 +31,13 @@ class ObjectInfo:
     crc32c: int
     generation: int
     gzip: bool = False
+
+
+class Entry(NamedTuple):
+    """What a store has of an object without reading it: bytes as stored, and the generation."""
+
+    size: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,15 @@ class Store(Protocol):
     def generations(self, prefix: str) -> dict[str, int]:
         """Return full name -> generation of every object below a folder. Needs no checksums."""
 
+    def entries(self, prefix: str) -> dict[str, Entry]:
+        """Return full name -> size and generation of every object below a folder. No object is read."""
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders directly below a folder, sorted, without the folder's own name.
+
+        One listing by delimiter: what is in the folders is not listed.
+        """
+
     def stat(self, name: str) -> ObjectInfo | None:
         """Return the metadata of an object; None if it does not exist."""
 
@@ -175,8 +191,19 @@ class Store(Protocol):
             PreconditionFailed: the generation differs. Nothing was written.
         """
 
-    def delete(self, name: str) -> None:
-        """Delete an object, if it exists."""
+    def delete(self, name: str, *, if_generation_match: int | None = None) -> None:
+        """Delete an object, if it exists.
+
+        Args:
+            name: of the object.
+            if_generation_match: delete only this generation.
+
+        Raises:
+            PreconditionFailed: the object has another generation. It was not deleted.
+        """
+
+    def delete_empty_folder(self, prefix: str) -> None:
+        """Delete what marks a folder without objects: the folders on a disk, the empty objects in a bucket."""
 
 
 def crc32c(data: bytes, start: int = 0) -> int:

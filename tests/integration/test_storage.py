@@ -118,6 +118,61 @@ def test_a_deleted_object_is_gone(store: Store) -> None:
     assert store.read("a") is None
 
 
+def test_a_generation_is_deleted(root: str, store: Store) -> None:
+    """With if_generation_match only that generation is deleted; what does not exist is no error."""
+    first = store.write("d/a", b"1")
+    if not root.startswith("gs://"):  # the emulator ignores the condition: see test_storage_bucket.py
+        with pytest.raises(PreconditionFailed):
+            store.delete("d/a", if_generation_match=first.generation + 1)
+        assert first == store.stat("d/a")
+
+    store.delete("d/a", if_generation_match=first.generation)
+    store.delete("d/a", if_generation_match=first.generation)
+    store.delete("elsewhere/a", if_generation_match=first.generation)
+
+    assert [] == names(store)
+
+
+def test_folders_are_listed_without_their_content(store: Store) -> None:
+    """The folders directly below a folder are named, sorted; objects beside them are not."""
+    for name in ("runs/b/1", "runs/a/x/y/2", "runs/c", "runs_old/d/3", "runs/a-b/4"):
+        store.write(name, b"x")
+
+    assert ["a", "a-b", "b"] == store.folders("runs")
+    assert ["runs", "runs_old"] == store.folders("")
+    assert [] == store.folders("none")
+    assert [] == store.folders("runs/c")
+
+
+def test_sizes_and_generations(store: Store) -> None:
+    """Every object below a folder has its size and its generation, without being read."""
+    written = [store.write(f"d/{name}", data) for name, data in (("a", b"12"), ("b/c", b""))]
+    store.write("e", b"x")
+
+    assert {info.name: (info.size, info.generation) for info in written} == store.entries("d")
+    assert {info.name: info.generation for info in written} == store.generations("d")
+    assert {} == store.entries("none")
+
+
+def test_an_empty_folder_is_deleted(root: str, store: Store, tmp_path: Path) -> None:
+    """What marks a folder is deleted where no object is in it; nothing else is."""
+    if root.startswith("gs://"):
+        for name in ("runs/a/", "runs/a/model/", "runs/b/"):
+            store.write(name, b"")
+    else:
+        for folder in ("runs/a/model", "runs/b"):
+            (tmp_path / "store" / folder).mkdir(parents=True)
+    store.write("runs/b/c", b"x")
+
+    for folder in ("runs/a", "runs/b", "none"):
+        store.delete_empty_folder(folder)
+
+    marked: list[str] = []
+    assert ["runs/b/c"] == [info.name for info in store.list(found_folder=marked.append)]
+    assert not [name for name in marked if name.startswith("runs/a")]
+    assert ["b"] == store.folders("runs")
+
+
 def test_a_listing_is_sorted_by_whole_names(store: Store) -> None:
     """Names are ordered by code point ('.' before '/'), and folders are not objects."""
     expected = ["a-b", "a.jpg", "a/x", "a/y/z", "ab", "b", "é"]

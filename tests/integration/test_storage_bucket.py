@@ -214,6 +214,24 @@ def test_listing_under_customer_managed_keys(store: Store, proxy: Proxy, bucket:
     assert 1 == len(proxy.seen) - seen
 
 
+def test_condition_of_a_deletion(store: Store, proxy: Proxy, bucket: str) -> None:
+    """A conditional deletion sends its condition, which the emulator ignores; a refusal deletes nothing."""
+    written = store.write("a", b"1")
+    proxy.fault = lambda request: refusal(412, "At least one of the pre-conditions") if is_deletion(request) else None
+
+    with pytest.raises(PreconditionFailed):
+        open_store(f"gs://{bucket}", retry=QUICK).delete("a", if_generation_match=7)
+
+    [sent] = filter(is_deletion, proxy.seen)
+    assert "ifGenerationMatch=7" in sent.path
+    assert written == store.stat("a")
+
+
+def is_deletion(request: Seen) -> bool:
+    """Whether a request deletes an object."""
+    return request.method == "DELETE"
+
+
 def test_responses_under_customer_managed_keys(store: Store, proxy: Proxy, bucket: str) -> None:
     """A write whose response has no checksum is compared with the object's metadata."""
     proxy.fault = lambda request: NO_CHECKSUMS if request.method == "POST" else None
