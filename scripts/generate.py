@@ -68,7 +68,7 @@ def documents() -> dict[Path, str]:
     reasons = [f"| `{reason}` | {meaning} |" for reason, meaning in REASONS.items()]
     manuals = [
         f"## finetune {name}\n\n```text\n{command.MANUAL.overview(name)}\n```\n"
-        for name, command in cli.COMMANDS.items()
+        for name, command in cli.all_commands().items()
     ]
     kinds = [f"| {kind} | {' '.join(f'`{one}`' for one in endings)} |" for kind, endings in litter.kinds().items()]
     tables = [

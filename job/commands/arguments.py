@@ -40,7 +40,7 @@ def divide(
         arguments: those that follow the command's name.
         command: its name, for messages.
         flags: the command's own flags -> an example of the value; "" for a switch.
-        places: the names of the places that must be given; RUN, the first one, must be a URI or a path.
+        places: the names of the places that must be given; RUN or OUTPUT_URI, the first one, must be a URI or a path.
         more: the last place may be repeated.
 
     Raises:
@@ -68,7 +68,7 @@ def divide(
                 found.settings.append(remaining.pop(0))
         else:
             mistakes.append(f"unknown flag {name!r}{did_you_mean(name, known)}")
-    mistakes += _mistakes_of_run(found.places[:1] if "RUN" in places else [])
+    mistakes += _mistakes_of_run(found.places[:1] if {"RUN", "OUTPUT_URI"}.intersection(places) else [])
     mistakes += [f"{place} is missing" for place in list(places)[len(found.places) :]]
     mistakes += [f"unexpected argument {place!r}" for place in found.places[len(places) :] if not more]
     if mistakes:

@@ -11,7 +11,21 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from job import __version__
-from job.commands import demo, doctor, evaluate, plan, predict, report, run, schema, summary, validate, verify, watch
+from job.commands import (
+    demo,
+    doctor,
+    evaluate,
+    plan,
+    predict,
+    report,
+    run,
+    runs,
+    schema,
+    summary,
+    validate,
+    verify,
+    watch,
+)
 from job.commands.command import Command, CommandModule, printing
 from job.commands.manual import all_codes, help_text
 from job.config import environment
@@ -38,10 +52,12 @@ COMMANDS: dict[str, CommandModule] = {
     "predict": predict,
     "evaluate": evaluate,
     "verify": verify,
+    "runs": runs,
     "summary": summary,
     "schema": schema,
 }
-
+GROUPS: dict[str, dict[str, CommandModule]] = {"runs": runs.COMMANDS}
+"""First word -> second word -> module, of commands that are called by two words."""
 
 ALIASES: Final = MappingProxyType(
     {
@@ -54,6 +70,10 @@ ALIASES: Final = MappingProxyType(
         **dict.fromkeys(("infer", "inference", "classify", "score", "label"), "predict"),
         **dict.fromkeys(("eval", "measure", "test", "metrics"), "evaluate"),
         **dict.fromkeys(("checksum", "checksums", "fsck"), "verify"),
+        **dict.fromkeys(("ls", "list", "history"), "runs list"),
+        **dict.fromkeys(("diff", "compare"), "runs compare"),
+        **dict.fromkeys(("promote", "rollback", "release"), "runs promote"),
+        **dict.fromkeys(("prune", "gc", "delete", "cleanup"), "runs prune"),
         **dict.fromkeys(("model", "layers", "describe"), "summary"),
         **dict.fromkeys(("settings", "config", "json-schema"), "schema"),
         "version": "--version",
@@ -78,7 +98,7 @@ def parse(arguments: Sequence[str]) -> Command:
         name, rest = rest[0], ("--help", *rest[1:])
     if name not in COMMANDS:
         raise UsageError(f"there is no command {name!r}{_hint(name)}", remedy="finetune help lists the commands")
-    command = COMMANDS[name]
+    name, command, rest = _select(name, rest)
     for position, argument in enumerate(rest):
         if argument in ("-h", "--help"):
             return printing(help_text(name, command.MANUAL, *rest[position + 1 : position + 2]))
@@ -88,6 +108,27 @@ def parse(arguments: Sequence[str]) -> Command:
         if command is run:  # its log and its termination message are read by other programs
             raise
         raise UsageError(error.message, remedy=error.remedy) from None
+
+
+def all_commands() -> dict[str, CommandModule]:
+    """Return the words of each command -> its module, those of a group after the group itself."""
+    found: dict[str, CommandModule] = {}
+    for name, command in COMMANDS.items():
+        found[name] = command
+        found |= {f"{name} {word}": member for word, member in GROUPS.get(name, {}).items()}
+    return found
+
+
+def _select(name: str, rest: Sequence[str]) -> tuple[str, CommandModule, Sequence[str]]:
+    """Return the words of a command, its module, and the arguments that follow them.
+
+    The second word of a group may stand behind ``--help``, which `parse` puts first.
+    """
+    words = [argument for argument in rest[:2] if argument not in ("-h", "--help")]
+    if words and (member := GROUPS.get(name, {}).get(words[0])):
+        position = rest.index(words[0])
+        return f"{name} {words[0]}", member, (*rest[:position], *rest[position + 1 :])
+    return name, COMMANDS[name], rest
 
 
 def report_usage(error: UsageError) -> None:

@@ -36,6 +36,7 @@ class Manual:
         usage: the ways to call it, each without ``finetune COMMAND``.
         description: what it takes and does, where its result goes and how long it takes; paragraphs.
         flags: flag -> meaning, of a command with flags of its own.
+        flags_title: heading of the flags: those of a group of commands are its commands.
         examples: arguments, without ``finetune COMMAND`` -> what they do.
         exit_codes: exit code, or a word -> meaning.
         settings: groups of settings that matter to it; empty if it takes none.
@@ -45,6 +46,7 @@ class Manual:
     usage: tuple[str, ...]
     description: str
     flags: Mapping[str, str] = field(default_factory=dict)
+    flags_title: str = "flags"
     examples: Mapping[str, str] = field(default_factory=dict)
     exit_codes: Mapping[int | str, str]
     settings: tuple[str, ...] = ()
@@ -63,7 +65,7 @@ class Manual:
         sections = [
             "\n".join(map(str.rstrip, usage)),
             *paragraphs,
-            *(["flags:\n" + _column(self.flags, width)] if self.flags else []),
+            *([f"{self.flags_title}:\n{_column(self.flags, width)}"] if self.flags else []),
             *(["examples:\n" + "\n".join(_block(*example, width) for example in examples.items())] if examples else []),
             "exit codes:\n" + _column(codes, width),
         ]

@@ -79,6 +79,7 @@ class Index(_Document):
     manifest_sha256: str | None = None
     starts: int = 0
     timing: dict[str, float] = {}
+    pruning: bool = False
 
     @property
     def has_begun(self) -> bool:
@@ -127,10 +128,31 @@ class PublishedManifest(_Document):
     files: dict[str, PublishedFile]
 
 
+class Overview(_Document):
+    """What ``finetune runs list`` shows of a published run; what is unknown is null. See job/runs/overview.py."""
+
+    run_id: str
+    published_at: str
+    gate_passed: bool
+    accuracy: float
+    accuracy_interval: tuple[float, float] | None = None
+    data_uri: str | None = None
+    data_digest: str | None = None
+    images: dict[str, int] = {}
+    labels: int | None = None
+    kept_stage: str | None = None
+    kept_epoch: int | None = None
+    attempts: int | None = None
+    seconds: float | None = None
+    gpu_seconds: float | None = None
+    version: str | None = None
+
+
 class Success(_Document):
     """``_SUCCESS`` of a run."""
 
     manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    overview: Overview | None = None
 
 
 class Latest(_Document):

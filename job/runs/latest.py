@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from job.evaluation.gates import Gate
     from job.storage import Store
 
 _MODEL = "model/saved_model/"
@@ -49,6 +50,30 @@ def read_latest(output: Store) -> tuple[documents.Latest | None, int]:
     except documents.UnreadableError as error:
         log.get().warning("latest.unreadable", uri=output.uri_of("latest.json"), error=str(error))
         return None, found[1].generation
+
+
+def pointer(
+    run_uri: str, manifest: documents.PublishedManifest, gate: Gate, *, by: str, why: str, pinned: bool
+) -> bytes:
+    """Return a ``latest.json``.
+
+    Args:
+        run_uri: of the run that it names.
+        manifest: of that run.
+        gate: of that run.
+        by: who or what moves it; recorded with the time.
+        why: the reason.
+        pinned: no publication moves it afterwards.
+    """
+    document = {
+        "run_id": manifest.run_id,
+        "run_uri": run_uri,
+        "published_at": manifest.published_at,
+        "promoted": {"by": by, "at": log.timestamp(), "why": why},
+        "pinned": pinned,
+        "gate": gate.document(),
+    }
+    return documents.encode(document)
 
 
 class PublishedFiles:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from job import errors, storage
 from job.evaluation.summary import metrics_summary
 from job.observability import log
-from job.runs import documents, statement
-from job.runs.latest import read_latest
+from job.runs import documents, overview, statement
+from job.runs.latest import pointer, read_latest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,10 +69,12 @@ def published(run: Run, settings: GateSettings) -> Outcome | None:
 
     Raises:
         errors.DataError: manifest.json is missing or unreadable.
+        errors.StoppedError: the run was deleted after this start had opened it.
     """
     is_success = run.is_published()
     committed = run.claimed.manifest_sha256 if run.claimed else run.index().manifest_sha256 if is_success else None
     if not is_success:
+        _check_not_deleted(run)
         found = run.output.read(_manifest_name(run)) if committed else None
         if not committed or found is None or hashlib.sha256(found[0]).hexdigest() != committed:
             return None  # nothing was committed, or its manifest is lost: do the work again
@@ -147,8 +149,18 @@ def finish(run: Run, gate: Gate, execution: Execution, *, judge: Judge | None = 
     return _complete(run, manifest, gate, judge, move_latest=True)
 
 
+def _check_not_deleted(run: Run) -> None:
+    """Raise errors.StoppedError if the run was deleted while this start waited for its claim."""
+    if run.claimed is not None and run.read("config.json") is None:
+        raise errors.StoppedError(
+            f"{run.uri} has no config.json: it was deleted since this start opened it",
+            remedy="nothing to do for a Job: its next Pod begins the run again; elsewhere start it again",
+        )
+
+
 def _write_success(run: Run, manifest_sha256: str) -> None:
-    success = documents.encode({"manifest_sha256": manifest_sha256})
+    found = overview.read(run.read, manifest_sha256)
+    success = documents.encode({"manifest_sha256": manifest_sha256, "overview": found and found.document()})
     try:
         run.output.write(f"{run.prefix}/_SUCCESS", success, if_generation_match=0)
     except storage.PreconditionFailed:
@@ -192,14 +204,6 @@ def _move_latest(run: Run, manifest: documents.PublishedManifest, gate: Gate, ju
     Returns:
         The gate, as last judged.
     """
-    promoted = {"by": "finetune run", "at": log.timestamp(), "why": "published"}
-    latest = {
-        "run_id": run.id,
-        "run_uri": run.uri,
-        "published_at": manifest.published_at,
-        "promoted": promoted,
-        "pinned": False,
-    }
     while gate.passed:
         current, generation = read_latest(run.output)
         if current and current.pinned:
@@ -213,7 +217,7 @@ def _move_latest(run: Run, manifest: documents.PublishedManifest, gate: Gate, ju
                 break
             gate = judge()
             continue
-        document = documents.encode({**latest, "gate": gate.document()})
+        document = pointer(run.uri, manifest, gate, by="finetune run", why="published", pinned=False)
         try:
             run.output.write("latest.json", document, if_generation_match=generation)
         except storage.PreconditionFailed:

@@ -8,10 +8,12 @@ URNs of this project are explained in docs/output.md.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import re
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from job import __version__
@@ -134,14 +136,15 @@ def _uri(place: str) -> dict[str, str]:
     return {"uri": place} if "://" in place else {}
 
 
-def packages() -> dict[str, str]:
+@functools.cache
+def packages() -> Mapping[str, str]:
     """Return name -> version of every installed distribution, but this program itself."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = re.sub(r"[-_.]+", "-", distribution.name or "").lower()
         if name and name != "finetune":
             found.setdefault(name, distribution.version)
-    return found
+    return MappingProxyType(found)
 
 
 def with_losses(attempts: Sequence[Document]) -> list[Document]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from job.errors import DataError
 from job.runs import documents
 from job.runs.checksums import difference, measure
+from job.runs.overview import required
 from job.runs.statement import PREDICATE_TYPE, PROVENANCE, STATEMENT_TYPE
 
 if TYPE_CHECKING:
@@ -129,6 +130,11 @@ def _read_manifest(store: Store, found: Verification) -> documents.PublishedMani
     if success is not None and sha256 not in (None, success.manifest_sha256):
         detail = f"its sha256 is {sha256}, and _SUCCESS has {success.manifest_sha256}"
         found.differences.append(Difference("manifest.json", detail))
+    elif manifest is not None and success is not None and success.overview is not None:
+        for name, recorded in required(manifest).items():
+            if (shown := getattr(success.overview, name)) != recorded:
+                detail = f"its overview has the {name} {shown!r}, and manifest.json has {recorded!r}"
+                found.differences.append(Difference("_SUCCESS", detail))
     return manifest
 
 

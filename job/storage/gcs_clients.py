@@ -17,7 +17,7 @@ from requests.adapters import HTTPAdapter
 from job.config import environment
 from job.storage.google_calls import Calls, principal
 from job.storage.objects import RetryPolicy
-from job.storage.parallel import THREADS
+from job.storage.parallel import CONNECTIONS
 
 if TYPE_CHECKING:
     import obstore
@@ -75,7 +75,7 @@ def json_client(credentials: Credentials, endpoint: str | None) -> storage.Clien
     environment.set_default("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "true")
     session = AuthorizedSession(credentials)
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_maxsize=THREADS))
+        session.mount(scheme, HTTPAdapter(pool_maxsize=CONNECTIONS))
     return storage.Client(
         project="test" if endpoint else None,
         credentials=credentials,

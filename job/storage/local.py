@@ -92,9 +92,10 @@ class LocalStore:
 
     def entries(self, prefix: str) -> dict[str, Entry]:
         """Return size and generation of every file below a folder; see Store."""
-        folder = self._path(prefix)
+        prefix = prefix.strip("/")
+        folder = str(self._path(prefix)) if prefix else self.uri
         found = {}
-        for name in _walk(str(folder), f"{prefix}/", (os.path.realpath(folder),), recursive=True):
+        for name in _walk(folder, f"{prefix}/" if prefix else "", (os.path.realpath(folder),), recursive=True):
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 status = self._path(name).stat()
                 found[name] = Entry(status.st_size, status.st_mtime_ns)
@@ -198,11 +199,12 @@ class LocalStore:
 
     def delete(self, name: str, *, if_generation_match: int | None = None) -> None:
         """Delete a file; see Store."""
-        with _errors_converted(path := self._path(name), "delete"), contextlib.suppress(FileNotFoundError):
-            with contextlib.nullcontext() if if_generation_match is None else _locked(path.parent):
-                if if_generation_match not in (None, path.stat().st_mtime_ns):
-                    raise PreconditionFailed(str(path))
-                path.unlink()
+        path = self._path(name)
+        lock = contextlib.nullcontext() if if_generation_match is None else _locked(path.parent)
+        with _errors_converted(path, "delete"), contextlib.suppress(FileNotFoundError), lock:
+            if if_generation_match not in (None, path.stat().st_mtime_ns):
+                raise PreconditionFailed(str(path))
+            path.unlink()
 
     def delete_empty_folder(self, prefix: str) -> None:
         """Delete a folder and those below it, if they have no file; see Store."""

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 THREADS = 16
 """Measured against an emulator: 8 and 32 are slower, and asyncio takes more CPU per object."""
 
+CONNECTIONS = 32
+"""That a bucket's client keeps open. Requests beyond these would each open a connection, and close it."""
+
 HELD_OBJECTS = 64
 HELD_BYTES = 256 * 1024**2
 

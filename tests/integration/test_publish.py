@@ -134,7 +134,8 @@ def check(output: Store, run: Run) -> str:
     document = read(output, run, "manifest.json")
     published = json.loads(document)
     success = json.loads(read(output, run, "_SUCCESS"))
-    assert {"manifest_sha256": hashlib.sha256(document).hexdigest()} == success
+    assert hashlib.sha256(document).hexdigest() == success["manifest_sha256"]
+    assert (run.id, published["published_at"]) == tuple(success["overview"][key] for key in ("run_id", "published_at"))
     for name, file in published["files"].items():
         assert file["sha256"] == hashlib.sha256(read(output, run, name)).hexdigest(), name
     assert {*FILES, "config.json", "provenance.json"} == set(published["files"])

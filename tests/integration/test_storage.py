@@ -151,6 +151,7 @@ def test_sizes_and_generations(store: Store) -> None:
 
     assert {info.name: (info.size, info.generation) for info in written} == store.entries("d")
     assert {info.name: info.generation for info in written} == store.generations("d")
+    assert ["d/a", "d/b/c", "e"] == list(store.entries(""))
     assert {} == store.entries("none")
 
 

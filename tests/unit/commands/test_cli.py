@@ -47,7 +47,7 @@ def test_help(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     """Nothing at all, or a call for help, prints the commands, an example of each input and the exit codes."""
     text = output_of(capsys, *arguments)
 
-    names = "run demo validate plan doctor watch report predict evaluate verify summary schema"
+    names = "run demo validate plan doctor watch report predict evaluate verify runs summary schema"
     assert names.split() == re.findall(r"^  ([a-z]+) +[A-Z]", text, re.MULTILINE)
     assert "finetune run --input.uri gs://my-bucket/flowers --output.uri gs://my-bucket/trained" in text
     assert [str(code) for code in errors.exit_codes()] == re.findall(r"^  (\d+) ", text, re.MULTILINE)
@@ -107,6 +107,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["folow"], "finetune watch"),
         (["logs"], "finetune watch"),
         (["version"], "finetune --version"),
+        (["rollback"], "finetune runs promote"),
         (["/"], "finetune run --input.uri / …"),
         (["--input.uri", "x"], "finetune run --input.uri …"),
     ],
@@ -124,12 +125,21 @@ def test_unknown_commands(arguments: list[str], hint: str | None) -> None:
 def test_aliases() -> None:
     """A word of another tool is no command here, and stands for one."""
     assert set() == set(cli.ALIASES) & set(cli.COMMANDS)
-    assert set(cli.ALIASES.values()) <= {*cli.COMMANDS, "--version"}
+    assert set(cli.ALIASES.values()) <= {*cli.all_commands(), "--version"}
 
 
 def test_a_mistyped_command_is_no_failed_run() -> None:
     """A usage error is text on stderr, though the log is JSON here: no event, no traceback, exit code 2."""
-    calls = [["trian"], ["run", "--help", "gat"], ["schema", "x"], ["watch"], ["summary", "--a=1"], ["demo", "--x=1"]]
+    calls = [
+        ["trian"],
+        ["run", "--help", "gat"],
+        ["schema", "x"],
+        ["watch"],
+        ["runs"],
+        ["runs", "list"],
+        ["summary", "--a=1"],
+        ["demo", "--x=1"],
+    ]
 
     ended = python(f"from job.__main__ import main; print([main(arguments) for arguments in {calls}])")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,6 +88,33 @@ def test_run_is_published_in_an_order_that_a_reader_can_trust(tmp_path: Path) ->
     assert [
         *("labels.txt", "provenance.json", "manifest.json", "index.json", "_SUCCESS", "latest.json")
     ] == output.written
+
+
+def test_overview_of_a_published_run(tmp_path: Path) -> None:
+    """_SUCCESS has the overview of the run that it names."""
+    output = storage.open_store(str(tmp_path))
+    loaded = load_settings(["--output.uri", str(tmp_path), "--input.uri", "gs://bucket/flowers"], {})
+    run = open_run(output, loaded, identity.Identity(recipe=1, data="da7a", settings=result_settings(loaded.settings)))
+    with checkpoints_of(run, loaded.settings):
+        publish.finish(run, judge(0.9, min_accuracy=0.95), Execution(provenance={"version": "1"}, seconds={}, starts=2))
+
+    found = json.loads((tmp_path / f"runs/{run.id}/_SUCCESS").read_text())["overview"]
+    expected = {"run_id": run.id, "accuracy": 0.9, "gate_passed": False, "attempts": 2, "version": "1"}
+    assert expected | {"data_uri": "gs://bucket/flowers", "data_digest": "da7a"} == {
+        name: found[name] for name in (*expected, "data_uri", "data_digest")
+    }
+
+
+def test_deleted_while_a_start_waited_for_its_claim(tmp_path: Path) -> None:
+    """A start that finds its run deleted once it holds the claim ends with 75, and does not publish half a run."""
+    output = storage.open_store(str(tmp_path))
+    loaded = load_settings(["--output.uri", str(tmp_path)], {})
+    run = open_run(output, loaded, identity.Identity(recipe=1, data="da7a", settings=result_settings(loaded.settings)))
+    checkpoints = checkpoints_of(run, loaded.settings)
+    output.delete(f"runs/{run.id}/config.json")
+
+    with checkpoints, pytest.raises(errors.StoppedError, match=run.id):
+        publish.published(run, GateSettings())
 
 
 @pytest.mark.parametrize(

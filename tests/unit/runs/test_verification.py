@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+import listed_runs
 import pytest
 from published_runs import FILES, described, publish
 
@@ -173,3 +174,17 @@ def test_provenance_of_another_run(tmp_path: Path, change: Callable[[dict[str, o
 
     assert "provenance.json" == difference.name
     assert detail in difference.detail
+
+
+def test_overview_that_differs(tmp_path: Path) -> None:
+    """An overview in _SUCCESS that is not that of manifest.json is a difference: lists show it."""
+    output = storage.open_store(str(tmp_path))
+    listed_runs.publish(output, "a", accuracy=0.8)
+    assert check(tmp_path / "runs/a").document()["verified"]
+    success = json.loads((tmp_path / "runs/a/_SUCCESS").read_text())
+    success["overview"]["accuracy"] = 0.9
+    (tmp_path / "runs/a/_SUCCESS").write_text(json.dumps(success))
+
+    [found] = check(tmp_path / "runs/a").differences
+
+    assert ("_SUCCESS", True, True) == (found.name, "0.9" in found.detail, "0.8" in found.detail)
