@@ -90,7 +90,8 @@ def _execute(settings: Settings, options: Options, progress: Progress) -> int:
     from job.runs.named_run import find_run
 
     with showing(progress):
-        run = find_run(options.run, storage.opener(settings.storage), settings.output.uri)
+        open_output = partial(storage.open_output, settings=settings.storage)
+        run = find_run(options.run, open_output, settings.output.uri)
         by = options.by or promotion.current_user()
         latest = promotion.promote(run, progress, by=by, why=options.why, pinned=options.pinned)
     note = "later runs leave it there" if latest.pinned else "the next new run that passes its gate moves it"

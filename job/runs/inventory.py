@@ -187,10 +187,9 @@ def _unfinished(data: bytes | None, new: partial[ListedRun], now: dt.datetime) -
         return new(state="incomplete")
     try:
         status = json.loads(data)
-        state = status["state"]
+        state, updated = status["state"], parse_time(status.get("updated_at"))
     except (ValueError, KeyError, TypeError) as error:
         return new(state="unreadable", detail=f"status.json is unreadable: {error!r}")
-    updated = parse_time(status.get("updated_at"))
     is_silent = updated is None or (now - updated).total_seconds() > SILENT_SECONDS
     # "succeeded" without _SUCCESS: a deletion that was interrupted.
     states: dict[str, State] = {"running": "interrupted" if is_silent else "running"}

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from job.config.hints import did_you_mean
 from job.config.settings import NAME_PATTERN
 from job.errors import DataError, SettingsError
-from job.runs import documents
-from job.runs.published import LATEST
+from job.runs.published import LATEST, latest_run_id
 
 if TYPE_CHECKING:
     from job.storage import OpenStore, Store
@@ -63,19 +62,8 @@ def find_run(name: str, open_store: OpenStore, output_uri: str = "") -> NamedRun
                     remedy="give such a URI or folder; or an ID together with --output.uri OUTPUT_URI",
                 )
         output = open_store(parent)
-    run_id = _latest(output) if start == LATEST else _complete(output, start)
+    run_id = latest_run_id(output) if start == LATEST else _complete(output, start)
     return NamedRun(output, run_id, open_store(f"{output.uri}/runs/{run_id}"))
-
-
-def _latest(output: Store) -> str:
-    """Return the ID that ``latest.json`` names."""
-    remedy = f"name a run instead: {output.uri}/runs/ID"
-    found = documents.read(output, "latest.json", documents.Latest, remedy=remedy)
-    if found is None:
-        raise DataError(f"{output.uri} has no latest.json: no run has passed its quality gate", remedy=remedy)
-    if not re.fullmatch(NAME_PATTERN, found[0].run_id or "/"):  # it must not lead out of the output
-        raise DataError(f"{output.uri_of('latest.json')}: {found[0].run_id!r} is not the ID of a run", remedy=remedy)
-    return found[0].run_id
 
 
 def _complete(output: Store, start: str) -> str:

@@ -53,18 +53,33 @@ def open_warm_start(settings: Settings, open_store: OpenStore) -> Store:
 
 def _open_latest(output_uri: str, open_store: OpenStore) -> Store:
     output = open_store(output_uri)
-    remedy = f"name a run instead: {output.uri}/runs/ID"
+    # note: not run_uri, which is where the output was for the run; in a container that is another path
+    store = open_store(f"{output.uri}/runs/{latest_run_id(output)}")
+    if store.stat("_SUCCESS") is None:
+        raise DataError(
+            f"latest.json names {store.uri}, which is not a published run: it was deleted", remedy=_other_run(output)
+        )
+    return store
+
+
+def latest_run_id(output: Store) -> str:
+    """Return the ID of the run that ``latest.json`` of an output names.
+
+    Raises:
+        errors.DataError: there is no ``latest.json``, it is unreadable, or the ID could lead out of the output.
+    """
+    remedy = _other_run(output)
     found = documents.read(output, "latest.json", documents.Latest, remedy=remedy)
     if found is None:
         raise DataError(f"{output.uri} has no latest.json: no run has passed its quality gate", remedy=remedy)
     run_id = found[0].run_id
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run_id):  # it must not escape from the output
         raise DataError(f"{output.uri_of('latest.json')}: {run_id!r} is not the ID of a run", remedy=remedy)
-    # note: not run_uri, which is where the output was for the run; in a container that is another path
-    store = open_store(f"{output.uri}/runs/{run_id}")
-    if store.stat("_SUCCESS") is None:
-        raise DataError(f"latest.json names {store.uri}, which is not a published run: it was deleted", remedy=remedy)
-    return store
+    return run_id
+
+
+def _other_run(output: Store) -> str:
+    return f"name a run instead: {output.uri}/runs/ID"
 
 
 def _remedy(store: Store) -> str:

@@ -521,7 +521,7 @@ def test_a_dead_network_does_not_hold_up_the_end(store: Store, proxy: Proxy, buc
     assert "storage" not in [thread.name for thread in threading.enumerate()]
 
 
-class Token(Credentials):  # google-auth has no types
+class Token(Credentials):  # type: ignore[misc]  # google-auth has no types
     """Credentials as they are given out: a token, or an error."""
 
     def __init__(self, error: Exception | None = None) -> None:

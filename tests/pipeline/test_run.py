@@ -92,6 +92,23 @@ def test_manifest_has_every_file(published: Path) -> None:
     assert hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest() == success["manifest_sha256"]
 
 
+def test_overview(published: Path) -> None:
+    """_SUCCESS has what a list of runs shows: each value is that of the run's other files, and none is missing."""
+    folder = only_run(published)
+    metrics = strict_json((folder / "metrics/metrics.json").read_bytes())
+    found = strict_json((folder / "_SUCCESS").read_bytes())["overview"]
+
+    assert not [name for name, value in found.items() if value is None]
+    assert (metrics["kept"]["stage"], metrics["kept"]["epoch"]) == (found["kept_stage"], found["kept_epoch"])
+    assert metrics["validation"]["intervals"]["accuracy"] == found["accuracy_interval"]
+    assert (metrics["validation"]["accuracy"], metrics["validation"]["images"]) == (
+        found["accuracy"],
+        found["images"]["validation"],
+    )
+    assert (1, 0.0, folder.name) == (found["attempts"], found["gpu_seconds"], found["run_id"])
+    assert found["seconds"] >= metrics["timing"]["total"]
+
+
 def test_metrics(published: Path) -> None:
     """metrics.json is strict JSON with the documented keys; there is no test split, so it is null."""
     metrics = strict_json((only_run(published) / "metrics/metrics.json").read_bytes())
