@@ -17,12 +17,14 @@ with imports.without_gc():
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from job.observability.progress import Progress
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Execute the command in `arguments` (default: ``sys.argv``) and return its exit code; see job/errors.py."""
     progress = cli.listen(LogSettings())  # the defaults, until the settings are loaded
     try:
-        with signals.interrupting(lambda: progress.event("run.stopped", severity="warning", **_stopped().facts)):
+        with signals.interrupting(lambda: _report(signals.stopped_error(), progress)):
             command = cli.parse(sys.argv[1:] if arguments is None else arguments)
             progress = cli.listen(command.log)
             code = command.execute(progress)
@@ -32,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case UsageError():
                 cli.report_usage(error)
             case StoppedError():
-                progress.event("run.stopped", severity="warning", **error.facts)
+                _report(error, progress)
             case _:
                 progress.event("run.failed", severity="error", **error.facts)
     except KeyboardInterrupt:
-        progress.event("run.stopped", severity="warning", **_stopped().facts)
+        _report(signals.stopped_error(), progress)
         code = StoppedError.exit_code
     except Exception as error:  # noqa: BLE001  # every failure is logged and has an exit code
         failure = unexpected(error)
@@ -46,9 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return signals.exit_now(code)
 
 
-def _stopped() -> StoppedError:
-    message = f"stopped by {signals.received() or 'SIGINT'}; what was saved is kept"
-    return StoppedError(message, remedy="start it again with the same settings: it resumes")
+def _report(error: StoppedError, progress: Progress) -> None:
+    progress.event("run.stopped", severity="warning", **error.facts)
 
 
 if __name__ == "__main__":

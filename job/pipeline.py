@@ -60,7 +60,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
     open_store = storage.opener(settings.storage, retry=retry)
     output = storage.open_output(settings.output.uri, settings.storage, retry=retry)
 
-    job = JobRecord(output, settings.run)
+    job = JobRecord(output, settings.run, loses_cache=settings.cache.volume_limit_bytes is not None)
     with job.attempt():
         # The run that this Job has begun, or the one identified by the settings and the data.
         run, listing, identity = pinned_run(output, settings, job), None, None

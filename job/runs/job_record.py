@@ -1,12 +1,13 @@
 """``jobs/<uid>.json``: the record of a Kubernetes Job, which outlives its Pods.
 
 It names the run that the Job works on, so that all Pods of the Job continue the run of the first one, and has an entry
-for each start: node, times, exit code and reason, also of starts that ended before there was a run.
+for each start: Pod, node, times, exit code and reason, also of starts that ended before there was a run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -25,8 +26,15 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 100
 """Attempts in a record: the newest."""
 
+MAX_STOPS = 10
+"""Starts in a row that a signal may stop without any saved progress, where the cache is lost with the Pod."""
+
 END_SECONDS = 2.0
 """Time limit for recording the end, which must not delay it: Spot gives a stopped Pod 15 seconds."""
+
+
+_NOT_REACHED = ""
+"""In place of a checkpoint: the start has not looked for one."""
 
 
 class JobRecord:
@@ -35,13 +43,16 @@ class JobRecord:
     Args:
         output: the store of the Job's run.
         settings: names the Job.
+        loses_cache: whether the cache is lost with the Pod, so that a start without a new checkpoint leaves nothing.
 
     Attributes:
         gpus: number of GPUs that this start computes on, for its GPU seconds.
     """
 
-    def __init__(self, output: Store, settings: RunSettings) -> None:
+    def __init__(self, output: Store, settings: RunSettings, *, loses_cache: bool = False) -> None:
         self.gpus = 0
+        self._loses_cache = loses_cache
+        self._earlier: list[Document] = []
         self._output = output
         self._settings = settings
         self._name = f"jobs/{settings.job_uid}.json"
@@ -83,10 +94,15 @@ class JobRecord:
 
         Raises:
             errors.DataError: the record is unreadable.
+            errors.SettingsError: the last starts were all stopped before they could look for a checkpoint.
         """
         started, self._started_at = time.monotonic(), log.timestamp()
-        attempt: Document = {"node": self._settings.node, "started_at": self._started_at, "ended_at": None}
-        self._update(lambda record: record["attempts"].append(attempt))
+        pod, node = socket.gethostname(), self._settings.node
+        attempt: Document = {"pod": pod, "node": node, "started_at": self._started_at, "ended_at": None}
+
+        def begin(record: Document) -> None:
+            self._earlier = list(record["attempts"])
+            record["attempts"].append(attempt)
 
         def record_end(outcome: Document) -> None:
             seconds = round(time.monotonic() - started, 1)
@@ -94,30 +110,58 @@ class JobRecord:
             if not signals.attempt(lambda: self._try_update(self._of_attempt({**end, **outcome})), END_SECONDS):
                 log.get().warning("job.end_not_recorded", uri=self._output.uri_of(self._name))
 
-        try:
-            yield
-        except errors.FinetuneError as error:
-            record_end(error.facts)
-            raise
-        except KeyboardInterrupt:
-            record_end({"exit_code": errors.StoppedError.exit_code, "reason": errors.StoppedError.reason})
-            raise
-        except Exception as error:
-            record_end(errors.unexpected(error).facts)
-            raise
-        record_end({"exit_code": 0})
+        self._update(begin)
+        with signals.recording(lambda error: record_end(_outcome(error))):
+            try:
+                self._check_progress(_NOT_REACHED)
+                yield
+            except errors.FinetuneError as error:
+                record_end(_outcome(error))
+                raise
+            except KeyboardInterrupt:
+                record_end(_outcome(signals.stopped_error()))
+                raise
+            except Exception as error:
+                record_end(_outcome(errors.unexpected(error)))
+                raise
+            record_end({"exit_code": 0})
 
     def resumed(self, saved_at: str | None) -> None:
         """Record from which checkpoint this start resumes: what was done after it is done again.
 
         Args:
             saved_at: when it was saved; None: this start begins from scratch.
+
+        Raises:
+            errors.SettingsError: the last starts resumed from the same one, and were all stopped by a signal.
         """
         self._update(self._of_attempt({"resumed_from": saved_at}))
+        self._check_progress(saved_at)
 
     def attempts(self) -> list[Document] | None:
         """Return the starts of the Job so far, this one last; None without a Job."""
         return self._read()[0].attempts if self._settings.job_uid else None
+
+    def _check_progress(self, resumed_from: str | None) -> None:
+        """Raise an error if a further start would most likely be stopped at the same place.
+
+        The kubelet's eviction for local disk looks to the process like any other stop, and comes again in each Pod.
+
+        Args:
+            resumed_from: of this start.
+        """
+        last = self._earlier[-MAX_STOPS:]
+        without_progress = (
+            "signal" in item and item.get("resumed_from", resumed_from) == resumed_from for item in last
+        )
+        if not self._loses_cache or len(last) < MAX_STOPS or not all(without_progress):
+            return
+        raise errors.SettingsError(
+            f"the last {MAX_STOPS} starts of this Job were each stopped by a signal, and none of them saved progress",
+            remedy="finetune watch reports how each Pod ended. If they were evicted for local disk, raise "
+            "cache.sizeLimit or resources.limits.ephemeral-storage, or limit what else writes there (sidecars, other "
+            "volumes); then delete the Job and create it again: its record begins with it",
+        )
 
     def _of_attempt(self, facts: Document) -> Callable[[Document], None]:
         """Return the change of the record that adds facts to this start's entry."""
@@ -158,3 +202,9 @@ class JobRecord:
         settings = self._settings
         new = documents.Job(run_id=None, name=settings.job_name, namespace=settings.namespace, image=settings.image)
         return documents.read(self._output, self._name, documents.Job, remedy=remedy) or (new, 0)
+
+
+def _outcome(error: errors.FinetuneError) -> Document:
+    """Return the facts of an end, with the signal that stopped the process, if one did."""
+    signal = signals.received() if isinstance(error, errors.StoppedError) else None
+    return {**error.facts, **({"signal": signal} if signal else {})}

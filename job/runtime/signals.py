@@ -22,14 +22,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, Literal
 
-from job.errors import StoppedError
+from job.errors import FinetuneError, StoppedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
 GRACE_SECONDS, SAVE_SECONDS, REPORT_SECONDS = 5.0, 1.7, 0.5
-"""Time for the main thread to end by itself, then for saving in its place, then for reporting: below 8 in total."""
+"""Time for the main thread to end by itself, then for saving in its place, then twice for reporting, in the log and in
+the Job's record: below 8 in total."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -38,6 +39,7 @@ _received: signal.Signals | None = None
 _handled = False
 _last_words: Callable[[], object] = int
 _save: Callable[[float], bool] | None = None
+_record_end: Callable[[FinetuneError], object] | None = None
 _threads_left = False
 
 
@@ -88,6 +90,27 @@ def save(seconds: float) -> bool:
     return _save is not None and _save(seconds)
 
 
+@contextlib.contextmanager
+def recording(record: Callable[[FinetuneError], object]) -> Iterator[None]:
+    """While the block runs, call `record` with the reason before a hanging process is ended.
+
+    Args:
+        record: stores how the process ends. Called in another thread.
+    """
+    global _record_end  # noqa: PLW0603
+    previous, _record_end = _record_end, record
+    try:
+        yield
+    finally:
+        _record_end = previous
+
+
+def record_end(error: FinetuneError, seconds: float) -> None:
+    """Record why the process is about to be ended, within a time limit."""
+    if (record := _record_end) is not None:
+        attempt(lambda: record(error), seconds)
+
+
 def attempt(action: Callable[[], object], seconds: float) -> bool:
     """Run `action` in a thread, where it may hang; return whether it finished within `seconds`."""
     results: list[object] = []
@@ -122,6 +145,12 @@ def deferred() -> Iterator[None]:
     """While the block runs, only record a signal: the block checks `received` and ends by itself."""
     with _in_mode("defer"):
         yield
+
+
+def stopped_error() -> StoppedError:
+    """Return the error of a process that a signal has stopped."""
+    message = f"stopped by {received() or 'SIGINT'}; what was saved is kept"
+    return StoppedError(message, remedy="start it again with the same settings: it resumes")
 
 
 def received() -> str | None:
@@ -165,6 +194,7 @@ def _end_hanging() -> None:
     if not save(SAVE_SECONDS):  # the main thread may still finish its work
         time.sleep(max(0.0, deadline - time.monotonic()))
     attempt(_last_words, REPORT_SECONDS)
+    record_end(stopped_error(), REPORT_SECONDS)
     os._exit(StoppedError.exit_code)
 
 

@@ -91,6 +91,7 @@ class StallWatch(Listener):
             "that long, raise device.stall_minutes",
         )
         signals.attempt(lambda: self._last_words(error), REPORT_SECONDS)
+        signals.record_end(error, REPORT_SECONDS)
         self._exit_process(error.exit_code)
 
 

@@ -6,34 +6,36 @@ cooperate.
 
 from __future__ import annotations
 
-import datetime as dt
 import json
-import queue
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from job import uri
-from job.errors import DataError, StoppedError, UnavailableError, UsageError, all_errors
+from job.errors import DataError, FinetuneError, StoppedError, UnavailableError, UsageError, all_errors
 from job.observability import log
 from job.observability.bars import Bars
 from job.observability.console import ConsoleListener
 from job.observability.progress import LogListener
 from job.watch.api_reader import Cluster
+from job.watch.log_reader import LogReader
 from job.watch.pods import (
     container_state,
+    counts,
+    deciding_pod,
+    describe_code,
     describe_end,
     next_attempt_time,
     parse_termination_message,
     pending_reason,
     was_rejected,
 )
+from job.watch.record import find_end, read_ends
 from job.watch.replay import Replay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from job.observability.kube_events import Object
     from job.observability.progress import Listener
@@ -165,9 +167,10 @@ class _JobFollower:
         self._replay = replay
         self._pods: dict[str, Object] = {}  # by UID, as last seen: an evicted Pod is deleted as soon as it ends
         self._finished_logs: set[str] = set()  # UIDs of Pods whose log is read completely
-        self._reader: _LogReader | None = None
+        self._reader: LogReader | None = None
         self._last_reports: dict[str, str] = {}  # subject -> event and message
         self._code: int | None = None
+        self._counted: set[str] = set()  # names of the Pods whose end is known and counts
 
     def follow(self) -> int:
         """Follow the Job until it ends, and return its exit code."""
@@ -235,14 +238,14 @@ class _JobFollower:
             if uid in self._finished_logs or not (state.get("running") or state.get("terminated")):
                 continue
             if self._reader is None:
-                self._reader = _LogReader(self._cluster, pod["metadata"]["name"])
+                self._reader = LogReader(self._cluster, pod["metadata"]["name"])
             ended = self._reader.ended.is_set()
             for line in self._reader.lines():
                 self._replay.line(line)
             is_deleted = not state.get("terminated") and self._is_deleted(uid)
             if not ended or not (state.get("terminated") or is_deleted):
                 if ended:  # the connection was lost
-                    self._reader = _LogReader(self._cluster, pod["metadata"]["name"], after=self._reader.last)
+                    self._reader = LogReader(self._cluster, pod["metadata"]["name"], after=self._reader.last)
                 return False
             self._reader = None
             self._finished_logs.add(uid)
@@ -260,63 +263,63 @@ class _JobFollower:
         terminated = container_state(pod).get("terminated") or {}
         self._code = terminated.get("exitCode", self._replay.exit_code)
         name = pod["metadata"]["name"]
+        is_known = self._code is not None or was_rejected(pod)
+        if is_known and counts(pod, self._code):
+            self._counted.add(name)
         document = parse_termination_message(terminated.get("message"))
+        self._report_end(name, describe_end(pod, self._code), document)
+
+    def _report_end(self, pod: str, description: str, document: Mapping[str, object], **more: object) -> None:
+        """Report the end of a Pod, whose exit code is stored.
+
+        Args:
+            pod: its name.
+            description: how it ended.
+            document: reason, message, remedy and run_uri, as in a termination message; each may be missing.
+            more: further facts.
+        """
         facts = {key: document[key] for key in ("reason", "remedy", "run_uri") if key in document}
+        said = {"said": document["message"]} if document.get("message") else {}
+        level: log.Level = "info" if self._code == 0 else "warning"
         self._report(
-            name,
-            "pod.ended",
-            describe_end(pod, self._code),
-            severity="info" if self._code == 0 else "warning",
-            pod=name,
-            exit_code=self._code,
-            **facts,
-            **({"said": document["message"]} if document.get("message") else {}),
+            pod, "pod.ended", description, severity=level, pod=pod, exit_code=self._code, **more, **facts, **said
         )
 
     def _outcome(self, job: Object) -> int | None:
         for condition in job["status"].get("conditions") or ():
-            if condition["status"] != "True":
+            if condition["status"] != "True" or condition["type"] not in ("Complete", "Failed"):
                 continue
+            if self._is_last_end_unknown(job, condition):
+                self._report_recorded_end(job, condition)
             if condition["type"] == "Complete":
-                self._report("job", "job.completed", f"{len(self._pods)} Pods" if len(self._pods) != 1 else "1 Pod")
+                pods = len(self._pods)
+                count = "1 Pod" if pods == 1 else f"{pods} Pods" if pods else "its Pods are gone"
+                self._report("job", "job.completed", count)
                 return 0
-            if condition["type"] == "Failed":
-                reason = f"{condition.get('reason')}: {condition.get('message')}"
-                self._report("job", "job.failed", reason, severity="error")
-                return self._code or 1
+            reason = f"{condition.get('reason')}: {condition.get('message')}"
+            self._report("job", "job.failed", reason, severity="error")
+            return self._code or 1
         return None
 
+    def _is_last_end_unknown(self, job: Object, condition: Mapping[str, Any]) -> bool:
+        """Return whether the Pod that decided how the Job ended is gone, as with its node."""
+        if not self._pods or condition["type"] == "Complete":
+            return not self._pods
+        if deciding := deciding_pod(condition):
+            return deciding[0] not in self._counted
+        return condition.get("reason") == "BackoffLimitExceeded" and len(self._counted) < job["status"].get("failed", 0)
 
-class _LogReader:
-    """Reads one Pod's log in a background thread.
-
-    Attributes:
-        ended: set when the container or the connection has ended.
-        last: the timestamp of the last line.
-    """
-
-    def __init__(self, cluster: Cluster, pod: str, *, after: str = "") -> None:
-        self.ended = threading.Event()
-        self.last = after
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._follow, args=(cluster, pod), name="log", daemon=True).start()
-
-    def lines(self) -> list[str]:
-        """Return the lines received since the last call."""
-        return [self._lines.get_nowait() for _ in range(self._lines.qsize())]
-
-    def _follow(self, cluster: Cluster, pod: str) -> None:
+    def _report_recorded_end(self, job: Object, condition: Mapping[str, Any]) -> None:
+        """Report the last end in the Job's record, and store its exit code; where that cannot be read, say so."""
+        pod, self._code = deciding_pod(condition) or ("", None)
         try:
-            since = None
-            if self.last:
-                age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(self.last)
-                since = int(age.total_seconds()) + 60  # margin for clock skew; lines read before are skipped below
-            for timestamp, line in cluster.log_lines(pod, since):
-                if timestamp > self.last:
-                    self.last = timestamp
-                    self._lines.put(line)
-        except Exception as error:  # noqa: BLE001  # the next poll of the cluster reports the problem
-            log.get().debug("log.disconnected", pod=pod, error=error)
-            time.sleep(_POLL_INTERVAL)
-        finally:
-            self.ended.set()
+            end = find_end(read_ends(job), pod, others={found["metadata"]["name"] for found in self._pods.values()})
+        except FinetuneError as error:
+            message = f"the last Pod is gone, and {error.message}"
+            self._report("record", "job.record_unreadable", message, severity="warning", remedy=error.remedy)
+            return
+        self._code = self._code if end.exit_code is None else end.exit_code
+        description = "it is gone and has recorded no end: it was killed, or its node was lost"
+        if self._code is not None:
+            description = describe_code(self._code)
+        self._report_end(end.pod, description, end.facts, node=end.node)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from job.errors import exit_codes
 from job.observability.kube_events import CONTAINER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from job.observability.kube_events import Object
 
@@ -48,9 +49,18 @@ def describe_end(pod: Object, code: int | None) -> str:
             return f"{condition.get('reason')}: {condition.get('message')} (does not count)"
     if ended_by_kubelet := _describe_end_by_kubelet(pod["status"]):
         return ended_by_kubelet
-    reason = (container_state(pod).get("terminated") or {}).get("reason")
     if code is None:
         return "its container status is lost, so the reason is unknown"
+    return describe_code(code, (container_state(pod).get("terminated") or {}).get("reason"))
+
+
+def describe_code(code: int, reason: str | None = None) -> str:
+    """Return the meaning of an exit code and how the Job reacts: "exit code 3: the data are wrong … (…)".
+
+    Args:
+        code: of the container.
+        reason: the kubelet's, such as OOMKilled, if known.
+    """
     codes = exit_codes()
     if code in codes:
         meaning, action = codes[code]
@@ -59,6 +69,27 @@ def describe_end(pod: Object, code: int | None) -> str:
         meaning, action = (f"killed, {killed}" if code > 128 else "unknown"), "Count"
     reaction = {"Complete": "", "Count": " (counts)", "Ignore": " (does not count)", "FailJob": " (the Job has failed)"}
     return f"exit code {code}: {meaning}{reaction[action]}"
+
+
+def deciding_pod(condition: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return name and exit code of the Pod that failed its Job by a rule of the podFailurePolicy; None if none did.
+
+    The Job's controller writes them into the condition's message, and nowhere else.
+
+    Args:
+        condition: of the Job, of type Failed.
+    """
+    if condition.get("reason") != "PodFailurePolicy":
+        return None
+    found = re.search(r"for pod \S+/(\S+) failed with exit code (\d+)", condition.get("message") or "")
+    return (found[1], int(found[2])) if found else None
+
+
+def counts(pod: Object, code: int | None) -> bool:
+    """Return whether the Job counts the failed end of a Pod: not a disruption, and no exit code that is ignored."""
+    conditions = pod["status"].get("conditions") or ()
+    is_disrupted = any(item["type"] == "DisruptionTarget" and item["status"] == "True" for item in conditions)
+    return not is_disrupted and (code is None or exit_codes().get(code, ("", "Count"))[1] in ("Count", "FailJob"))
 
 
 def was_rejected(pod: Object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ def test_input_that_hangs(
     """The stall watch, or what cuts off after a signal, saves the last step; the next start takes the very next."""
     output, cache = tmp_path / "out", tmp_path / "cache"
     run = [*uploaded, "--output.uri", str(output), *cache_flags(uploaded, cache), "--checkpoint.interval", "1000"]
+    run += ["--run.job_uid", "job"]
     stall_minutes = "0.4" if ending == "stall" else "30"
     with Attempt([*run, "--device.stall_minutes", stall_minutes], counting=True) as attempt:
         assert attempt.wait_for("stage.started")  # all images are here, and stage 1 needs none of them
@@ -52,6 +54,8 @@ def test_input_that_hangs(
     assert ("fine_tuning", 0, STEPS) == (loaded["stage"], loaded["epoch"], loaded["step"])
     assert undisturbed == arrays_sha256(only_run(output) / "model/model.keras")
     last = attempt.events[-1]
+    ends = [item["exit_code"] for item in json.loads((output / "jobs/job.json").read_text())["attempts"]]
+    assert [attempt.process.returncode, 0] == ends
     if ending == "SIGTERM":
         assert (75, "run.stopped") == (attempt.process.returncode, last["event"])
         return

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +12,8 @@ from structlog.testing import capture_logs
 
 from job import errors, storage
 from job.config.settings import RunSettings
-from job.runs.job_record import MAX_ATTEMPTS, JobRecord
+from job.runs.job_record import MAX_ATTEMPTS, MAX_STOPS, JobRecord
+from job.runtime import signals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +86,62 @@ def test_resumed(tmp_path: Path) -> None:
     assert ["resumed_from" in attempt for attempt in attempts] == [False, True, True]
     assert ["2026-01-01T00:00:00Z", None] == [attempt["resumed_from"] for attempt in attempts[1:]]
     assert [None, 0, 0] == [attempt.get("exit_code") for attempt in read(tmp_path)["attempts"]]
+
+
+def test_end_in_place_of_the_main_thread(tmp_path: Path) -> None:
+    """What ends a hanging process records the end of this start, as a stall or a signal."""
+    with contextlib.suppress(KeyboardInterrupt), record(tmp_path).attempt():
+        signals.record_end(errors.StallError("no progress", remedy="look"), 20)
+        [attempt] = read(tmp_path)["attempts"]
+        raise KeyboardInterrupt
+
+    assert (20, "Stall", "no progress") == tuple(attempt[key] for key in ("exit_code", "reason", "message"))
+    assert attempt["ended_at"]
+
+
+def stop(folder: Path, resumed_from: str | None = "", *, loses_cache: bool = True) -> None:
+    """Begin a start, and have it stopped by a signal; with an empty text before it has looked for a checkpoint."""
+    job = JobRecord(storage.open_store(str(folder)), SETTINGS, loses_cache=loses_cache)
+    with contextlib.suppress(KeyboardInterrupt), job.attempt():
+        if resumed_from != "":
+            job.resumed(resumed_from)
+        raise KeyboardInterrupt
+
+
+STOPS: dict[str, list[str | None]] = {
+    "before the first checkpoint": [None],
+    "before it is looked for": [""],
+    "at different times": [None, "", ""],
+    "at the same checkpoint": ["2026-01-01T00:00:00Z"],
+}
+
+
+@pytest.mark.parametrize("places", STOPS.values(), ids=STOPS)
+def test_stops_without_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: list[str | None]) -> None:
+    """A Job whose starts are all stopped at the same place, as by evictions for local disk, ends: each would be."""
+    monkeypatch.setattr(signals, "_received", SIGTERM)
+    for number in range(MAX_STOPS):
+        stop(tmp_path, places[number % len(places)])
+
+    with pytest.raises(errors.SettingsError, match="10 starts") as caught:
+        stop(tmp_path, places[0])
+
+    assert "local disk" in caught.value.remedy
+    attempts = read(tmp_path)["attempts"]
+    assert (["SIGTERM"] * MAX_STOPS, 2) == ([item["signal"] for item in attempts[:-1]], attempts[-1]["exit_code"])
+
+
+def test_stops_with_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Job continues that saves progress, or whose cache outlives the Pod; stops without a signal do not count."""
+    for number in range(2 * MAX_STOPS):  # another owner works on the run, or the Pod was superseded
+        stop(tmp_path, None)
+        assert number + 1 == len(read(tmp_path)["attempts"])
+    monkeypatch.setattr(signals, "_received", SIGTERM)
+    for number in range(2 * MAX_STOPS):
+        stop(tmp_path, f"2026-01-01T00:00:{number // (MAX_STOPS - 1):02}Z")
+    for _ in range(MAX_STOPS):
+        stop(tmp_path, None, loses_cache=False)
+    stop(tmp_path, None, loses_cache=False)
 
 
 def test_without_a_job(tmp_path: Path) -> None:

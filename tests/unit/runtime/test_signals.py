@@ -230,6 +230,25 @@ with signals.{mode}:
     assert seconds < HANG
 
 
+@pytest.mark.parametrize("record", ["lambda error: say(error.exit_code, error.message)", "hang"])
+def test_end_is_recorded_before_it_is_cut_off(record: str) -> None:
+    """Before a hanging process is ended, its end is recorded, for a limited time."""
+    code, said, seconds = stop(
+        f"""
+signals.GRACE_SECONDS = 0.2
+with signals.interrupting(lambda: say("last words")), signals.recording({record}), signals.deferred():
+    say("ready")
+    hang()
+""",
+        signal.SIGTERM,
+    )
+
+    assert 75 == code
+    recorded = ["75 stopped by SIGTERM; what was saved is kept"] if record != "hang" else []
+    assert ["last words", *recorded] == said.splitlines()
+    assert seconds < HANG
+
+
 def test_after_the_end() -> None:
     """A signal after the last word changes nothing: the process ends with the code of its work."""
     code, _, _ = stop(
@@ -251,6 +270,13 @@ def test_modes_end() -> None:
         assert [False, True] == [signals.save(0.5), signals.save(1.5)]
         raise ZeroDivisionError
     assert not signals.save(1.5)
+
+    recorded: list[int] = []
+    with contextlib.suppress(ZeroDivisionError), signals.recording(lambda error: recorded.append(error.exit_code)):
+        signals.record_end(signals.stopped_error(), 20)
+        raise ZeroDivisionError
+    signals.record_end(signals.stopped_error(), 20)
+    assert [75] == recorded
 
 
 def test_attempt() -> None:

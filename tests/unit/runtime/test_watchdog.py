@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HANG = """
 import threading, time
-from job.observability import log; from job.runtime import watchdog as stall
+from job.observability import log; from job.runtime import signals, watchdog as stall
 from job.observability.progress import Listener, Progress
 log.configure(console=False)
 stall.SAVE_SECONDS = stall.REPORT_SECONDS = {seconds}
@@ -28,14 +28,17 @@ def say(error):
     print(error.message, flush=True)
 for number in range({others}):
     threading.Thread(target=hang, name=f"hanging-{{number}}", daemon=True).start()
+signals._record_end = {record}
 progress = Progress([stall.StallWatch(0.2, save={save}, last_words={last_words})])
 hang()
 """
 
 
-def hang(save: str, last_words: str, *, others: int = 0, seconds: float = 20) -> tuple[int, str, list[dict[str, Any]]]:
+def hang(
+    save: str, last_words: str, *, record: str = "None", others: int = 0, seconds: float = 20
+) -> tuple[int, str, list[dict[str, Any]]]:
     """Let a process hang, with other threads and seconds to save and report; return its exit code, output and log."""
-    code = HANG.format(save=save, last_words=last_words, others=others, seconds=seconds)
+    code = HANG.format(save=save, last_words=last_words, record=record, others=others, seconds=seconds)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     return done.returncode, done.stdout, [json.loads(line) for line in done.stderr.splitlines()]
 
@@ -72,6 +75,14 @@ def test_nothing_can_be_saved() -> None:
 def test_whatever_hangs() -> None:
     """Last words that hang as well, as where the hanging thread holds a lock, do not keep the process."""
     assert 20 == hang("lambda seconds: False", "hang", seconds=0.5)[0]
+
+
+def test_end_is_recorded() -> None:
+    """The end of the run is stored as well, after the last words."""
+    code, said, _ = hang("lambda seconds: True", "say", record="lambda error: print('recorded', error.exit_code)")
+
+    assert 20 == code
+    assert ["recorded 20"] == said.splitlines()[1:]
 
 
 class Watched:

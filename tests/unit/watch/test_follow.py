@@ -1,17 +1,13 @@
-"""`finetune watch`: a Job is followed to its end despite evictions and cut logs, a run by its status.json."""
+"""`finetune watch`: a Job is followed to its end despite evictions and lost Pods, a run by its status.json."""
 
 from __future__ import annotations
 
-import datetime as dt
 import functools
-import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,54 +22,6 @@ from job.watch.replay import Replay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-class _CutLog(BaseHTTPRequestHandler):
-    """A Pod's log of six lines, as the API server sends it. The first answer ends within the fourth line."""
-
-    protocol_version = "HTTP/1.1"
-    began = dt.datetime.now(dt.UTC) - dt.timedelta(seconds=100)
-    answers = itertools.count()
-
-    def do_GET(self) -> None:  # http.server's name
-        cut = next(self.answers) == 0
-        self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for number in range(4 if cut else 6):
-            when = (self.began + dt.timedelta(seconds=number)).isoformat()
-            line = f"{when} caf\u00e9 {number}\n".encode()
-            for piece in (line[:-4], line[-4:]) if not cut or number < 3 else (line[:-4],):  # in mid-character
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-        if cut:
-            self.close_connection = True
-        else:
-            self.wfile.write(b"0\r\n\r\n")
-
-    def log_message(self, *_: object) -> None:
-        """Write no log."""
-
-
-def test_a_log_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A log whose connection is cut is read again from where it was: every line comes once and whole."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _CutLog) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        named = {"clusters": {"server": f"http://127.0.0.1:{server.server_port}"}, "users": {}}
-        named["contexts"] = {"cluster": "c", "user": "u"}
-        kubeconfig = {key: [{"name": key[0], key[:-1]: value}] for key, value in named.items()}
-        kubeconfig["contexts"][0]["name"] = "x"
-        (tmp_path / "config").write_text(json.dumps(kubeconfig | {"current-context": "x"}))
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
-        cluster = Cluster()
-
-        first = follow._LogReader(cluster, "pod")
-        assert first.ended.wait(120)
-        second = follow._LogReader(cluster, "pod", after=first.last)
-        assert second.ended.wait(120)
-        server.shutdown()
-
-    assert [f"caf\u00e9 {number}" for number in range(3)] == first.lines()
-    assert [f"caf\u00e9 {number}" for number in range(3, 6)] == second.lines()
 
 
 def write_status(folder: Path, **facts: object) -> None:
@@ -234,6 +182,8 @@ class FakeCluster:
         looks: the Job's conditions and its Pods. The first look stays until a log is read to its end, the last one
             for ever.
         logs: the lines of a Pod's log in each connection, (time, line). The last connection has all of them.
+        spec: of the Job.
+        failed: number of Pods that the Job counts as failed.
     """
 
     namespace = "pictures"
@@ -242,7 +192,11 @@ class FakeCluster:
         self,
         *looks: tuple[list[dict[str, Any]], list[dict[str, Any]]],
         logs: dict[str, list[list[tuple[str, str]]]] | None = None,
+        spec: dict[str, Any] | None = None,
+        failed: int = 0,
     ) -> None:
+        self._spec = spec or {}
+        self._failed = failed
         self._looks = list(looks)
         self._logs = logs or {}
         self._is_read = False
@@ -251,7 +205,8 @@ class FakeCluster:
         """Show the Job at the next look."""
         if self._is_read and len(self._looks) > 1:
             self._looks.pop(0)
-        return {"metadata": {"uid": "job", "name": name}, "spec": {}, "status": {"conditions": self._looks[0][0]}}
+        status = {"conditions": self._looks[0][0], "failed": self._failed}
+        return {"metadata": {"uid": "job", "name": name}, "spec": self._spec, "status": status}
 
     def pods(self, _: object) -> list[dict[str, Any]]:
         """Show its Pods at that look."""
@@ -376,3 +331,107 @@ def test_a_job_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(UsageError, match="no Job 'floers' in the namespace 'ml'"):
         follow._JobFollower(cluster, "floers", Replay([], phases=False)).follow()
+
+
+def by_rule(pod: str, code: int) -> list[dict[str, Any]]:
+    """Return the conditions of a Job that a Pod failed by a rule of the podFailurePolicy."""
+    message = f"Container finetune for pod ml/{pod} failed with exit code {code} matching FailJob rule at index 2"
+    return [{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": message}]
+
+
+OUT_OF_RETRIES = [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "…"}]
+
+
+def template(output: Path) -> dict[str, Any]:
+    """Return the spec of a Job whose settings name an output."""
+    annotations = {"finetune/config.yaml": f"output:\n  uri: {output}\n"}
+    return {"template": {"metadata": {"annotations": annotations}}}
+
+
+def write_record(output: Path, *attempts: dict[str, Any]) -> None:
+    """Write the record of the Job."""
+    (output / "jobs").mkdir()
+    (output / "jobs/job.json").write_text(json.dumps({"run_id": "flowers-1", "attempts": attempts}))
+
+
+DATA = {"pod": "p-2", "node": "gpu-7", "exit_code": 3, "reason": "Data", "message": "no pictures", "remedy": "add some"}
+STOPPED = {"pod": "p-1", "node": "gpu-6", "exit_code": 75, "reason": "Stopped", "message": "stopped", "remedy": "none"}
+STALLED = DATA | {"exit_code": 20, "reason": "Stall", "message": "no progress"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "pods", "attempt", "code"),
+    [
+        (by_rule("p-2", 3), [], DATA, 3),
+        (by_rule("p-2", 3), [of_job("p-1", ended(75))], DATA, 3),
+        (OUT_OF_RETRIES, [], STALLED, 20),
+        (OUT_OF_RETRIES, [of_job("p-1", ended(75))], STALLED, 20),
+        (COMPLETE, [], {"pod": "p-2", "node": "gpu-7", "exit_code": 0}, 0),
+    ],
+)
+def test_pods_that_are_gone(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    conditions: list[dict[str, Any]],
+    pods: list[dict[str, Any]],
+    attempt: dict[str, Any],
+    code: int,
+) -> None:
+    """Message, remedy and exit code of the last Pod are those of the Job's record where its node was removed."""
+    write_record(tmp_path, STOPPED, attempt)
+
+    found, events = follow_job(FakeCluster((conditions, pods), spec=template(tmp_path), failed=1), monkeypatch)
+
+    assert code == found
+    end = [event.facts for event in events if event.name == "pod.ended"][-1]
+    expected = {"pod": "p-2", "node": "gpu-7", "exit_code": code, "run_uri": f"{tmp_path}/runs/flowers-1"}
+    expected |= {key: attempt[key] for key in ("reason", "remedy") if key in attempt}
+    assert expected == {key: end.get(key) for key in expected}
+    assert attempt.get("message") == end.get("said")
+    assert f"exit code {code}:" in str(end["message"])
+
+
+def test_record_is_not_read_without_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the deciding Pod is still there, no credentials for the store are needed."""
+    monkeypatch.setattr(follow, "read_ends", lambda _: pytest.fail("it is read"))
+
+    for conditions, pods, failed, code in (
+        (by_rule("p-2", 3), [of_job("p-1", ended(75)), of_job("p-2", ended(3))], 1, 3),
+        (OUT_OF_RETRIES, [of_job("p-1", ended(1)), of_job("p-2", ended(20))], 2, 20),
+        (FAILED, [of_job("p-1", ended(75))], 1, 75),
+    ):
+        assert code == follow_job(FakeCluster((conditions, pods), failed=failed), monkeypatch)[0]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "attempts", "code"),
+    [
+        (by_rule("p-2", 2), [STOPPED], 2),
+        (by_rule("p-2", 2), None, 2),
+        (OUT_OF_RETRIES, [STOPPED], 1),
+        (OUT_OF_RETRIES, [STOPPED, {"pod": "p-2", "node": "gpu-7"}], 1),
+        (COMPLETE, None, 0),
+    ],
+)
+def test_pods_that_are_gone_without_a_record(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    conditions: list[dict[str, Any]],
+    attempts: list[dict[str, Any]] | None,
+    code: int,
+) -> None:
+    """A Pod that recorded no end has the exit code in the Job's condition, never that of another Pod."""
+    if attempts:
+        write_record(tmp_path, *attempts)
+    pods = [] if conditions == COMPLETE else [of_job("p-1", ended(75))]
+
+    found, events = follow_job(FakeCluster((conditions, pods), spec=template(tmp_path), failed=1), monkeypatch)
+
+    assert code == found
+    if attempts:
+        [end] = [event for event in events if event.name == "pod.ended" and event.facts["pod"] != "p-1"]
+        assert (code if code == 2 else None, None) == (end.facts["exit_code"], end.facts.get("reason"))
+    else:
+        [event] = [event for event in events if event.name == "job.record_unreadable"]
+        assert str(tmp_path / "jobs/job.json") in str(event.facts["message"])
+        assert "kubectl describe job" in str(event.facts["remedy"])
