@@ -54,9 +54,12 @@ def _execute(loaded: Loaded, progress: Progress) -> int:
     show_bars(progress)
     from job import pipeline
     from job.observability.kube_events import EventRecorder
+    from job.observability.kubeflow import trainer_listener
 
     if loaded.settings.events.enabled:
         progress.subscribe(EventRecorder(loaded.settings.events, loaded.settings.run))
+    if listener := trainer_listener():
+        progress.subscribe(listener)
     seconds = 60 * loaded.settings.device.stall_minutes
     progress.subscribe(StallWatch(seconds, save=signals.save, last_words=partial(_stalled, progress)))
     pipeline.run(loaded, progress)
