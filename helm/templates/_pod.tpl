@@ -179,14 +179,24 @@ emptyDir: {}
 {{- end -}}
 {{- end }}
 
+{{/* An ephemeral volume is kept as long as its Pod, and so as its Job. A Job outside of a CronJob has no default: once it is deleted,
+GitOps and `helm upgrade` would create it again. */}}
+{{- define "finetune.ttl" -}}
+{{- if not (kindIs "invalid" (.Values.job).ttlSecondsAfterFinished) -}}
+{{- int .Values.job.ttlSecondsAfterFinished -}}
+{{- else if and (.Values.cronjob).enabled (eq (include "finetune.cacheType" .) "ephemeral") -}}
+86400
+{{- end -}}
+{{- end }}
+
 {{/* The Job's own spec. spec.suspend is never here: it belongs to a queue, and two writers of one field conflict. */}}
 {{- define "finetune.jobSpec" -}}
 backoffLimit: {{ ternary 10 (int (.Values.job).backoffLimit) (kindIs "invalid" (.Values.job).backoffLimit) }}
 {{- with (.Values.job).activeDeadlineSeconds }}
 activeDeadlineSeconds: {{ int . }}
 {{- end }}
-{{- if not (kindIs "invalid" (.Values.job).ttlSecondsAfterFinished) }}
-ttlSecondsAfterFinished: {{ int .Values.job.ttlSecondsAfterFinished }}
+{{- with include "finetune.ttl" . }}
+ttlSecondsAfterFinished: {{ . }}
 {{- end }}
 # The only value accepted with podFailurePolicy: the new Pod is created after the old one has ended, not while it ends.
 podReplacementPolicy: Failed

@@ -352,6 +352,17 @@ def test_cache(helm: Helm) -> None:
     assert 5 == helm.render("config.cache.max_bytes=5").config["cache"]["max_bytes"]
 
 
+def test_volumes_of_ended_pods(helm: Helm) -> None:
+    """The Jobs of a CronJob, whose ended Pods keep their volumes, are deleted after a day; a release's Job never is."""
+
+    def ttl(*settings: str) -> object:
+        return helm.render(*settings).job["spec"].get("ttlSecondsAfterFinished")
+
+    ephemeral, cronjob = "cache.type=ephemeral", "cronjob.enabled=true"
+    assert [None, None, None, 86400] == [ttl(), ttl(ephemeral), ttl(cronjob), ttl(ephemeral, cronjob)]
+    assert [0, 60] == [ttl(ephemeral, cronjob, f"job.ttlSecondsAfterFinished={seconds}") for seconds in (0, 60)]
+
+
 # Placement and what others add
 
 
@@ -905,6 +916,9 @@ def test_wrong_values_are_refused_by_the_schema(helm: Helm, setting: str) -> Non
         (("image.pullPolicy=Always",), ("WARNING: image.pullPolicy",)),
         (("gpu.count=0", *BUCKET), ("WARNING: gpu.count=0",)),
         ((), ("WARNING: image.repository=finetune names no registry",)),
+        (("cache.type=ephemeral",), ("its volume of 20Gi until its Job is deleted: kubectl", "delete job finetune-")),
+        (("cache.type=ephemeral", "cronjob.enabled=true"), ("until its Job is deleted, 86400 seconds",)),
+        (("cache.type=existingClaim", "cache.existingClaim=pvc"), ("pvc is in one zone",)),
     ],
 )
 def test_notes(helm: Helm, settings: tuple[str, ...], said: tuple[str, ...]) -> None:
