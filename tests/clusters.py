@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 import time
 import urllib.parse
 import urllib.request
@@ -180,6 +181,19 @@ class Namespace:
         """Return (type, reason) of the Events that the job itself recorded on objects of a kind, in their order."""
         found = self.get("events", "--field-selector", f"involvedObject.kind={kind},source=finetune")
         return [(one["type"], one["reason"]) for one in sorted(found, key=lambda one: one["metadata"]["name"])]
+
+    # finetune
+
+    def watch(self, job: str, **environment: str) -> subprocess.Popen[str]:
+        """Start `finetune watch`, whose log is on its stderr."""
+        command = [sys.executable, "-m", "job", "watch", job, "--namespace", self.name]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
+
+    def watched(self, job: str, **environment: str) -> tuple[int, list[Object]]:
+        """Return exit code and log of `finetune watch`, once the Job has ended."""
+        process = self.watch(job, **environment)
+        _, text = process.communicate(timeout=180)
+        return process.returncode, [json.loads(line) for line in text.splitlines()]
 
     # helm
 

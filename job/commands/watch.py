@@ -11,6 +11,7 @@ from job.commands.manual import Manual
 from job.config.hints import did_you_mean
 from job.errors import AccessError, DataError, SettingsError, UnavailableError
 from job.watch import follow
+from job.watch.newest_run import find_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,12 +22,13 @@ MANUAL = Manual(
     summary="Follow a Job in a cluster, or a run by its URI or folder, and exit with its code.",
     usage=(
         "JOB [--namespace NAME] [--context NAME]",
-        "gs://BUCKET/PREFIX/runs/ID",
+        "gs://BUCKET/PREFIX[/runs/ID]",
         "FOLDER",
     ),
     description=f"""\
-JOB is a Job of the cluster that the kubeconfig names; job/NAME is always a Job. FOLDER is a run on this machine, or its
-output: then the run in it that reported last.
+JOB is a Job of the cluster that the kubeconfig names; job/NAME is always a Job. If its Pods are gone, its end is read
+from its record in the output. A URI, or a FOLDER of this machine, is a run or an output: then the run in it that
+reported last.
 
 Progress, restarts and their reasons go to stderr, as those of finetune run. It only reads (Pod logs and the state of
 the Job, or status.json), so Ctrl-C has no effect on the run. It ends with the Job or the run, and with a run also after
@@ -39,6 +41,7 @@ the Job, or status.json), so Ctrl-C has no effect on the run. It ends with the J
     examples={
         "finetune-5b8f --namespace ml": "a Job",
         "gs://my-bucket/trained/runs/flowers-0a1b2c3d4e": "a run in a bucket",
+        "gs://my-bucket/trained": "the newest run in a bucket",
         "./trained": "the newest run in a folder",
     },
     exit_codes={
@@ -70,7 +73,7 @@ def read_target(arguments: Sequence[str]) -> follow.Target:
     is_run = False
     if name:
         try:
-            is_run = name == parsed.name and (follow.find_run(name) is not None or "/" in name)
+            is_run = name == parsed.name and (find_run(name) is not None or "/" in name)
         except ValueError as error:
             mistakes.append(str(error))
     else:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from job import uri
 from job.errors import DataError, FinetuneError, StoppedError, UnavailableError, UsageError, all_errors
 from job.observability import log
 from job.observability.bars import Bars
@@ -20,6 +18,7 @@ from job.observability.console import ConsoleListener
 from job.observability.progress import LogListener
 from job.watch.api_reader import Cluster
 from job.watch.log_reader import LogReader
+from job.watch.newest_run import find_run, newest_run
 from job.watch.pods import (
     container_state,
     counts,
@@ -97,22 +96,6 @@ def follow(target: Target) -> int:
         replay.close()
 
 
-def find_run(location: str) -> Path | None:
-    """Return the folder of a run on this machine: the location itself, or the run below it that reported last.
-
-    None: there is none, or it is the location of a bucket.
-
-    Raises:
-        ValueError: the text is neither a URI nor a path.
-    """
-    found = uri.parse(location)
-    if found.scheme != "file":
-        return None
-    folder = Path(found.path)
-    reports = [*folder.glob("status.json")] or [*folder.glob("runs/*/status.json")]
-    return max(reports, key=lambda report: report.stat().st_mtime_ns).parent if reports else None
-
-
 def _follow_run(
     location: str,
     replay: Replay,
@@ -123,14 +106,16 @@ def _follow_run(
     from job import storage
 
     store = storage.open_store(str(find_run(location) or location))
+    if store.stat("status.json") is None and (run := newest_run(store)):
+        store = storage.open_store(store.uri_of(f"runs/{run}"))
+        replay.progress.event("watch.run_found", run_uri=store.uri)
     codes = {error.reason: error.exit_code for error in all_errors()}
     last, changed, is_waiting = b"", clock(), False
     while True:
         if (found := store.read("status.json")) is None:
             raise DataError(
-                f"there is no run at {store.uri}: it has no status.json",
-                remedy="the URI of a run ends in /runs/ID; latest.json beside runs/ names the newest. A local output "
-                "folder stands for its newest run",
+                f"there is no run at {store.uri}: neither status.json nor runs/ID/status.json",
+                remedy="give the URI of a run, which ends in /runs/ID, or that of an output.uri, for its newest run",
             )
         if found[0] != last:
             last, changed, is_waiting = found[0], clock(), False

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
@@ -14,12 +12,6 @@ from clusters import HOST, TINY, Bucket, Namespace, exit_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def watch(namespace: Namespace, job: str) -> subprocess.Popen[str]:
-    """Start `finetune watch`."""
-    command = [sys.executable, "-m", "job", "watch", job, "--namespace", namespace.name]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 class _Refuse(BaseHTTPRequestHandler):
@@ -56,7 +48,7 @@ def test_a_gpu_that_no_node_has(namespace: Namespace) -> None:
     """`watch` reports why a Pod is Pending; Ctrl-C ends `watch` and not the Job."""
     job = namespace.install(TINY | {"gpu.resource": "nvidia.com/mig-7g.80gb"})
 
-    watching = watch(namespace, job)
+    watching = namespace.watch(job)
     assert watching.stderr
     line = json.loads(watching.stderr.readline())
     while "Insufficient" not in line["message"]:
@@ -74,7 +66,7 @@ def test_no_usable_gpu(namespace: Namespace) -> None:
         {key: value for key, value in TINY.items() if key != "config.device.require_gpu"} | {"job.backoffLimit": 1}
     )
 
-    watching = watch(namespace, job)
+    watching = namespace.watch(job)
     assert "Failed" == namespace.finish(job)
 
     assert [4, 4] == exit_codes(namespace.pods(job))

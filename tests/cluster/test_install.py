@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -148,13 +146,10 @@ def test_a_second_release_finds_the_run_published(installed: Installed) -> None:
 
 def test_watch_of_a_finished_job(installed: Installed) -> None:
     """`finetune watch JOB` reports a Job that has ended, and exits with its code."""
-    command = [sys.executable, "-m", "job", "watch", installed.job, "--namespace", installed.namespace.name]
+    code, lines = installed.namespace.watched(installed.job)
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-    told = [json.loads(line) for line in done.stderr.splitlines()]
-    names = [line.get("event", line["message"]) for line in told]
-    assert 0 == done.returncode
+    names = [line.get("event", line["message"]) for line in lines]
+    assert 0 == code
     assert ["run.published", "run.evaluated", "run.succeeded", "pod.ended", "job.completed"] == names[-5:]
     assert 2 == names.count("epoch.finished")
 
