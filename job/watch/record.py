@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from job import storage
 from job.errors import DataError, FinetuneError
 from job.observability.kube_events import CONTAINER
-from job.runs import documents
 
 if TYPE_CHECKING:
     from job.observability.kube_events import Object
@@ -18,7 +16,8 @@ if TYPE_CHECKING:
 SETTINGS_ANNOTATION = "finetune/config.yaml"
 """Of the Pod template: the chart's settings file."""
 
-_RETRY = storage.RetryPolicy(seconds=15.0, credential_seconds=5.0)  # a person waits for the answer
+_RETRY_SECONDS, _CREDENTIAL_SECONDS = 15.0, 5.0
+"""How long the store is tried: a person waits for the answer."""
 
 
 class RecordedEnd(NamedTuple):
@@ -46,6 +45,9 @@ def read_ends(job: Object) -> list[RecordedEnd]:
     Raises:
         FinetuneError: there is no record, or it cannot be read; the message names it, and the remedy says what to do.
     """
+    from job import storage  # with runs, half a second of imports, which other commands avoid
+    from job.runs import documents
+
     name = f"jobs/{job['metadata']['uid']}.json"
     uri = setting(job, "output", "uri")
     if not uri:
@@ -54,7 +56,8 @@ def read_ends(job: Object) -> list[RecordedEnd]:
             remedy=f"read {name} in the output of the run",
         )
     try:
-        store = storage.open_store(uri, retry=_RETRY, user_project=setting(job, "storage", "user_project") or None)
+        retry = storage.RetryPolicy(seconds=_RETRY_SECONDS, credential_seconds=_CREDENTIAL_SECONDS)
+        store = storage.open_store(uri, retry=retry, user_project=setting(job, "storage", "user_project") or None)
         found = documents.read(store, name, documents.Job, remedy="look at kubectl describe job")
     except FinetuneError as error:
         message = f"{uri.rstrip('/')}/{name}, which has how it ended, cannot be read: {error.message}"
