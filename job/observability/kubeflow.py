@@ -67,6 +67,7 @@ class TrainerStatus:
         self._token_file = token_file
         self._ca_file = ca_file
         self._percentage: int | None = None
+        self._epochs: int | None = None
 
     def write(self, status: bytes) -> None:
         """Post a status.json; nothing before the first stage, when nothing is known.
@@ -76,6 +77,8 @@ class TrainerStatus:
             http.client.HTTPException: it does not answer as a server does.
         """
         document = json.loads(status)
+        # Between the stages and after them status.json names no stage.
+        self._epochs = document["epochs_total"] = document["epochs_total"] or self._epochs
         self._percentage = percentage(document, self._percentage)
         if self._percentage is not None:
             self._post(trainer_status(document, self._percentage))
@@ -108,7 +111,7 @@ def percentage(document: dict[str, Any], previous: int | None) -> int | None:
 
     Args:
         document: a status.json.
-        previous: the last value, which counts where the document names no stage.
+        previous: the last value, below which it does not fall.
     """
     if document["state"] == "succeeded":
         return 100
@@ -117,7 +120,7 @@ def percentage(document: dict[str, Any], previous: int | None) -> int | None:
     # Of the phases within an epoch only that of the training steps has a step.
     in_epoch = document["done"] / document["total"] if document["step"] is not None and document["total"] else 0.0
     finished = (document["metrics"] or {}).get("epoch_total") or 0
-    epochs = max(document["epoch_total"] - 1 + min(in_epoch, 1.0), finished)
+    epochs = max((document["epoch_total"] or 1) - 1 + min(in_epoch, 1.0), finished)
     return max(previous or 0, min(99, int(100 * epochs / document["epochs_total"])))
 
 

@@ -119,13 +119,16 @@ def test_run_from_start_to_end(trainer: Trainer, train_job: Path) -> None:
     train_job.write_text("second\n")
     progress.event("epoch.finished", stage="feature_extraction", epoch=1, epoch_total=1, **EPOCH)
     progress.event("stage.finished", stage="feature_extraction")
+    while trainer.posts[-1][2]["progressPercentage"] != 12:
+        assert trainer.taken.acquire(timeout=60)
     progress.event("run.succeeded", message="published")
     progress.close()
 
     _, token, last = trainer.posts[-1]
     assert ("Bearer second", 100, 0) == (token, last["progressPercentage"], last["estimatedRemainingSeconds"])
     expected = [{"name": "loss", "value": "0.5"}, {"name": "accuracy", "value": "0.75"}]
-    assert [*expected, {"name": "val_loss", "value": "0.25"}] == last["metrics"]
+    expected += [{"name": "val_loss", "value": "0.25"}, {"name": "totalEpochs", "value": "8"}]
+    assert expected == last["metrics"]
     assert last["lastUpdatedTime"].endswith("Z")
 
 
@@ -140,6 +143,7 @@ def status(**facts: object) -> dict[str, Any]:
     [
         (status(epoch_total=None, epochs_total=None), None, None),
         (status(epoch_total=None, epochs_total=None), 50, 50),
+        (status(epoch_total=None, metrics={"epoch_total": 4}), 40, 50),  # between the stages
         (status(), None, 25),
         (status(step=1, done=50, total=100), None, 31),
         (status(step=1, done=100, total=0), None, 25),
