@@ -94,7 +94,8 @@ def counts(pod: Object, code: int | None) -> bool:
 
 def was_rejected(pod: Object) -> bool:
     """Return whether the kubelet ended a Pod whose container never started: there is neither a log nor an exit code."""
-    return pod["status"].get("phase") == "Failed" and not container_state(pod)
+    state = container_state(pod)
+    return pod["status"].get("phase") == "Failed" and not (state.get("running") or state.get("terminated"))
 
 
 def _describe_end_by_kubelet(status: dict[str, Any]) -> str | None:

@@ -9,8 +9,18 @@ import pytest
 from pods import ended, pod
 
 from job import errors
-from job.watch.pods import describe_end, next_attempt_time, parse_termination_message, pending_reason
+from job.watch.pods import (
+    counts,
+    deciding_pod,
+    describe_end,
+    next_attempt_time,
+    parse_termination_message,
+    pending_reason,
+    was_rejected,
+)
 
+BY_RULE = "Container finetune for pod ml/p-2 failed with exit code 3 matching FailJob rule at index 2"
+DISRUPTED = [{"type": "DisruptionTarget", "status": "True"}]
 DISK = 'Usage of EmptyDir volume "cache" exceeds the limit "10Mi".'
 
 
@@ -102,3 +112,47 @@ def test_next_attempt() -> None:
 def test_last_words(message: str | None, words: dict[str, Any]) -> None:
     """The termination message is the job's JSON, or the end of the log where it could not write any."""
     assert words == parse_termination_message(message)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (pod(phase="Failed"), True),
+        (pod(phase="Failed", state={"waiting": {"reason": "PodInitializing"}}), True),  # evicted while a sidecar starts
+        (ended(3), False),
+        (pod(), False),
+    ],
+)
+def test_pod_that_never_started(found: dict[str, Any], expected: bool) -> None:
+    """A Pod that has failed without a container that ran has neither a log nor an exit code to wait for."""
+    assert expected == was_rejected(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "expected"),
+    [
+        (ended(20), 20, True),
+        (ended(3), 3, True),
+        (ended(75), 75, False),
+        (ended(137), 137, True),
+        (pod(phase="Failed"), None, True),
+        (ended(137) | {"status": ended(137)["status"] | {"conditions": DISRUPTED}}, 137, False),
+    ],
+)
+def test_ends_that_count(found: dict[str, Any], code: int | None, expected: bool) -> None:
+    """Disruptions and the exit codes that are ignored do not count; a Pod that the kubelet rejects does."""
+    assert expected == counts(found, code)
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "expected"),
+    [
+        ("PodFailurePolicy", BY_RULE, ("p-2", 3)),
+        ("PodFailurePolicy", "another wording", None),
+        ("BackoffLimitExceeded", "Job has reached the specified backoff limit", None),
+        ("DeadlineExceeded", None, None),
+    ],
+)
+def test_deciding_pod(reason: str, message: str | None, expected: tuple[str, int] | None) -> None:
+    """The condition of a Job that a rule has failed names the Pod and its exit code."""
+    assert expected == deciding_pod({"type": "Failed", "reason": reason, "message": message})
