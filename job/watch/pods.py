@@ -123,10 +123,11 @@ def next_attempt_time(pods: Sequence[Object]) -> str | None:
     """
     terminated = [container_state(pod).get("terminated") for pod in pods]
     failed = [state for state in terminated if state and state.get("exitCode")]
-    if not failed or not all(terminated):
+    # A container that the kubelet could not find when it ended the Pod (ContainerStatusUnknown) has no time.
+    times = [state["finishedAt"] for state in failed if state.get("finishedAt")]
+    if not times or not all(terminated):
         return None
-    latest = max(state["finishedAt"] for state in failed)
-    next_start = dt.datetime.fromisoformat(latest) + dt.timedelta(seconds=min(600, 10 * 2 ** (len(failed) - 1)))
+    next_start = dt.datetime.fromisoformat(max(times)) + dt.timedelta(seconds=min(600, 10 * 2 ** (len(failed) - 1)))
     return f"{next_start.astimezone():%H:%M:%S}"
 
 

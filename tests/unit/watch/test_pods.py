@@ -97,6 +97,9 @@ def test_next_attempt() -> None:
     assert next_attempt_time([ended(1), pod(state={"running": {}})]) is None
     assert next_attempt_time([ended(0)]) is None
     assert next_attempt_time([]) is None
+    lost = pod(state={"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}, phase="Failed")
+    assert next_attempt_time([lost]) is None
+    assert at[2] == next_attempt_time([lost, ended(1)])
 
 
 @pytest.mark.parametrize(
