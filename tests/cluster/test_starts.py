@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -177,3 +179,37 @@ def test_the_api_server_takes_every_rendering(namespace: Namespace, values: dict
     assert "Error" not in said
     assert "Warning" not in said
     assert "serviceaccount/finetune" in said
+
+
+def test_the_api_server_takes_every_example(namespace: Namespace) -> None:
+    """Every values file of examples/values is valid to the API server, and warns of nothing under `restricted`."""
+    found = {}
+    for path in sorted((ROOT / "examples/values").glob("*.yaml")):
+        rendered = namespace.helm("template", "finetune", CHART, "--no-hooks", "--values", path)
+        found[path.stem] = namespace.kubectl("apply", "--dry-run=server", "-f", "-", stdin=rendered, check=False)
+
+    assert len(found) > 10
+    assert {} == {
+        name: said
+        for name, said in found.items()
+        if re.search("Error|Warning", said) or "job.batch/finetune" not in said
+    }
+
+
+def test_patch_for_a_restricted_namespace(namespace: Namespace) -> None:
+    """A Job that kubectl writes by itself violates `restricted`; with the patch of docs/operations.md it does not."""
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    [command] = re.findall(r"^```sh\n(kubectl create job .*?)^```", page, re.MULTILINE | re.DOTALL)
+    for old, new in (
+        ("NAME", "by-hand"),
+        ("IMAGE", namespace.image),
+        ("kubectl create --filename -", "kubectl create --dry-run=server --filename -"),
+        ("kubectl ", f"kubectl --namespace {namespace.name} "),
+    ):
+        command = command.replace(old, new)
+    plain = namespace.kubectl("create", "job", "plain", f"--image={namespace.image}", "--dry-run=server", check=False)
+
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+
+    assert "would violate PodSecurity" in plain
+    assert (0, "job.batch/by-hand created (server dry run)\n", "") == (done.returncode, done.stdout, done.stderr)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
 from job import __version__, errors
@@ -24,6 +26,44 @@ def test_every_value_is_documented() -> None:
     assert [] == [name for name, meaning in rows if not meaning]
     top = {name.partition(".")[0] for name, _ in rows}
     assert set(VALUES) == top
+
+
+def dotted(values: dict[str, Any], prefix: str = "") -> set[str]:
+    """Return the dotted names of all values that a document sets, groups as well."""
+    found = set()
+    for key, value in values.items():
+        found |= {prefix + key, *(dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else ())}
+    return found
+
+
+def exists(name: str) -> bool:
+    """Return whether the chart's schema has a value; below a map with free keys, any."""
+    node = SCHEMA
+    for part in name.split("."):
+        if "properties" not in node:
+            return "object" in node["type"]
+        if part not in node["properties"]:
+            return False
+        node = node["properties"][part]
+    return True
+
+
+@pytest.mark.parametrize("page", ["clusters.md", "gitops.md", "gke.md", "operations.md"])
+def test_values_that_a_page_names(page: str) -> None:
+    """Every value of the chart that a page names exists: in its running text, and in its values files."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = map(yaml.safe_load, re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    named = {name for block in blocks if block.keys() <= VALUES.keys() for name in dotted(block)}
+    for span in re.findall(r"`([^`\n]+)`", prose):
+        found = re.match(r"([A-Za-z]+)((?:\.[A-Za-z_]+)*)(?::|=|$)", span)
+        if found and found[1] in VALUES and (found[2] or ":" in span) and not span.endswith((".json", ".yaml")):
+            named.add(found[1] + found[2])
+    # The job's settings, which a page names without `config.`, and an event of its log.
+    others = {row.name for row in reference.rows()} | {"cache.reused"}
+
+    assert named
+    assert [] == sorted(name for name in named - others if not exists(name))
 
 
 def test_schema_is_closed_but_for_what_helm_adds() -> None:
