@@ -32,6 +32,7 @@ def documents(path: Path) -> dict[str, Any]:
     return {document["kind"]: document for document in yaml.safe_load_all(path.read_text())}
 
 
+@cache
 def rendered(helm: Helm, name: str) -> Rendered:
     """Return what the chart renders with one of the values files."""
     return Rendered(helm.template("--values", EXAMPLES / "values" / f"{name}.yaml").stdout)
