@@ -101,20 +101,27 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         from job.export.verification import Scorer
         from job.model import classifier as classifiers
         from job.training.examples import create_examples
-    with context.part("model"), warm_start(context, state) as published:
+    with context.part("model"), warm_start(settings, context.open_store, state) as published:
         classifier, weights = classifiers.build(
             settings.model,
             data.listed.labels,
             seed=settings.run.seed,
             resumed=state.weights,
             machine=machine,
-            load_weights=weight_loader(context, data.listed.labels, published),
+            load_weights=weight_loader(settings.model, data.listed.labels, published, context.open_store, progress),
         )
     with open_images(context, data, classifier, machine, weights, state) as (images, cache):
         feature_seconds = read_images(context, classifier, images, cache, state)
         prepared = prepare_data(context, data, images, published)
         plan_training(context, prepared, feature_seconds)
-        examples = create_examples(classifier, images, cache.features, prepared.rows_of, seed=settings.run.seed)
+        examples = create_examples(
+            classifier,
+            images,
+            cache.features,
+            prepared.rows_of,
+            seed=settings.run.seed,
+            class_weight=settings.train.class_weight,
+        )
         with tensorboard_files(context, state):
             trained = train_stages(context, classifier, examples, prepared, state)
         with Scorer() as scorer:  # it imports TensorFlow during the evaluation

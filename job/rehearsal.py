@@ -7,23 +7,19 @@ Nothing is published. The weights are random, since the time of a step does not 
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import tempfile
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from job.config.settings import STAGES, CacheSettings
-from job.data.cache import open_cache, part_bytes
-from job.data.dataset import RANGE, Dataset
+from job.config.settings import STAGES
+from job.data.dataset import RANGE
 from job.data.estimates import Memory, Seconds
 from job.export import saved_model
 from job.export.verification import Scorer
-from job.model import classifier as classifiers
-from job.model import weights
 from job.observability.progress import Progress
+from job.phases.sample import open_sample, save_nothing
 from job.runtime import device
 from job.runtime.memory import exhaustion_converted
 from job.training import features, prediction, stages
@@ -31,13 +27,14 @@ from job.training.examples import create_examples
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from job.config.settings import Settings, StageName, StageSettings
     from job.data.cache import Cache
+    from job.data.dataset import Dataset
     from job.data.deep_survey import Effort
     from job.data.estimates import Estimates
     from job.data.manifest import Manifest
@@ -163,7 +160,8 @@ def rehearse(
         errors.FinetuneError: as a run, of its device, its data and its cache.
     """
     started, machine, sample = time.monotonic(), decoded.machine, _sample(prepared)
-    opened = _opened(settings, sample, open_store, machine, keeps_pixels=estimates.keeps_pixels)
+    random = settings.model_copy(update={"model": settings.model.model_copy(update={"weights": "none"})})
+    opened = open_sample(random, sample, open_store, machine, keeps_pixels=estimates.keeps_pixels)
     with progress.phase("rehearse", len(STAGES) + 2, "parts") as phase, opened as (classifier, images, cache):
         startup = decoded.import_seconds + time.monotonic() - started
         state = TrainingState()
@@ -200,52 +198,6 @@ def _sample(prepared: Prepared) -> Manifest:
     return prepared.usable.take(np.unique(np.linspace(0, count - 1, min(SAMPLE, count)).astype(np.intp)))
 
 
-@contextlib.contextmanager
-def _opened(
-    settings: Settings, sample: Manifest, open_store: OpenStore, machine: Device, *, keeps_pixels: bool
-) -> Iterator[tuple[Classifier, Dataset, Cache]]:
-    """Build the model with random weights, and open the images of the sample with a cache of their own."""
-    model = settings.model.model_copy(update={"weights": "none"})
-    classifier, _ = classifiers.build(
-        model,
-        sample.labels,
-        seed=settings.run.seed,
-        resumed={},
-        machine=machine,
-        load_weights=lambda network: weights.load_into(network.base_model, model, open_store, Progress()),
-    )
-    feature_size = classifier.feature_size if settings.feature_extraction.epochs else 0
-    parts = part_bytes(
-        len(sample),
-        encoded_bytes=int(sample.size.sum()),
-        image_size=classifier.image_size,
-        feature_size=feature_size,
-    )
-    # Twice the encoded bytes: objects that are stored compressed are larger in the cache.
-    limit = parts["features"] + 2 * parts["encoded"] + (parts["pixels"] if keeps_pixels else 0)
-    with (
-        tempfile.TemporaryDirectory(dir=settings.cache.dir or None) as folder,
-        open_cache(
-            CacheSettings(dir=folder, max_bytes=limit),
-            run_id="rehearsal",
-            manifest=sample,
-            image_size=classifier.image_size,
-            feature_size=feature_size,
-            pixels_depend_on={},
-            features_depend_on={},
-        ) as cache,
-        Dataset(
-            sample,
-            cache,
-            image_size=classifier.image_size,
-            settings=settings.input,
-            threads=machine.threads,
-            open_store=open_store,
-        ) as images,
-    ):
-        yield classifier, images, cache
-
-
 def _measure_features(
     settings: Settings, classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState
 ) -> tuple[float, float]:
@@ -270,9 +222,10 @@ def _measure_stage(
     short = dataclasses.replace(examples, train=rows, validation=rows[: 2 * stage.batch_size])
     state.enter(name)
     classifier.set_trainable(name)
-    stage = stage.model_copy(update={"epochs": 2, "learning_rate": _LEARNING_RATE})
+    constant = {"learning_rate": _LEARNING_RATE, "schedule": "constant", "warmup_epochs": 0.0, "patience": 0}
+    stage = stage.model_copy(update={"epochs": 2, **constant})
     times = [time.monotonic()]
-    trainer = stages.StageTrainer(stage, classifier, short, state, Progress(), _save_nothing)
+    trainer = stages.StageTrainer(stage, classifier, short, state, Progress(), save_nothing)
     for _ in range(stage.epochs):
         trainer.train_epoch()
         times.append(time.monotonic())
@@ -285,10 +238,6 @@ def _measure_stage(
         scored_image=(epoch.seconds - training) / len(short.validation),
         epoch=second - epoch.seconds,
     )
-
-
-def _save_nothing(capture: Callable[[], TrainingState], /, *, now: bool, wait: bool) -> None:
-    """Take the place of the checkpoints."""
 
 
 def _scored_image_seconds(examples: Examples, rows: NDArray[np.intp], state: TrainingState) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +20,21 @@ if TYPE_CHECKING:
     from job.config.settings import StageName
     from job.model.classifier import Classifier
     from job.training.state import Arrays
+
+
+EVERYTHING = {
+    "schedule": "cosine",
+    "warmup_epochs": 0.5,
+    "min_learning_rate": 1e-5,
+    "weight_decay": 0.1,
+    "clip_norm": 0.05,
+    "label_smoothing": 0.1,
+    "epochs": 9,
+    "patience": 1,
+    "min_delta": 100.0,
+    "restore": True,
+}
+"""Settings of a stage, none of which has its default. No epoch is an improvement: the stage ends after the second."""
 
 
 class Recorder(Listener):
@@ -79,8 +95,26 @@ class Breaker:
             self.captured.append(capture())
 
 
-def resume_everywhere(classifier: Classifier, stage: StageName, at: Iterable[int]) -> None:
-    """Assert that training ends in the same bits from each of these states."""
+def resume_everywhere(
+    classifier: Classifier,
+    stage: StageName,
+    at: Iterable[int],
+    *,
+    class_weights: Any = None,
+    trained: int = 2,
+    **values: Any,
+) -> None:
+    """Assert that training ends in the same bits from each of these states.
+
+    Args:
+        classifier: to be trained.
+        stage: of the training.
+        at: numbers of the states, of those at which training may be stopped.
+        class_weights: of the examples.
+        trained: epochs that are trained: fewer than those of the settings where the stage is stopped early.
+        values: of the settings.
+    """
+    chosen = settings(**values)
     tf.config.experimental.enable_op_determinism()
     classifier.dropout = 0.5  # a resumed run must drop the same features
     before, captured = classifier.state(), []
@@ -89,19 +123,21 @@ def resume_everywhere(classifier: Classifier, stage: StageName, at: Iterable[int
         assert isinstance(now, bool)
         captured.append(capture())
 
-    state, data = TrainingState(), examples(classifier, stage)
-    stages.run(stage, settings(), classifier, data, state, progress=Progress(), save=keep_all)
-    expected, history = classifier.state(), state.history
+    state, data = TrainingState(), dataclasses.replace(examples(classifier, stage), class_weights=class_weights)
+    stages.run(stage, chosen, classifier, data, state, progress=Progress(), save=keep_all)
+    expected = classifier.state()
 
-    assert 2 * (3 + 2 + 1) == len(captured)  # three steps, two batches of validation and the end of each epoch
+    assert trained * (3 + 2 + 1) == len(captured)  # three steps, two batches of validation and the end of each epoch
     for stopped in [captured[number] for number in at]:
         classifier.load_state(before)
         resumed = TrainingState.from_document(stopped.document(), stopped.arrays())
         classifier.load_state(resumed.weights)
-        stages.run(stage, settings(), classifier, data, resumed, progress=Progress(), save=ignore)
+        stages.run(stage, chosen, classifier, data, resumed, progress=Progress(), save=ignore)
 
         assert all(value.tobytes() == expected[path].tobytes() for path, value in classifier.state().items())
-        assert [(r.loss, r.val_loss) for r in history] == [(r.loss, r.val_loss) for r in resumed.history]
+        figures = ("loss", "val_loss", "learning_rate")
+        seen = [[[getattr(result, name) for name in figures] for result in run.history] for run in (state, resumed)]
+        assert seen[0] == seen[1]
         assert all(
             state.best_weights[path].tobytes() == value.tobytes() for path, value in resumed.best_weights.items()
         )

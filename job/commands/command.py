@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from job.config.settings import LogSettings, Settings
-from job.errors import SettingsError
+from job.errors import AccessError, SettingsError
 from job.export import formats
 from job.observability import log
 
@@ -67,6 +67,22 @@ def _bars() -> Listener | None:
     from job.observability.bars import Bars
 
     return Bars(terminal)
+
+
+@contextlib.contextmanager
+def writing_into(folder: Path) -> Iterator[None]:
+    """Create a folder of the flag --out, and write into it in a block.
+
+    Raises:
+        AccessError: the folder cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise AccessError(
+            f"{str(folder)!r} cannot be written: {error.strerror or error}", remedy="choose another folder by --out"
+        ) from error
 
 
 def printing(text: str) -> Command:

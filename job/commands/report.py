@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.commands.arguments import divide
-from job.commands.command import Command, showing, write
+from job.commands.command import Command, showing, write, writing_into
 from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config.load import load_settings
-from job.errors import AccessError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,14 +74,9 @@ def _execute(location: str, folder: Path, loaded: Loaded, progress: Progress) ->
             if name.startswith("report.") and origin != "default"
         }
         files = render(read, recorded_settings(read).model_copy(update=given))
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
+        with writing_into(folder):
             for name, data in files.items():
                 (folder / Path(name).name).write_bytes(data)
-        except OSError as error:
-            raise AccessError(
-                f"{str(folder)!r} cannot be written: {error.strerror or error}", remedy="choose another folder by --out"
-            ) from error
     write(str(folder / Path(PAGE).name))
     return 0
 

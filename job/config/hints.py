@@ -15,7 +15,15 @@ _RESUME = "a run resumes by itself when it is started again with the same settin
 _GPU = "the first visible GPU is used; --device.require_gpu makes it an error if there is none"
 _VALIDATION = "--input.validation_fraction"
 _ONE_GPU = "a run uses one GPU, in one Pod"
-_NO_STOPPING = "--keep=best, the default: the weights of the best epoch are published"
+
+_OPTIMIZER = f"Adam trains both stages, AdamW with weight_decay; its rate is {_LEARNING_RATE}"
+_CLASS_WEIGHT = "--train.class_weight=balanced or --train.class_weight=sqrt"
+
+
+def _of_stages(name: str) -> str:
+    """Return the setting of both stages."""
+    return f"--feature_extraction.{name} or --fine_tuning.{name}"
+
 
 ELSEWHERE: Final = MappingProxyType(
     {
@@ -47,8 +55,21 @@ ELSEWHERE: Final = MappingProxyType(
         **dict.fromkeys(("workers", "num_workers", "j", "threads", "num_threads", "jobs"), "--device.threads"),
         **dict.fromkeys(("amp", "fp16", "bf16", "half", "precision"), "--device.mixed_precision"),
         "jit_compile": "--device.xla",
-        **dict.fromkeys(("patience", "early_stopping", "early_stop"), _NO_STOPPING),
-        **dict.fromkeys(("optimizer", "opt"), f"Adam trains both stages; its rate is {_LEARNING_RATE}"),
+        **dict.fromkeys(
+            ("patience", "early_stopping", "early_stop", "early_stopping_patience"), _of_stages("patience")
+        ),
+        "restore_best_weights": _of_stages("restore"),
+        **dict.fromkeys(
+            ("schedule", "scheduler", "sched", "lr_scheduler", "lr_scheduler_type"), _of_stages("schedule")
+        ),
+        **dict.fromkeys(("cos_lr", "cosine"), "--feature_extraction.schedule=cosine or --fine_tuning.schedule=cosine"),
+        **dict.fromkeys(("warmup", "warmup_epochs", "lr_warmup_epochs"), _of_stages("warmup_epochs")),
+        **dict.fromkeys(("min_lr", "lr_min", "eta_min"), _of_stages("min_learning_rate")),
+        **dict.fromkeys(("weight_decay", "wd", "l2"), _of_stages("weight_decay")),
+        **dict.fromkeys(("clip_grad", "clip_norm", "max_grad_norm", "clip_grad_norm"), _of_stages("clip_norm")),
+        **dict.fromkeys(("smoothing", "label_smoothing", "label_smoothing_factor"), _of_stages("label_smoothing")),
+        **dict.fromkeys(("class_weight", "class_weights", "balance", "weighted_loss"), _CLASS_WEIGHT),
+        **dict.fromkeys(("optimizer", "opt"), _OPTIMIZER),
         **dict.fromkeys(
             ("freeze", "freeze_base", "freeze_backbone"), "--fine_tuning.epochs=0: only the head is trained"
         ),

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 
 StageName = Literal["feature_extraction", "fine_tuning"]
+Schedule = Literal["constant", "cosine", "linear"]
+ClassWeight = Literal["none", "sqrt", "balanced"]
+InitialBias = Literal["zero", "prior"]
 ExportFormat = Literal["tflite", "tflite_int8", "onnx"]
 STAGES: tuple[StageName, StageName] = ("feature_extraction", "fine_tuning")
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
@@ -288,6 +291,37 @@ class StageSettings(_Group):
     batch_size: Integer = Field(32, ge=1, json_schema_extra=_RESULT)
     """Images in each training step."""
 
+    schedule: Schedule = Field("constant", json_schema_extra=_RESULT_IF_SET)
+    """How the learning rate falls from step to step, from `learning_rate` to `min_learning_rate` over all `epochs`,
+    whether or not the stage is stopped early."""
+
+    warmup_epochs: float = Field(0.0, ge=0, json_schema_extra=_RESULT_IF_SET)
+    """Epochs, or a fraction of one, over which the learning rate first rises linearly to `learning_rate`."""
+
+    min_learning_rate: float = Field(0.0, ge=0, json_schema_extra=_RESULT_IF_SET)
+    """Learning rate at the end of `cosine` and `linear`."""
+
+    patience: Integer = Field(0, ge=0, json_schema_extra=_RESULT_IF_SET)
+    """Early stopping: the stage ends after this many epochs in a row without an improvement of the validation loss. 0:
+    never before its last epoch."""
+
+    min_delta: float = Field(0.0, ge=0, json_schema_extra=_RESULT_IF_SET)
+    """Decrease of the validation loss that must be exceeded to count as an improvement for `patience`."""
+
+    restore: bool = Field(default=False, json_schema_extra=_RESULT_IF_SET)
+    """End the stage with the weights of its epoch with the lowest validation loss instead of those of its last epoch:
+    stage 2 then starts from stage 1's best epoch."""
+
+    weight_decay: float = Field(0.0, ge=0, json_schema_extra=_RESULT_IF_SET)
+    """Decoupled weight decay: above 0, the optimizer is AdamW. Kernels decay; biases, and the scale and offset of
+    normalization layers, do not."""
+
+    clip_norm: float = Field(0.0, ge=0, json_schema_extra=_RESULT_IF_SET)
+    """Limit of the norm of all gradients of a step together, above which they are scaled down. 0: none."""
+
+    label_smoothing: float = Field(0.0, ge=0, lt=1, json_schema_extra=_RESULT_IF_SET)
+    """Share of the target that is spread evenly over all labels, in the training loss alone. 0: none."""
+
 
 class FeatureExtractionSettings(StageSettings):
     """Stage 1: only the head is trained."""
@@ -301,6 +335,19 @@ class FineTuningSettings(StageSettings):
 
     learning_rate: float = Field(1e-5, gt=0, json_schema_extra=_RESULT)
     """Adam's learning rate."""
+
+
+class TrainSettings(_Group):
+    """The training loss of both stages, and where the head starts."""
+
+    class_weight: ClassWeight = Field("none", json_schema_extra=_RESULT_IF_SET)
+    """Weight of an image in the training loss, and in the `val_loss` that chooses the best epoch, by its label:
+    `balanced` gives every label the same total weight, `sqrt` weighs by the root of that. The mean over the training
+    images is 1. Published metrics are not weighted."""
+
+    initial_bias: InitialBias = Field("zero", json_schema_extra=_RESULT_IF_SET)
+    """First bias of the output layer. `prior`: such that the untrained head answers with about the shares of the labels
+    in the training split, each times its class weight."""
 
 
 class DeviceSettings(_Group):
@@ -449,8 +496,10 @@ class Settings(_Group):
     model: ModelSettings = ModelSettings()
     feature_extraction: FeatureExtractionSettings = FeatureExtractionSettings()
     fine_tuning: FineTuningSettings = FineTuningSettings()
+    train: TrainSettings = TrainSettings()
     keep: Literal["best", "last"] = Field("best", json_schema_extra=_RESULT)
-    """Which weights are published: those with the `best` validation loss over both stages, or the `last` ones."""
+    """Which weights are published: those with the `best` validation loss over both stages, or the `last` ones. The
+    loss is the `val_loss` of the log and of `history.csv`, weighted as `train.class_weight` says."""
 
     device: DeviceSettings = DeviceSettings()
     cache: CacheSettings = CacheSettings()
@@ -482,6 +531,13 @@ def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
         )
     if settings.feature_extraction.epochs == settings.fine_tuning.epochs == 0:
         yield ("feature_extraction.epochs", "fine_tuning.epochs"), "at least one must be above 0"
+    for name in STAGES:
+        stage: StageSettings = getattr(settings, name)
+        if stage.min_learning_rate > stage.learning_rate:
+            yield (
+                (f"{name}.min_learning_rate", f"{name}.learning_rate"),
+                "the learning rate would rise: the minimum must not exceed it",
+            )
     if model.weights == "imagenet" and model.alpha not in IMAGENET_ALPHAS:
         yield (
             ("model.alpha", "model.weights"),

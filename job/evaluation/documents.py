@@ -12,13 +12,14 @@ from job.config.settings import STAGES
 from job.data import split
 from job.data.labels import SPLIT_NAMES
 from job.evaluation import ablation, caveats, curves, splits, tuning
+from job.training import early_stopping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from job.config.settings import StageName
+    from job.config.settings import Settings, StageName, StageSettings
     from job.data.manifest import Manifest
     from job.data.prepare import Prepared
     from job.evaluation.scores import Scores
@@ -42,7 +43,7 @@ def metrics_document(
     prepared: Prepared,
     *,
     manifest: Manifest,
-    seed: int,
+    settings: Settings,
 ) -> Document:
     """Return what metrics.json has of the model and its data; missing values are null.
 
@@ -53,13 +54,13 @@ def metrics_document(
         stage_ends: the probabilities of the models at the end of the stages, for the validation images.
         prepared: the split.
         manifest: of all images.
-        seed: of the bootstrap.
+        settings: of the run; `run.seed` is that of the bootstrap.
     """
-    answers = answers_of(scores, manifest)
+    answers, seed = answers_of(scores, manifest), settings.run.seed
     images = split.counts(prepared.usable, prepared.splits)
     document = {
         **_splits_document(scores, answers, manifest.labels, seed),
-        **_training_document(state, kept_epoch),
+        **_training_document(state, kept_epoch, settings),
         **_baselines(answers, images, manifest.labels),
         "ablation": ablation.ablation_rows(*answers["validation"], stage_ends, images[:, 0], seed),
         "data": {
@@ -76,6 +77,11 @@ def metrics_document(
         reason = "an older version saved the state at the end of stage 1"
         document["unavailable"]["ablation.feature_extraction"] = reason
     return document | {"warnings": caveats.find(document)}
+
+
+def class_weights_document(weights: NDArray[Any] | None, names: Sequence[str]) -> dict[str, float] | None:
+    """Return the weight of each label in the training loss, of float32 [labels]; None where all count the same."""
+    return None if weights is None else dict(zip(names, weights.tolist(), strict=True))
 
 
 def _splits_document(scores: Mapping[str, Scores], answers: Answers, names: Sequence[str], seed: int) -> Document:
@@ -112,10 +118,9 @@ def _baselines(answers: Answers, images: NDArray[Any], names: Sequence[str]) -> 
     }
 
 
-def _training_document(state: TrainingState, kept_epoch: EpochResult) -> Document:
+def _training_document(state: TrainingState, kept_epoch: EpochResult, settings: Settings) -> Document:
     """Return the fields about the epochs and the batches."""
     assert state.best is not None, "a run has at least one epoch"
-    by_stage = {stage: [result for result in state.history if result.stage == stage] for stage in STAGES}
     return {
         "kept": _epoch_summary(kept_epoch, state),
         "best": _epoch_summary(state.best, state),
@@ -124,7 +129,7 @@ def _training_document(state: TrainingState, kept_epoch: EpochResult) -> Documen
         "predict_batch": state.predict_batch,
         "feature_batch": state.feature_batch,
         "learning_rate_scale": state.learning_rate_scale,
-        "stages": {stage: _stage_summary(results) for stage, results in by_stage.items()},
+        "stages": {stage: _stage_summary(state.results(stage), getattr(settings, stage)) for stage in STAGES},
     }
 
 
@@ -134,13 +139,15 @@ def _epoch_summary(result: EpochResult, state: TrainingState) -> dict[str, objec
     return {name: getattr(result, name) for name in names} | {"epoch_total": state.epoch_total(result)}
 
 
-def _stage_summary(results: list[EpochResult]) -> dict[str, object] | None:
+def _stage_summary(results: list[EpochResult], settings: StageSettings) -> dict[str, object] | None:
     """Return the last epoch and the totals of a stage; None for a skipped stage."""
     if not results:
         return None
     last = results[-1]
     return {
         "epochs": len(results),
+        "epochs_saved": max(0, settings.epochs - len(results)),
+        "restored_epoch": early_stopping.ending_epoch(settings, results).epoch if settings.restore else None,
         "loss": last.loss,
         "accuracy": last.accuracy,
         "val_loss": last.val_loss,
@@ -156,10 +163,14 @@ EPOCH_COLUMNS = ("stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy
 
 
 def history_csv(history: list[EpochResult]) -> Iterator[str]:
-    """Yield the lines of history.csv: one row per epoch. `epoch` counts in each stage, `epoch_total` across both."""
-    yield _csv_line([*EPOCH_COLUMNS, "epoch_total"])
+    """Yield the lines of history.csv: one row per epoch. `epoch` counts in each stage, `epoch_total` across both.
+
+    New columns are appended, so that readers of older ones find them by name and by position.
+    """
+    yield _csv_line([*EPOCH_COLUMNS, "epoch_total", "learning_rate"])
     for epoch_total, result in enumerate(history, 1):
-        yield _csv_line([*(getattr(result, column) for column in EPOCH_COLUMNS), epoch_total])
+        columns = [getattr(result, column) for column in EPOCH_COLUMNS]
+        yield _csv_line([*columns, epoch_total, result.learning_rate])
 
 
 def predictions_csv(manifest: Manifest, scores: dict[str, Scores]) -> Iterator[str]:

@@ -79,7 +79,7 @@ class Split(_Part):
     accuracy: float
     """The share of the images whose label has the highest probability."""
     loss: float
-    """Mean cross-entropy, computed from the logits as in training."""
+    """Mean cross-entropy, computed from the logits, without class weights and label smoothing."""
     balanced_accuracy: float
     """The mean recall of the labels that have images."""
     log_loss: float
@@ -239,6 +239,7 @@ class Epoch(_Part):
     epoch_total: int
     """From 1 across both stages."""
     val_loss: float
+    """With the class weights, without label smoothing: what `keep`, `patience` and `restore` compare."""
     val_accuracy: float
 
 
@@ -246,6 +247,11 @@ class Stage(_Part):
     """A stage: its last epoch, and its totals."""
 
     epochs: int
+    """That were trained."""
+    epochs_saved: int
+    """Epochs of the settings that were not trained, because the stage was stopped early: those after the last one."""
+    restored_epoch: int | None
+    """The epoch whose weights the stage ended with, where `restore` is set; null: the last one."""
     loss: float
     """Mean over the steps of the last epoch, while the weights change."""
     accuracy: float
@@ -361,9 +367,9 @@ class Metrics(_Part):
     """How good a run's model is, and how it was made."""
 
     validation: Split
-    """On the validation split, by which the epoch to publish was chosen."""
+    """On the validation split, by whose loss the epoch to publish was chosen. Not weighted by `class_weights`."""
     test: Split | None
-    """On the test split, which had no influence; null if it is empty."""
+    """On the test split, which had no influence; null if it is empty. Not weighted by `class_weights`."""
     majority: Majority
     calibration: Calibration
     threshold: Threshold | None
@@ -388,6 +394,9 @@ class Metrics(_Part):
     """Images whose features were computed at once; null: as many as usual."""
     learning_rate_scale: float
     """Below 1 after a loss that was not finite."""
+    class_weights: dict[str, float] | None
+    """The weight of an image in the training loss and in `val_loss`, by its label; null: all count the same. No other
+    metric is weighted by it."""
     gate: Gate
     verification: Verification
     exports: dict[ExportFormat, Export]

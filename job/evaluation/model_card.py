@@ -268,9 +268,26 @@ def _training(subject: Subject) -> list[str]:
     return [
         *_table(("stage", "trained", "epochs", "learning rate", "batch size"), rows),
         "",
-        f"Adam, cross-entropy, seed {settings.run.seed}. Published: {escaped(kept['stage'])}, epoch {kept['epoch']}",
-        f"(keep = {settings.keep}). `config.json` has all settings.",
+        *_class_weights(subject),
+        f"{_optimizer(settings)}, cross-entropy, seed {settings.run.seed}. `config.json` has all settings.",
+        f"Published: {escaped(kept['stage'])}, epoch {kept['epoch']} (keep = {settings.keep}).",
     ]
+
+
+def _optimizer(settings: Settings) -> str:
+    """Return the optimizer: that of both stages, or of each if they differ."""
+    decays = {settings.feature_extraction.weight_decay > 0, settings.fine_tuning.weight_decay > 0}
+    return "AdamW" if decays == {True} else "Adam" if decays == {False} else "Adam and AdamW"
+
+
+def _class_weights(subject: Subject) -> list[str]:
+    """Return a sentence on the weights of the labels; nothing if all images counted the same."""
+    if not (weights := subject.metrics.get("class_weights")):
+        return []
+    shown = ", ".join(f"{escaped(label)} {weight:.3g}" for label, weight in [*weights.items()][:TABLE_LABELS])
+    more = f" and {len(weights) - TABLE_LABELS} more" if len(weights) > TABLE_LABELS else ""
+    kind = subject.settings.train.class_weight
+    return [f"Class weights ({kind}) in the training loss, not in the metrics above: {shown}{more}.", ""]
 
 
 def _licence(subject: Subject) -> list[str]:

@@ -36,6 +36,7 @@ SCALARS = {
         "seconds": "seconds",
         "images_per_second": "images_per_second",
         "input_wait": "input_wait",
+        "learning_rate": "learning_rate",
     },
     "validation": {"loss": "val_loss", "accuracy": "val_accuracy"},
 }
@@ -123,7 +124,8 @@ def files(history: Sequence[EpochResult]) -> dict[str, bytes]:
             with writer.as_default():
                 for step, result in enumerate(history, 1):
                     for tag, field in fields.items():
-                        tf.summary.write(tag, tf.constant(getattr(result, field), tf.float32), step, _METADATA)
+                        if (value := getattr(result, field)) is not None:
+                            tf.summary.write(tag, tf.constant(value, tf.float32), step, _METADATA)
                     stage = STAGES.index(result.stage) + 1
                     tf.summary.write("stage", tf.constant(stage, tf.float32), step, _METADATA)
             writer.close()

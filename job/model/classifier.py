@@ -132,11 +132,36 @@ class Classifier:
         maps = self._folded_for_training(self.rescaling(pixels), training=False)
         return self.head_logits(self.pooled(tf.cast(maps, tf.float32)), dropout_seed)
 
-    def losses(self, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Return each image's cross-entropy, float32 [n], of the logits and of labels int32 [n]."""
+    def losses(
+        self,
+        logits: tf.Tensor,
+        labels: tf.Tensor,
+        *,
+        class_weights: NDArray[Any] | None = None,
+        label_smoothing: float = 0.0,
+    ) -> tf.Tensor:
+        """Return each image's cross-entropy, float32 [n].
+
+        Args:
+            logits: float32 [n, outputs].
+            labels: int32 [n].
+            class_weights: float32 [labels]: an image's loss is multiplied by that of its label; None: by nothing.
+            label_smoothing: share of the target that is spread evenly over all labels, the image's own included.
+        """
+        losses = self._losses(logits, labels, label_smoothing)
+        return losses if class_weights is None else losses * tf.gather(tf.constant(class_weights), labels)
+
+    def _losses(self, logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float) -> tf.Tensor:
+        off = label_smoothing / len(self.labels)
+        on = 1 - label_smoothing + off
         if len(self.labels) == 2:
             targets = tf.cast(labels[:, None], logits.dtype)
+            if label_smoothing:
+                targets = off + (on - off) * targets
             return tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits)[:, 0]
+        if label_smoothing:
+            targets = tf.one_hot(labels, len(self.labels), on, off, dtype=logits.dtype)
+            return tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits)
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
 
     def predictions(self, logits: tf.Tensor) -> tf.Tensor:

@@ -74,10 +74,16 @@ def _stage_started(facts: Any, _: Event) -> str:
     return f"stage {facts['stage']}: {facts['epochs']} epochs, learning rate {log.readable(facts['learning_rate'])}"
 
 
-def _epoch_finished(facts: Any, _: Event) -> str:
+def _epoch_finished(facts: Any, event: Event) -> str:
     epoch = f"epoch {facts['epoch']}/{facts['epochs']}".ljust(len(f"epoch {facts['epochs']}/{facts['epochs']}"))
     names = {"loss": "loss", "accuracy": "acc", "val_loss": "val_loss", "val_accuracy": "val_acc"}
-    return "  ".join([epoch, *(f"{name} {facts[fact]:.3f}" for fact, name in names.items())])
+    figures = [f"{name} {facts[fact]:.3f}" for fact, name in names.items()]
+    rate, usual = facts.get("learning_rate"), event.stage and event.stage.learning_rate
+    return "  ".join([epoch, *figures, *([f"lr {rate:.2g}"] if rate and usual and rate != usual else [])])
+
+
+def _stage_stopped_early(facts: Any, _: Event) -> str:
+    return f"stage {facts['stage']}: stopped after {facts['epochs']} epochs, {facts['epochs_saved']} saved"
 
 
 def _model_chosen(facts: Any, _: Event) -> str:
@@ -113,6 +119,7 @@ SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
         "stage.started": _stage_started,
         "stage.skipped": lambda facts, _: f"stage {facts['stage']}: skipped",
         "epoch.finished": _epoch_finished,
+        "stage.stopped_early": _stage_stopped_early,
         "model.chosen": _model_chosen,
         "model.verified": _model_verified,
         "gate.compared": _gate_compared,

@@ -13,9 +13,14 @@ Event names are dotted, in the past tense; facts are keywords. Any name is allow
     stage.first_step stage, step, seconds: the first of this start, with compilation; from here on the device is busy
     step.taken       stage, epoch, step (the next ones, from 0, as in checkpoint.loaded), steps (per epoch); debug
     epoch.finished   the canonical event: stage, epoch (from 1 in each stage), epochs (of the stage), epoch_total (from
-                     1, across both stages), loss, accuracy, val_loss, val_accuracy, seconds, images_per_second; added
-                     here: eta_seconds (to the end of the stage), run_eta_seconds (to the end of both stages)
+                     1, across both stages), loss, accuracy, val_loss, val_accuracy, seconds, images_per_second,
+                     input_wait, learning_rate (of its last step); added here: eta_seconds (to the end of the stage),
+                     run_eta_seconds (to the end of both stages)
+    stage.stopped_early
+                     stage, epochs (that were trained), epochs_saved (those of the settings that were not)
     stage.finished   stage
+    settings.had_no_effect
+                     settings beside which others have the say: setting -> reason
     metrics.warned   reasons to doubt the model: code -> sentence
     run.evaluated    run_uri; validation, test, kept, stages and the codes of the warnings, from metrics.json in short,
                      about the published model
@@ -102,7 +107,10 @@ class Stage:
         epochs_done: number of finished epochs.
         plan: of the run.
         facts: those of the last finished epoch.
+        learning_rate: that of the settings; None if unknown.
     """
+
+    learning_rate: float | None = None
 
     def __init__(self, name: str, *, epochs: int, epochs_done: int, plan: Plan, clock: Clock) -> None:
         self.name = name
@@ -321,6 +329,8 @@ class Progress:
             plan=self._plan,
             clock=self._clock,
         )
+        learning_rate = facts.get("learning_rate")
+        self.stage.learning_rate = learning_rate if isinstance(learning_rate, float) else None
 
     def _notify(self, call: Callable[[Listener], None]) -> None:
         with self._lock:

@@ -56,10 +56,16 @@ def evaluate(
         scores = score(classifier, examples, prepared.rows_of, state, progress)
         published = scores["validation"]
         stage_ends = score_stage_ends(classifier, trained.end_weights, published, examples, state, progress)
-        seed = context.loaded.settings.run.seed
         metrics = documents.metrics_document(
-            state, trained.kept_epoch, scores, stage_ends, prepared, manifest=manifest, seed=seed
+            state,
+            trained.kept_epoch,
+            scores,
+            stage_ends,
+            prepared,
+            manifest=manifest,
+            settings=context.loaded.settings,
         )
+        metrics["class_weights"] = documents.class_weights_document(examples.class_weights, manifest.labels)
     if warnings := {warned["code"]: warned["text"] for warned in metrics["warnings"]}:
         progress.event("metrics.warned", severity="warning", **warnings)
     context.checkpoints.flush()

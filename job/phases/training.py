@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from job.config import ineffective
 from job.config.settings import STAGES
+from job.data import split
 from job.phases.context import RunContext, optional
-from job.runs import download
-from job.runs.latest import PublishedFiles
-from job.runs.published import open_warm_start
 from job.runtime import device
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from job.config.settings import StageName
+    from job.config.settings import StageName, StageSettings
     from job.data.prepare import Prepared
-    from job.model.classifier import Classifier, Network
-    from job.model.warm_start import PublishedModel
-    from job.model.weights import Provenance as Weights
+    from job.model.classifier import Classifier
     from job.training.examples import Examples
     from job.training.state import Arrays, EpochResult, TrainingState
 
@@ -55,66 +50,19 @@ def configure_device(context: RunContext) -> device.Device:
     return machine
 
 
-@contextlib.contextmanager
-def warm_start(context: RunContext, state: TrainingState) -> Iterator[PublishedModel | None]:
-    """Yield the published model that training starts from; None if `model.weights` names none.
-
-    Args:
-        context: of the run.
-        state: keeps the model's run: `latest` may name another one when the run resumes.
-
-    Raises:
-        errors.DataError: there is no such run, or its model differs from what was published.
-    """
-    settings = context.loaded.settings
-    if not settings.model.is_warm_start:
-        yield None
-        return
-    from job.model.warm_start import PublishedModel
-
-    store = context.open_store(state.warm_start) if state.warm_start else open_warm_start(settings, context.open_store)
-    with tempfile.TemporaryDirectory(prefix="warm-start-") as folder:
-        path, labels = download.download_keras_model(store, Path(folder))
-        state.warm_start = store.uri
-        yield PublishedModel(
-            uri=store.uri,
-            manifest_sha256=download.manifest_sha256(store),
-            labels=labels,
-            path=path,
-            trained_on=PublishedFiles(store).training_content(),
-        )
-
-
-def weight_loader(
-    context: RunContext, labels: tuple[str, ...], published: PublishedModel | None
-) -> Callable[[Network], Weights]:
-    """Return a function that sets the weights that a new run starts from.
-
-    Args:
-        context: of the run.
-        labels: in the order of the probabilities.
-        published: the model of a warm start.
-    """
-    from job.model import warm_start, weights
-
-    def load(network: Network) -> Weights:
-        if published:
-            return warm_start.load_into(network, labels, published, context.progress)
-        settings = context.loaded.settings.model
-        return weights.load_into(network.base_model, settings, context.open_store, context.progress)
-
-    return load
-
-
 def plan_training(context: RunContext, prepared: Prepared, feature_seconds: float | None) -> None:
-    """Report the epochs of both stages, and estimate those of stage 2.
+    """Report the epochs of both stages, and estimate those of stage 2; warn of settings that have no effect.
 
     Args:
         context: of the run.
         prepared: the split.
         feature_seconds: that the features of an image took; None if none were computed.
     """
-    epochs = {stage: getattr(context.loaded.settings, stage).epochs for stage in STAGES}
+    settings = context.loaded.settings
+    train_images = split.counts(prepared.usable, prepared.splits)[:, 0].tolist()
+    if reasons := ineffective.find(settings, train_images):
+        context.progress.event("settings.had_no_effect", severity="warning", **reasons)
+    epochs = {stage: getattr(settings, stage).epochs for stage in STAGES}
     estimates = {}
     if feature_seconds is not None:
         train, validation = (len(prepared.rows_of[name]) for name in ("train", "validation"))
@@ -131,10 +79,12 @@ def train_stages(
     state: TrainingState,
 ) -> Trained:
     """Train both stages, and load the weights that `settings.keep` selects."""
-    from job.training import stages
+    from job.training import imbalance, kept_weights, stages
 
     settings = context.loaded.settings
     context.retry.is_training.set()
+    if settings.train.initial_bias == "prior" and not state.weights:
+        imbalance.set_initial_bias(classifier, examples["feature_extraction"])
     for stage in STAGES[STAGES.index(state.stage) :]:
         with context.timing.part(stage):
             stages.run(
@@ -148,8 +98,9 @@ def train_stages(
             )
         if stage == "feature_extraction":  # only now are its features at hand
             examine_training_labels(context, classifier, examples[stage], prepared, state)
-    end_weights = stages.end_weights(classifier, state)
-    kept_epoch = stages.load_kept_weights(settings.keep, classifier, state)
+    end_weights = kept_weights.end_weights(classifier, state)
+    last_stage: StageSettings = getattr(settings, state.history[-1].stage)
+    kept_epoch = kept_weights.load_kept_weights(settings.keep, classifier, state, last_stage)
     context.progress.event(
         "model.chosen",
         keep=settings.keep,
@@ -184,9 +135,9 @@ def examine_training_labels(
         prepared: the split.
         state: at the end of stage 1.
     """
-    from job.data import split
     from job.data.labels import TRAIN
     from job.evaluation import label_errors
+    from job.training import early_stopping
     from job.training.cross_validation import FoldHeads, folds, has_seen_label
 
     settings = context.loaded.settings
@@ -197,6 +148,11 @@ def examine_training_labels(
         fold = folds(split.group_hashes(prepared.usable, prepared.group_keys)[prepared.splits == TRAIN])
         labels = examples.labels[examples.train]
         heads = FoldHeads(classifier, examples, fold)
-        learning_rate = stage.learning_rate * state.learning_rate_scale
-        heads.train(stage, learning_rate, context.progress, check=context.checkpoints.check)
+        heads.train(
+            stage,
+            stage.learning_rate * state.learning_rate_scale,
+            context.progress,
+            epochs=early_stopping.ending_epoch(stage, state.results("feature_extraction")).epoch,
+            check=context.checkpoints.check,
+        )
         state.label_errors = label_errors.find(labels, has_seen_label(labels, fold), heads.predict)

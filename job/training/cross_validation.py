@@ -1,8 +1,13 @@
 """Out-of-sample probabilities of the training images: five heads, each trained without the fifth that it answers for.
 
-The heads are trained on the features as stage 1 trains its own, with its settings, in the same order. All five read
-the features together, so that an epoch costs one pass over them: head k ignores the images of fold k. Adam treats each
-weight by itself, so that the heads do not influence one another. The classifier and its random numbers are not touched.
+The heads are trained on the features as stage 1 trains its own, in the same order, with its batches, its learning rates
+and its number of epochs. All five read the features together, so that an epoch costs one pass over them: head k ignores
+the images of fold k. Adam treats each weight by itself, so that the heads do not influence one another. The classifier
+and its random numbers are not touched.
+
+Their loss is the plain cross-entropy, without class weights, label smoothing, weight decay or clipping: confident
+learning compares the probability of a label with the mean over the images of that label, and so needs answers that are
+not shifted towards the rare labels or away from 0 and 1.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import tensorflow as tf
 
 from job import errors
 from job.data.dataset import RANGE
+from job.training import schedules
 from job.training.prediction import prefetch
 from job.training.stages import order
 
@@ -79,28 +85,41 @@ class FoldHeads:
         self._answer = tf.function(self._logits, input_signature=[examples.spec], autograph=False)
 
     def train(
-        self, settings: StageSettings, learning_rate: float, progress: Progress, *, check: Callable[[], object] = int
+        self,
+        settings: StageSettings,
+        learning_rate: float,
+        progress: Progress,
+        *,
+        epochs: int | None = None,
+        check: Callable[[], object] = int,
     ) -> None:
         """Train the heads.
 
         Args:
-            settings: of stage 1: epochs and batch size.
-            learning_rate: Adam's.
+            settings: of stage 1: epochs, batch size and schedule.
+            learning_rate: Adam's; the schedule's peak.
             progress: receives the events.
+            epochs: that stage 1 took its weights from, if it was stopped early; None: all of them.
             check: called after each batch; what it raises ends the training.
 
         Raises:
             errors.NotFiniteError: a loss is NaN or infinite.
         """
         examples, total = self._examples, len(self._examples.train)
-        step = self._compile(learning_rate)
-        with progress.phase("label errors", settings.epochs * total, "images") as phase:
-            for epoch in range(settings.epochs):
+        epochs = settings.epochs if epochs is None else epochs
+        optimizer = keras.optimizers.Adam(learning_rate, name="folds_adam")
+        step = self._compile(optimizer)
+        with progress.phase("label errors", epochs * total, "images") as phase:
+            for epoch in range(epochs):
                 positions = order(examples.seed, "feature_extraction", epoch, total)
                 batches = [positions[n : n + settings.batch_size] for n in range(0, total, settings.batch_size)]
                 inputs = prefetch(examples.inputs, [examples.train[batch] for batch in batches])
                 for number, (batch, (features, _)) in enumerate(zip(batches, inputs, strict=True)):
-                    key = np.array((examples.seed % 2**32, epoch * len(batches) + number), np.uint32).view(np.int32)
+                    taken = epoch * len(batches) + number
+                    if not schedules.is_constant(settings):
+                        factor = schedules.factor(settings, taken, len(batches))
+                        optimizer.learning_rate.assign(learning_rate * factor)
+                    key = np.array((examples.seed % 2**32, taken), np.uint32).view(np.int32)
                     loss = float(step(features, examples.labels[examples.train[batch]], self._fold[batch], key))
                     if not math.isfinite(loss):
                         raise errors.NotFiniteError(
@@ -131,10 +150,9 @@ class FoldHeads:
         by_head = tf.transpose(tf.reshape(hidden, (-1, FOLDS, self._units)), (1, 0, 2))
         return tf.matmul(by_head, self._output) + self._output_bias
 
-    def _compile(self, learning_rate: float) -> Callable[..., tf.Tensor]:
+    def _compile(self, optimizer: keras.optimizers.Optimizer) -> Callable[..., tf.Tensor]:
         """Return the training step: features, labels [n], folds [n], dropout seed -> the sum of the heads' losses."""
         variables = [self._fc1, self._fc1_bias, self._output, self._output_bias]
-        optimizer = keras.optimizers.Adam(learning_rate, name="folds_adam")
         optimizer.build(variables)
 
         def step(features: tf.Tensor, labels: tf.Tensor, fold: tf.Tensor, dropout_seed: tf.Tensor) -> tf.Tensor:

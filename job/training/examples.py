@@ -6,14 +6,17 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tensorflow as tf
+
+from job.training import imbalance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from job.config.settings import StageName
+    from job.config.settings import ClassWeight, StageName
     from job.data.cache_files import Rows
     from job.data.dataset import Dataset
     from job.model.classifier import Classifier
@@ -35,6 +38,7 @@ class Examples:
         seed: of the order of the images, and of dropout.
         train: rows of the training split.
         validation: rows of the validation split.
+        class_weights: of an image's loss by its label, float32 [labels]; None: all count the same.
     """
 
     inputs: Callable[[NDArray[Any]], NDArray[Any]]
@@ -46,6 +50,7 @@ class Examples:
     seed: int
     train: NDArray[Any]
     validation: NDArray[Any]
+    class_weights: NDArray[Any] | None = None
 
     @functools.cached_property
     def predict(self) -> Callable[[NDArray[Any]], tf.Tensor]:
@@ -59,7 +64,13 @@ class Examples:
 
 
 def create_examples(
-    classifier: Classifier, images: Dataset, features: Rows, rows_of: dict[str, NDArray[Any]], *, seed: int
+    classifier: Classifier,
+    images: Dataset,
+    features: Rows,
+    rows_of: dict[str, NDArray[Any]],
+    *,
+    seed: int,
+    class_weight: ClassWeight = "none",
 ) -> dict[StageName, Examples]:
     """Return the examples of each stage: stage 1 trains on features, stage 2 on pixels.
 
@@ -69,13 +80,16 @@ def create_examples(
         features: float32 [images, feature_size], all rows written.
         rows_of: the split's name -> rows, int [n].
         seed: of the order of the images, and of dropout.
+        class_weight: the setting `train.class_weight`.
     """
+    counts = np.bincount(images.manifest.label[rows_of["train"]], minlength=len(classifier.labels))
     size = classifier.image_size
     shared: dict[str, Any] = {
         "seed": seed,
         "labels": images.manifest.label,
         "train": rows_of["train"],
         "validation": rows_of["validation"],
+        "class_weights": imbalance.class_weights(class_weight, counts),
     }
     return {
         "feature_extraction": Examples(

@@ -65,10 +65,20 @@ def predict(
     return np.concatenate(logits)
 
 
-def measure(classifier: Classifier, logits: NDArray[Any], labels: NDArray[Any]) -> tuple[float, float]:
-    """Return the mean cross-entropy and the accuracy of logits, float32 [n, outputs], against labels, int32 [n]."""
+def measure(
+    classifier: Classifier, logits: NDArray[Any], labels: NDArray[Any], class_weights: NDArray[Any] | None = None
+) -> tuple[float, float]:
+    """Return the mean cross-entropy and the accuracy.
+
+    Args:
+        classifier: of the labels.
+        logits: float32 [n, outputs].
+        labels: int32 [n].
+        class_weights: of the cross-entropy, as in training; the divisor is the number of images, as there. The accuracy
+            is not weighted.
+    """
     with tf.device("CPU:0"):  # the logits of all images may exceed the GPU's memory
-        losses = classifier.losses(tf.constant(logits), tf.constant(labels)).numpy()
+        losses = classifier.losses(tf.constant(logits), tf.constant(labels), class_weights=class_weights).numpy()
         correct = classifier.predictions(tf.constant(logits)).numpy() == labels
     return float(losses.mean(dtype=np.float64)), float(correct.mean())
 

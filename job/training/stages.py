@@ -11,18 +11,18 @@ import dataclasses
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import keras
 import numpy as np
 
 from job import errors
 from job.config.settings import STAGES
 from job.runtime import memory, signals
+from job.training import early_stopping, optimizers, schedules
 from job.training.invariants import StageInvariants
 from job.training.prediction import measure, predict, prefetch
 from job.training.state import EpochResult, TrainingState
-from job.training.step import LOSS_SCALE, compile_step, create_optimizer
+from job.training.step import compile_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,28 +34,7 @@ if TYPE_CHECKING:
     from job.observability.progress import Progress
     from job.training.examples import Examples
     from job.training.state import Arrays
-
-
-def load_kept_weights(keep: Literal["best", "last"], classifier: Classifier, state: TrainingState) -> EpochResult:
-    """Load the weights to publish into `classifier`, and return their epoch."""
-    assert state.best is not None, "a run has at least one epoch"
-    if keep == "last":
-        return state.history[-1]
-    classifier.load_state(state.best_weights)
-    return state.best
-
-
-def end_weights(classifier: Classifier, state: TrainingState) -> dict[StageName, Arrays]:
-    """Return the weights at the end of each stage with epochs, while `classifier` has those of the last one.
-
-    Stage 1 is left out if its head is missing: its checkpoint was saved by an older version.
-    """
-    last = classifier.state()
-    ends: dict[StageName, Arrays] = {state.history[-1].stage: last}
-    if state.feature_extraction_head:
-        # Stage 1 trains the head alone, so its backbone is the initial one.
-        ends.setdefault("feature_extraction", last | classifier.initial_base | state.feature_extraction_head)
-    return ends
+    from job.training.step import Step
 
 
 class Save(Protocol):
@@ -83,7 +62,7 @@ def run(
         errors.StoppedError: a signal was received, and the state is saved; or raised by `save`.
     """
     state.enter(stage)
-    if state.epoch == settings.epochs:
+    if early_stopping.is_over(settings, state.results(stage)):
         progress.event("stage.skipped", stage=stage, epochs=settings.epochs)
         return
     with progress.phase("prepare", None, ""):
@@ -99,14 +78,20 @@ def run(
         learning_rate=settings.learning_rate * state.learning_rate_scale,
     )
     with signals.deferred():
-        while state.epoch < settings.epochs:
+        while not early_stopping.is_over(settings, state.results(stage)):
             trainer.train_epoch()
+    if saved := settings.epochs - state.epoch:
+        progress.event("stage.stopped_early", stage=stage, epochs=state.epoch, epochs_saved=saved)
     progress.event("stage.finished", stage=stage)
     invariants.check(is_complete=is_complete)
 
 
 class StageTrainer:
-    """Trains one stage: the compiled step, the optimizer, and the state that they update."""
+    """Trains one stage: the compiled step, the optimizer, and the state that they update.
+
+    Attributes:
+        optimizer: of the stage.
+    """
 
     def __init__(
         self,
@@ -124,13 +109,13 @@ class StageTrainer:
         self._progress = progress
         self._save = save
         self._state_lock = threading.Lock()  # held while the state is inconsistent, as during a step
-        self._optimizer = create_optimizer(settings.learning_rate * state.learning_rate_scale, examples.precision)
-        self._optimizer.build(classifier.model.trainable_variables)
-        initial = self._optimizer_values()
-        self._initial_scaling = {path: initial[path] for path in initial if path.startswith(f"{LOSS_SCALE}/")}
+        self.optimizer = optimizers.create_optimizer(
+            settings, state.learning_rate_scale, examples.precision, classifier.model.trainable_variables
+        )
+        self._initial_scaling = optimizers.scaling_of(optimizers.values_of(self.optimizer))
         if state.optimizer:
             self._restore_optimizer(state.optimizer)
-        self._step = compile_step(classifier, examples, self._optimizer, state.micro_batch)
+        self._step = self._compile_step()
         if state.step == 0:
             self._start_epoch(self.capture())
         self._has_stepped = False
@@ -138,7 +123,11 @@ class StageTrainer:
     def capture(self) -> TrainingState:
         """Return a copy of the state with the values of all variables. Thread-safe: waits for the end of a step."""
         with self._state_lock:
-            return self._state.captured(self._classifier.state(), self._optimizer_values())
+            return self._state.captured(self._classifier.state(), optimizers.values_of(self.optimizer))
+
+    def _compile_step(self) -> Step:
+        settings, micro_batch = self._settings, self._state.micro_batch
+        return compile_step(self._classifier, self._examples, self.optimizer, micro_batch, settings.label_smoothing)
 
     def train_epoch(self) -> None:
         """Train to the end of the current epoch, validate, and record the result."""
@@ -164,13 +153,10 @@ class StageTrainer:
             seconds=time.monotonic() - started,
             images_per_second=images / train_seconds,
             input_wait=wait_seconds / train_seconds,
+            learning_rate=self._learning_rate(state.step - 1),
         )
         with self._state_lock:
-            state.finish_epoch(result)
-            if state.stage == "feature_extraction" and state.epoch == self._settings.epochs:
-                state.feature_extraction_head = self._classifier.head_state()
-            if state.best is None or val_loss < state.best.val_loss:
-                state.best, state.best_weights = result, self._classifier.state()
+            self._finish_epoch(result)
         self._progress.event(
             "epoch.finished",
             **dataclasses.asdict(result),
@@ -180,6 +166,26 @@ class StageTrainer:
         captured = self.capture()
         self._start_epoch(captured)
         self._finish_step(lambda: captured, now=True)
+
+    def _finish_epoch(self, result: EpochResult) -> None:
+        """Record the result, and the weights if they are the best ones; after the stage's last epoch, end it."""
+        state, classifier, settings = self._state, self._classifier, self._settings
+        state.finish_epoch(result)
+        results = state.results(state.stage)
+        is_best = state.best is None or result.val_loss < state.best.val_loss
+        is_best_of_stage = settings.restore and early_stopping.best(results) is result
+        weights = classifier.state() if is_best or is_best_of_stage else {}
+        if is_best:
+            state.best, state.best_weights = result, weights
+        if is_best_of_stage:
+            state.stage_best_weights = weights
+        if not early_stopping.is_over(settings, results):
+            return
+        if settings.restore:
+            classifier.load_state(state.stage_best_weights)
+            state.stage_best_weights = {}
+        if state.stage == "feature_extraction":
+            state.feature_extraction_head = classifier.head_state()
 
     def _finish_step(self, capture: Callable[[], TrainingState], *, now: bool = False) -> None:
         """Save the state if it is due; after a signal, save it and stop.
@@ -194,17 +200,12 @@ class StageTrainer:
                 f"stopped by {signal}; the state is saved", remedy="start it again with the same settings: it resumes"
             )
 
-    def _optimizer_values(self) -> Arrays:
-        return {variable.path: np.array(variable.numpy()) for variable in self._optimizer.variables}
-
     def _restore_optimizer(self, values: Arrays) -> None:
         """Set the optimizer's variables. Loss-scaling variables that it lacks are ignored, missing ones are reset.
 
         Adam's variables are float32 in every precision, so training can resume on another kind of GPU.
         """
-        values = self._initial_scaling | values
-        for variable in self._optimizer.variables:
-            variable.assign(values[variable.path])
+        optimizers.load_values(self.optimizer, self._initial_scaling | values)
 
     def _start_epoch(self, captured: TrainingState) -> None:
         """Store the state at the start of an epoch, for a rollback."""
@@ -228,7 +229,8 @@ class StageTrainer:
                 arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
                 started = time.monotonic()
                 with self._changing_state():
-                    loss_sum, correct = self._take_step(arguments)
+                    self._set_learning_rate()
+                    loss_sum, correct = self.take_step(arguments)
                     if not math.isfinite(loss_sum):
                         raise self._not_finite(f"the loss is {loss_sum}", f", step {state.step + 1}")
                     state.loss_sum += loss_sum
@@ -264,7 +266,7 @@ class StageTrainer:
 
             batch_size = state.micro_batch or self._settings.batch_size
             logits = predict(examples, rows, batch_size, state, self._progress, after_batch)
-        loss, accuracy = measure(self._classifier, logits, examples.labels[rows])
+        loss, accuracy = measure(self._classifier, logits, examples.labels[rows], examples.class_weights)
         if not math.isfinite(loss):
             with self._changing_state():
                 raise self._not_finite(f"the validation loss is {loss}")
@@ -278,8 +280,10 @@ class StageTrainer:
             remedy=f"lower {state.stage}.learning_rate, which is {learning_rate:g}",
         )
 
-    def _take_step(self, arguments: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> tuple[float, int]:
-        """Take one step; if it does not fit into the device's memory, in micro-batches, halved until they fit.
+    def take_step(self, arguments: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> tuple[float, int]:
+        """Take one step, of inputs, labels and the dropout seed; return the summed loss and the correct predictions.
+
+        If it does not fit into the device's memory, it is taken in micro-batches, halved until they fit.
 
         BatchNormalization is frozen, so the gradients of the micro-batches add up to those of the batch.
 
@@ -298,22 +302,28 @@ class StageTrainer:
         def on_halved(images: int) -> None:
             self._state.micro_batch = images
             self._progress.event("training.micro_batch_halved", severity="warning", micro_batch=images)
-            self._step = compile_step(self._classifier, self._examples, self._optimizer, images)
+            self._step = self._compile_step()
 
         while True:
             images = self._state.micro_batch or self._settings.batch_size
-            scale = self._loss_scale()
+            scale = optimizers.loss_scale(self.optimizer)
             loss, correct = memory.halve_until_it_fits(take, images, work=self._state.stage, halved=on_halved)
-            if not math.isfinite(loss) or self._loss_scale() >= scale:
+            if not math.isfinite(loss) or optimizers.loss_scale(self.optimizer) >= scale:
                 return loss, correct
             if scale <= 1:
                 raise self._not_finite(f"a gradient is not finite at a loss scale of {scale:g}")
             self._progress.event("training.loss_scale_halved", severity="debug", loss_scale=scale / 2)
 
-    def _loss_scale(self) -> float:
-        """Return the factor that the loss is multiplied by before the gradients are computed: 1 except in float16."""
-        optimizer = self._optimizer
-        return float(optimizer.dynamic_scale) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
+    def _learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step of the current epoch."""
+        state, settings = self._state, self._settings
+        steps = math.ceil(len(self._examples.train) / settings.batch_size)
+        return schedules.learning_rate(settings, state.epoch * steps + step, steps) * state.learning_rate_scale
+
+    def _set_learning_rate(self) -> None:
+        """Set the learning rate of the next step."""
+        if not schedules.is_constant(self._settings):
+            self.optimizer.learning_rate.assign(self._learning_rate(self._state.step))
 
     @contextlib.contextmanager
     def _changing_state(self) -> Iterator[None]:
@@ -340,13 +350,13 @@ class StageTrainer:
         state = self._state
         with self._state_lock:
             state.learning_rate_scale /= 2
-            self._optimizer.learning_rate.assign(self._optimizer.learning_rate / 2)
+            self.optimizer.learning_rate.assign(self.optimizer.learning_rate / 2)
         self._progress.event(
             "training.rolled_back",
             severity="warning",
             epoch=state.epoch,
             step=state.step,
-            learning_rate=float(self._optimizer.learning_rate),
+            learning_rate=self._learning_rate(state.step),
         )
 
 

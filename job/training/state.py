@@ -31,6 +31,8 @@ class EpochResult:
     """Training images per second, excluding validation."""
     input_wait: float
     """Fraction of the training time spent waiting for data, 0 to 1."""
+    learning_rate: float | None = None
+    """Of the epoch's last step; None in checkpoints of older versions."""
 
 
 @dataclass(kw_only=True)
@@ -65,6 +67,9 @@ class TrainingState:
     best: EpochResult | None = None
     """The epoch with the lowest validation loss so far, in both stages."""
     best_weights: Arrays = field(default_factory=dict)
+    stage_best_weights: Arrays = field(default_factory=dict)
+    """Of the model at the stage's own epoch with the lowest validation loss, where the stage will end with them
+    (`restore`); empty elsewhere."""
     weights: Arrays = field(default_factory=dict)
     """Of the model: variable path -> value."""
     optimizer: Arrays = field(default_factory=dict)
@@ -83,11 +88,15 @@ class TrainingState:
         keys = [(other.stage, other.epoch) for other in self.history]
         return keys.index((result.stage, result.epoch)) + 1
 
+    def results(self, stage: StageName) -> list[EpochResult]:
+        """Return the finished epochs of a stage."""
+        return [result for result in self.history if result.stage == stage]
+
     def enter(self, stage: StageName) -> None:
         """Start a stage unless it is the current one."""
         if self.stage != stage:
             self.stage, self.epoch, self.step, self.loss_sum, self.correct = stage, 0, 0, 0.0, 0
-            self.optimizer = {}
+            self.optimizer, self.stage_best_weights = {}, {}
 
     def finish_epoch(self, result: EpochResult) -> None:
         """Append an epoch's result to the history, and advance to the next epoch."""
@@ -120,6 +129,8 @@ class TrainingState:
         groups = {"weights": self.weights, "optimizer": self.optimizer, "best_weights": self.best_weights}
         if self.step:  # otherwise `weights` and `optimizer` are already those at the start of the epoch
             groups |= {"start_weights": self.start_weights, "start_optimizer": self.start_optimizer}
+        if self.stage_best_weights:
+            groups["stage_best_weights"] = self.stage_best_weights
         if self.feature_extraction_head:
             groups["feature_extraction_head"] = self.feature_extraction_head
         if self.label_errors:

@@ -1,37 +1,32 @@
-"""The training step and its optimizer."""
+"""The training step."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import keras
 import tensorflow as tf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import keras
     from numpy.typing import NDArray
 
     from job.model.classifier import Classifier
-    from job.runtime.device import Precision
     from job.training.examples import Examples
 
 
 _LABELS_AND_SEED = (tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32))
-LOSS_SCALE = "loss_scale"
-"""Name of the loss-scaling optimizer, and the prefix of its variables."""
 Step: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
 """A compiled training step: inputs, labels, dropout seed -> summed loss and number of correct predictions."""
 
 
-def create_optimizer(learning_rate: float, precision: Precision) -> keras.optimizers.Optimizer:
-    """Return Adam; with loss scaling for float16, where small gradients would underflow to zero."""
-    adam = keras.optimizers.Adam(learning_rate, name="adam")
-    return keras.optimizers.LossScaleOptimizer(adam, name=LOSS_SCALE) if precision == "float16" else adam
-
-
 def compile_step(
-    classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer, micro_batch: int | None = None
+    classifier: Classifier,
+    examples: Examples,
+    optimizer: keras.optimizers.Optimizer,
+    micro_batch: int | None = None,
+    label_smoothing: float = 0.0,
 ) -> Step:
     """Return the training step.
 
@@ -42,11 +37,12 @@ def compile_step(
         examples: define the step's inputs and their logits.
         optimizer: updates the variables.
         micro_batch: images whose gradients are computed at once; None: the whole batch.
+        label_smoothing: of the loss.
     """
     variables = classifier.model.trainable_variables
     if not optimizer.built:  # note: a second build would reset the loss scale
         optimizer.build(variables)
-    compiled_gradients = _compile_gradients(classifier, examples, optimizer)
+    compiled_gradients = _compile_gradients(classifier, examples, optimizer, label_smoothing)
 
     def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         gradients, loss_sum, correct = compiled_gradients(inputs, labels, dropout_seed, tf.shape(labels)[0])
@@ -79,7 +75,7 @@ def compile_step(
 
 
 def _compile_gradients(
-    classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer
+    classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer, label_smoothing: float
 ) -> Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]]:
     """Return the part of the step that XLA may compile.
 
@@ -93,7 +89,9 @@ def _compile_gradients(
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = examples.training_logits(inputs, dropout_seed)
-            losses = classifier.losses(logits, labels)
+            losses = classifier.losses(
+                logits, labels, class_weights=examples.class_weights, label_smoothing=label_smoothing
+            )
             loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
         correct = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
         return tape.gradient(loss, variables), tf.reduce_sum(losses), correct

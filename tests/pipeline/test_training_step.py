@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from classifiers import LABELS, examples, refolded, small_classifier
-from short_stages import Breaker, Recorder, captured_states, ignore, resume_everywhere, run, same_arrays, settings
+from short_stages import (
+    EVERYTHING,
+    Breaker,
+    Recorder,
+    captured_states,
+    ignore,
+    resume_everywhere,
+    run,
+    same_arrays,
+    settings,
+)
 
 from job.config.settings import STAGES, StageName
 from job.observability.progress import Progress
@@ -41,6 +51,12 @@ def classifier() -> Classifier:
 def test_compiled_resume_ends_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
     """A compiled step, resumed in the middle of the second epoch, ends in the same bits."""
     resume_everywhere(classifier, stage, [7])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_compiled_resume_with_every_option(classifier: Classifier, stage: StageName) -> None:
+    """So does one with schedule, decay, clipping, smoothing and class weights, stopped early."""
+    resume_everywhere(classifier, stage, [7], class_weights=np.float32([0.5, 1.5]), **EVERYTHING)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

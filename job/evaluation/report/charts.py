@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from job.evaluation.report.svg import COLORS, inline
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from markupsafe import Markup
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 DPI: Final = 160
 """Of the PNG files."""
@@ -83,6 +85,12 @@ def style() -> Iterator[None]:
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
         yield
+
+
+def label_powers(axis: Axis) -> None:
+    """Label a logarithmic axis with plain text, such as 1e-05: this style does not draw mathematical text."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def page_element(drawing: Drawing) -> Markup:

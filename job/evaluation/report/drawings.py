@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from job.evaluation.report import values
-from job.evaluation.report.charts import Drawing
+from job.evaluation.report.charts import Drawing, label_powers
 from job.evaluation.report.svg import COLORS
 
 if TYPE_CHECKING:
@@ -106,6 +106,33 @@ def curve(history: Sequence[Mapping[str, Any]], name: str, title: str, kept_epoc
         axes.legend(loc="best", fontsize=8.5)
 
     return Drawing(f"curve-{name}", title, SIZE, draw, title_pad=22.0)
+
+
+def learning_rate(history: Sequence[Mapping[str, Any]]) -> Drawing:
+    """Return the learning rate of each epoch's last step, on a logarithmic axis.
+
+    Args:
+        history: rows of history.csv.
+    """
+
+    def draw(axes: Axes) -> None:
+        epochs: list[float] = [row["epoch_total"] for row in history]
+        axes.plot(epochs, [row["learning_rate"] for row in history], marker="o", markersize=3.5, color=COLORS["blue"])
+        _mark_stages(axes, history)
+        axes.set_yscale("log")
+        label_powers(axes.yaxis)
+        axes.set_xlabel("epoch, across both stages")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        axes.set_xlim(0.5, max(epochs) + 0.5)
+
+    return Drawing("curve-learning-rate", "Learning rate", SIZE, draw, title_pad=22.0)
+
+
+def has_schedule(history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the learning rate changed within a stage. Runs of older versions have not recorded it."""
+    rates = {(row["stage"], row.get("learning_rate")) for row in history}
+    stages = [stage for stage, rate in rates if rate is not None and rate > 0]
+    return len(stages) > len(set(stages))
 
 
 def _mark_stages(axes: Axes, history: Sequence[Mapping[str, Any]]) -> None:

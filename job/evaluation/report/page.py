@@ -80,9 +80,7 @@ def render(read: Read, settings: ReportSettings | None = None) -> dict[str, byte
     Raises:
         errors.DataError: a file of the run is unreadable, or has another form than expected.
     """
-    # Else matplotlib writes to the home directory, which is read-only in a container.
-    cache = Path(tempfile.gettempdir(), f"finetune-matplotlib-{os.getuid()}")
-    environment.set_default("MPLCONFIGDIR", str(cache))
+    prepare_matplotlib()
     try:
         return _render(read, settings)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -90,6 +88,12 @@ def render(read: Read, settings: ReportSettings | None = None) -> dict[str, byte
             f"the files of the run are not those that a report is made of: {type(error).__name__}: {error}",
             remedy="make the report with the version of finetune that trained the run",
         ) from error
+
+
+def prepare_matplotlib() -> None:
+    """Choose its folder, before it is imported: else it writes to the home directory, read-only in a container."""
+    cache = Path(tempfile.gettempdir(), f"finetune-matplotlib-{os.getuid()}")
+    environment.set_default("MPLCONFIGDIR", str(cache))
 
 
 def recorded_settings(read: Read) -> ReportSettings:
@@ -134,6 +138,8 @@ def _drawings(files: Files, metrics: Document) -> _Drawings:
             drawings.curve(history, "accuracy", "Accuracy", kept_epoch),
         ]
         page += pictures["curves"]
+        if drawings.has_schedule(history):
+            page.append(drawings.learning_rate(history))
     if confusion := at(metrics, "validation", "confusion"):
         labels, counts = confusion["labels"], confusion["counts"]
         page.append(drawings.confusion(labels, counts, drawings.drawable))

@@ -126,15 +126,19 @@ _LABEL_COLUMNS: Final[tuple[tuple[str, str, Callable[..., Value]], ...]] = (
 
 
 def labels(metrics: Document) -> Table:
-    """Return the validation metrics of each label, the worst F1 first."""
-    validation = Evaluation(metrics, "validation")
+    """Return the validation metrics of each label, the worst F1 first, and its weight in the training loss."""
+    validation, columns = Evaluation(metrics, "validation"), [text for _, text, _ in _LABEL_COLUMNS]
     rows = [
         Row(label, [validation.get(name, show, "labels", label) for name, _, show in _LABEL_COLUMNS])
         for label in at(validation.fields, "labels") or {}
     ]
+    if weights := at(metrics, "class_weights"):
+        columns.append("class weight")
+        for row in rows:
+            row.cells.append(decimal(weights.get(row.name)))
     f1 = [name for name, _, _ in _LABEL_COLUMNS].index("f1")
     rows.sort(key=lambda row: (row.cells[f1].missing, row.cells[f1].sort or 0.0))
-    return limited(Table([text for _, text, _ in _LABEL_COLUMNS], rows), "with the lowest F1 first")
+    return limited(Table(columns, rows), "with the lowest F1 first")
 
 
 def confused(metrics: Document) -> list[tuple[str, str, int]]:

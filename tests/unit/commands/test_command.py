@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from posix_locale import output_of
 
-from job.commands.command import printing, showing
+from job.commands.command import printing, showing, writing_into
+from job.errors import AccessError
 from job.observability.progress import Progress
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
 
 def test_printing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,3 +43,13 @@ def test_names_are_escaped() -> None:
     program = "from job.commands.command import write_line; write_line('a\\x1b[2Jb \\u2026')"
 
     assert "a\\x1b[2Jb \\u2026\n" == output_of(program)
+
+
+def test_writing_into_a_folder(tmp_path: Path) -> None:
+    """The folder is created; where it cannot be, the error names it: exit 5."""
+    with writing_into(tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b" / "file").touch()
+    with pytest.raises(AccessError, match="file/c") as caught, writing_into(tmp_path / "a" / "b" / "file" / "c"):
+        pass
+
+    assert 5 == caught.value.exit_code

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import ValidationError
-from setting_values import VALUES, mistakes_of
+from setting_values import mistakes_of
 
 from job.config.load import load_settings
-from job.config.settings import _RESULT_IF_SET, RunSettings, Settings, result_settings, setting_fields
+from job.config.settings import _RESULT_IF_SET, STAGES, RunSettings, Settings, result_settings, setting_fields
 from job.config.sources import variable
 
 if TYPE_CHECKING:
@@ -22,8 +23,22 @@ def test_defaults() -> None:
     settings = load_settings([], {}).settings
 
     assert Settings() == settings
-    assert (10, 1e-4, 32) == tuple(dict(settings.feature_extraction).values())
-    assert (10, 1e-5, 32) == tuple(dict(settings.fine_tuning).values())
+    stages = [dict(settings.feature_extraction), dict(settings.fine_tuning)]
+    for stage, learning_rate in zip(stages, (1e-4, 1e-5), strict=True):
+        numbers = [stage.pop(name) for name in ("epochs", "learning_rate", "batch_size")]
+        assert [10, learning_rate, 32] == numbers
+        assert "constant" == stage.pop("schedule")
+        assert not any(stage.values()), "everything else is off"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_learning_rate_that_would_rise(stage: str) -> None:
+    """A minimum above the learning rate is refused, naming both; one that is equal is not."""
+    [mistake] = mistakes_of(f"--{stage}.min_learning_rate=0.1", f"--{stage}.learning_rate=0.01")
+
+    assert f"{stage}.min_learning_rate = '0.1'" in mistake
+    assert f"{stage}.learning_rate = '0.01'" in mistake
+    load_settings([f"--{stage}.min_learning_rate=0.1", f"--{stage}.learning_rate=0.1"], {})
 
 
 def test_a_stage_keeps_its_own_defaults() -> None:
@@ -175,7 +190,8 @@ def test_result_settings() -> None:
     """Those that change the result are part of the run's identity; where it is stored, runs and logs is not."""
     names = set(result_settings(Settings()))
 
-    assert {name for name in VALUES if name.startswith(("feature_extraction.", "fine_tuning."))} < names
+    names_of_stages = itertools.product(STAGES, ("epochs", "learning_rate", "batch_size"))
+    assert {f"{stage}.{name}" for stage, name in names_of_stages} < names
     assert {"run.seed", "run.reproducible", "model.backbone", "model.weights", "keep", "input.test_fraction"} < names
     assert not [name for name in names if name.startswith(("output.", "cache.", "checkpoint.", "log."))]
     assert {"device.mixed_precision"} == {name for name in names if name.startswith("device.")}
@@ -186,7 +202,13 @@ def test_result_settings_added_later() -> None:
     """A setting that version 0.1.0 did not have counts where it differs from its default: runs keep their names."""
     later = {name for name, field in setting_fields().items() if (field.json_schema_extra or {}) == _RESULT_IF_SET}
 
-    assert {"export.formats", "input.damaged", "input.group_pattern"} == later
+    assert {"export.formats", "input.damaged", "input.group_pattern", "train.class_weight", "train.initial_bias"} == {
+        name for name in later if not name.startswith(("feature_extraction.", "fine_tuning."))
+    }
+    options = {"schedule", "warmup_epochs", "min_learning_rate", "patience", "min_delta", "restore"}
+    options |= {"weight_decay", "clip_norm", "label_smoothing"}
+    for stage in STAGES:
+        assert options == {name.partition(".")[2] for name in later if name.startswith(f"{stage}.")}
     assert not later & set(result_settings(Settings()))
     assert "a(.)" == result_settings(load_settings(["--input.group_pattern=a(.)"], {}).settings)["input.group_pattern"]
 

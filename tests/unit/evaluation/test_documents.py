@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from job import storage
+from job.config.load import load_settings
 from job.config.settings import STAGES, InputSettings
 from job.data.duplicates import Duplicates
 from job.data.labels import TEST, TRAIN, VALIDATION
@@ -19,8 +21,10 @@ from job.evaluation import curves
 from job.evaluation.documents import (
     _baselines,
     answers_of,
+    class_weights_document,
     confusion_csv,
     curves_document,
+    history_csv,
     metrics_document,
     predictions_csv,
 )
@@ -112,10 +116,12 @@ def document(listed: manifest.Manifest, scores: dict[str, Scores], prepared: Pre
         kept: EpochResult,
         scores: dict[str, Scores] = scores,
         stage_ends: tuple[StageName, ...] = (),
+        flags: tuple[str, ...] = (),
     ) -> dict[str, Any]:
         state = TrainingState(history=history, best=min(history, key=lambda epoch: epoch.val_loss))
         ends = dict.fromkeys(stage_ends, scores["validation"].probabilities)
-        return metrics_document(state, kept, scores, ends, prepared, manifest=listed, seed=7)
+        chosen = load_settings(["--fine_tuning.epochs=3", *flags], {}).settings
+        return metrics_document(state, kept, scores, ends, prepared, manifest=listed, settings=chosen)
 
     return build
 
@@ -135,6 +141,8 @@ def test_metrics(document: Callable[..., dict[str, Any]], scores: dict[str, Scor
     assert of_best == document(history, best)["kept"]
     expected = {
         "epochs": 3,
+        "epochs_saved": 0,
+        "restored_epoch": None,
         "loss": last.loss,
         "accuracy": last.accuracy,
         "val_loss": 0.75,
@@ -146,6 +154,30 @@ def test_metrics(document: Callable[..., dict[str, Any]], scores: dict[str, Scor
     }
     assert {"feature_extraction": None, "fine_tuning": expected} == metrics["stages"]
     assert first.stage == metrics["kept"]["stage"]
+
+
+def test_early_stopping(document: Callable[..., dict[str, Any]]) -> None:
+    """A stage says how many of its epochs were saved, and with which one's weights it ended."""
+    history = epochs("fine_tuning", 1, (0.5, 0.75), (0.25, 1.0), (0.75, 0.5))
+    flags = ("--fine_tuning.epochs=10", "--fine_tuning.patience=1", "--fine_tuning.restore")
+    stage = document(history, history[1], flags=flags)["stages"]["fine_tuning"]
+
+    assert (3, 7, 2) == (stage["epochs"], stage["epochs_saved"], stage["restored_epoch"])
+
+
+def test_class_weights() -> None:
+    """The weights of the loss are recorded by label; null where there are none."""
+    assert {"a": 0.5, "b": 1.5} == class_weights_document(np.float32([0.5, 1.5]), ("a", "b"))
+    assert class_weights_document(None, ("a", "b")) is None
+
+
+def test_history() -> None:
+    """The learning rate is the last column; of an epoch of an older version it is empty."""
+    first, second = epochs("fine_tuning", 1, (0.5, 0.75), (0.25, 1.0))
+    lines = [*csv.DictReader(history_csv([dataclasses.replace(first, learning_rate=1e-5), second]))]
+
+    assert ["epoch_total", "learning_rate"] == [*lines[0]][-2:]
+    assert ["1e-05", ""] == [line["learning_rate"] for line in lines]
 
 
 def test_data_and_majority(document: Callable[..., dict[str, Any]], prepared: Prepared) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from job.config.settings import Settings
+from job.config.settings import STAGES, Settings
 from job.evaluation.model_card import TABLE_LABELS, Subject, card, escaped
 
 ODD = (
@@ -125,6 +125,25 @@ def test_metrics_with_intervals() -> None:
     rows = [cells[n : n + 3] for n in range(0, 9, 3)]
     assert [["", "validation", "test"], ["accuracy", "0.975 (0.950 to 0.990)", "0.960"]] == rows[:2]
     assert ["log loss", "0.080", "0.100"] == rows[2]
+
+
+def test_class_weights() -> None:
+    """Where the loss was weighted, the card has the weights, and says that the metrics are not weighted."""
+    labels = ("cats", "dogs")
+    _, body = parts(card(subject(metrics=metrics(labels, class_weights={"cats": 0.5, "dogs": 1.5}))))
+    _, plain = parts(card(subject()))
+
+    assert "Class weights (none) in the training loss, not in the metrics above: cats 0.5, dogs 1.5." in body
+    assert "Class weights" not in plain
+
+
+@pytest.mark.parametrize(("decay", "optimizer"), [((0, 0), "Adam"), ((1, 1), "AdamW"), ((0, 1), "Adam and AdamW")])
+def test_optimizer(decay: tuple[float, float], optimizer: str) -> None:
+    """It is AdamW in the stages that have weight decay."""
+    stages = {stage: {"weight_decay": value} for stage, value in zip(STAGES, decay, strict=True)}
+    _, body = parts(card(subject(settings=Settings.model_validate(stages))))
+
+    assert f"\n{optimizer}, cross-entropy, seed 7." in body
 
 
 def test_limits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import threading
 from typing import TYPE_CHECKING
@@ -57,6 +58,14 @@ def test_scalars_of_both_stages(tmp_path: Path) -> None:
     assert [(1, 1.0), (2, 2.0), (3, 1.0)] == train["loss"]
     assert [(1, 1.375), (2, 2.375), (3, 1.375)] == validation["accuracy"]
     assert [(1, 1.0), (2, 1.0), (3, 2.0)] == train["stage"] == validation["stage"]
+
+
+def test_learning_rate(tmp_path: Path) -> None:
+    """The learning rate is a scalar where it is known: not in epochs of older versions."""
+    known = dataclasses.replace(HISTORY[1], learning_rate=0.5)
+    train = scalars(tensorboard.files([HISTORY[0], known])[TRAIN], tmp_path)
+
+    assert [(2, 0.5)] == train["learning_rate"]
 
 
 def test_metadata(tmp_path: Path) -> None:

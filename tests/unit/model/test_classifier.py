@@ -89,6 +89,34 @@ def test_losses_are_keras_s(labels: str, request: pytest.FixtureRequest) -> None
 
 
 @pytest.mark.parametrize("labels", ["binary", "ternary"])
+def test_smoothed_losses_are_keras_s(labels: str, request: pytest.FixtureRequest) -> None:
+    """With label smoothing the loss is that of Keras, also for the single output of two labels."""
+    classifier = request.getfixturevalue(labels)
+    truth = np.array([0, 1, 1, 0, 1], np.int32)
+    outputs = classifier.model(pixels())
+    if labels == "binary":
+        expected = keras.losses.binary_crossentropy(truth[:, None], outputs, label_smoothing=0.2)
+    else:
+        targets = keras.utils.to_categorical(truth, 3)
+        expected = keras.losses.categorical_crossentropy(targets, outputs, label_smoothing=0.2)
+
+    logits = classifier.logits(tf.constant(pixels()))
+    losses = classifier.losses(logits, tf.constant(truth), label_smoothing=0.2)
+
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
+
+
+def test_weighted_losses(ternary: Classifier) -> None:
+    """The loss of an image is multiplied by the weight of its label."""
+    truth = tf.constant(np.array([0, 2, 1, 0, 2], np.int32))
+    logits = ternary.logits(tf.constant(pixels()))
+
+    weighted = ternary.losses(logits, truth, class_weights=np.float32([1, 2, 5]))
+
+    np.testing.assert_allclose(weighted, np.float32([1, 5, 2, 1, 5]) * ternary.losses(logits, truth), rtol=1e-6)
+
+
+@pytest.mark.parametrize("labels", ["binary", "ternary"])
 def test_predictions_are_the_most_probable_labels(labels: str, request: pytest.FixtureRequest) -> None:
     """The predicted label is the one with the highest probability."""
     classifier = request.getfixturevalue(labels)

@@ -56,6 +56,10 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
         {"stage": "fine_tuning", "epoch": 3, "epochs": 10, "epoch_total": 13, **EPOCH},
         "epoch 3/10   loss 0.238  acc 0.960  val_loss 0.201  val_acc 0.967",
     ),
+    "stage.stopped_early": (
+        {"stage": "fine_tuning", "epochs": 3, "epochs_saved": 7},
+        "stage fine_tuning: stopped after 3 epochs, 7 saved",
+    ),
     "stage.skipped": ({"stage": "feature_extraction"}, "stage feature_extraction: skipped"),
     "weights.download_started": ({"url": "https://host/w.h5"}, "downloading weights: https://host/w.h5"),
     "model.chosen": (
@@ -102,6 +106,17 @@ def test_sentences(lines: list[dict[str, object]]) -> None:
 
     assert set(SENTENCES) == set(EVENTS)
     assert [{"event": sentence, "log_level": "info"} for _, sentence in EVENTS.values()] == lines
+
+
+def test_scheduled_learning_rate(lines: list[dict[str, object]]) -> None:
+    """The line of an epoch has the learning rate where it is not that of the settings."""
+    progress = Progress([ConsoleListener()])
+    progress.event("stage.started", stage="fine_tuning", epochs=10, learning_rate=1e-5)
+    for rate in (1e-5, 2.53e-6):
+        progress.event("epoch.finished", stage="fine_tuning", epoch=3, epochs=10, learning_rate=rate, **EPOCH)
+
+    first, second = (str(line["event"]) for line in lines[1:])
+    assert second == f"{first}  lr 2.5e-06"
 
 
 def test_long_sentence(lines: list[dict[str, object]]) -> None:

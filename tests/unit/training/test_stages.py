@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from classifiers import LABELS, examples, refolded, small_classifier
-from short_stages import Breaker, Recorder, ignore, resume_everywhere, run, same_arrays, settings
+from short_stages import EVERYTHING, Breaker, Recorder, ignore, resume_everywhere, run, same_arrays, settings
 
 from job import errors
 from job.config.settings import STAGES, StageName, StageSettings
 from job.observability.progress import Event, Listener, Phase, Progress
 from job.runtime import signals
-from job.training import prediction, stages
+from job.training import stages
 from job.training.examples import Examples, create_examples
 from job.training.state import TrainingState
 
@@ -75,6 +75,35 @@ def test_stage_trains_as_keras_does(classifier: Classifier, stage: StageName) ->
     differences = {path: float(np.abs(ours[path] - theirs[path]).max()) for path in ours}
     assert max(differences.values()) < 3e-4, max(differences, key=differences.get)
     assert [state.history[0].loss] == pytest.approx(fitted["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_everything_trains_as_keras_does(classifier: Classifier, stage: StageName) -> None:
+    """With schedule, decay, clipping, smoothing and class weights, too, the steps are those of Keras's `fit`."""
+    chosen = settings(
+        epochs=1, schedule="cosine", min_learning_rate=2e-4, weight_decay=0.1, clip_norm=0.05, label_smoothing=0.2
+    )
+    weights, before = np.float32([0.5, 1.5]), classifier.state()
+    data, state = dataclasses.replace(examples(classifier, stage), class_weights=weights), TrainingState()
+    stages.run(stage, chosen, classifier, data, state, progress=Progress(), save=ignore)
+    ours = classifier.state()
+
+    classifier.load_state(before)
+    classifier.set_trainable(stage)
+    rate = keras.optimizers.schedules.CosineDecay(1e-3, 3, alpha=0.2)
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=0.1, global_clipnorm=0.05)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    classifier.model.compile(optimizer, keras.losses.BinaryCrossentropy(label_smoothing=0.2))
+    order = np.arange(8)[stages.order(7, stage, 0, 8)]
+    inputs, truth = examples(classifier, "fine_tuning").inputs(order), LABELS[order]
+    class_weight = dict(enumerate(weights.tolist()))
+    classifier.model.fit(inputs, truth, batch_size=3, shuffle=False, verbose=0, class_weight=class_weight)
+
+    theirs = classifier.state()
+    differences = {path: float(np.abs(ours[path] - theirs[path]).max()) for path in ours}
+    assert max(differences.values()) < 3e-4, max(differences, key=differences.get)
+    moved = {path: float(np.abs(ours[path] - before[path]).max()) for path in ours}
+    assert max(moved.values()) > 1e-3
 
 
 @eagerly
@@ -217,32 +246,6 @@ def test_a_signal_stops_training(classifier: Classifier, monkeypatch: pytest.Mon
 
 
 @eagerly
-def test_keep_best_and_last(classifier: Classifier) -> None:
-    """`best` publishes the weights of the lowest validation loss over both stages, `last` those at the end."""
-    data, weights = examples(classifier, "fine_tuning"), []
-
-    def spoil(_: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
-        if now:
-            weights.append(classifier.state())
-        else:
-            classifier.output.bias.assign([100.0 * len(weights)])
-
-    state = run(classifier, "feature_extraction", epochs=1)
-    stages.run("fine_tuning", settings(), classifier, data, state, progress=Progress(), save=spoil)
-    _, best, last = state.history
-    assert best.val_loss < state.history[0].val_loss
-    assert best.val_loss < last.val_loss
-
-    assert last == stages.load_kept_weights("last", classifier, state)
-    assert same_arrays(weights[1], classifier.state())
-    assert best == stages.load_kept_weights("best", classifier, state)
-    assert same_arrays(weights[0], classifier.state())
-    logits = prediction.predict(data, data.validation, 4, state, Progress(), ignore_images)
-    loss, accuracy = prediction.measure(classifier, logits, LABELS[data.validation])
-    assert (best.val_loss, best.val_accuracy) == (pytest.approx(loss, rel=1e-4), accuracy)
-
-
-@eagerly
 def test_first_of_equal_epochs_is_the_best(classifier: Classifier) -> None:
     """Of two epochs with the same validation loss, the earlier one is published."""
     state = run(classifier, "feature_extraction", learning_rate=1e-30)
@@ -365,6 +368,134 @@ def test_going_back_after_a_resume(classifier: Classifier) -> None:
 def test_resume_ends_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
     """From a state captured after any step, in validation or at an epoch's end, training ends in the same bits."""
     resume_everywhere(classifier, stage, range(1, 12, 2))
+
+
+@eagerly
+@pytest.mark.parametrize("stage", STAGES)
+def test_resume_with_everything(classifier: Classifier, stage: StageName) -> None:
+    """With every option of a stage, also stopped early, a resumed one ends in the same bits: the state has all."""
+    weights = np.float32([0.5, 1.5])
+    resume_everywhere(classifier, stage, [0, 5, 8, 11], class_weights=weights, **EVERYTHING)
+
+
+def stop_early(
+    classifier: Classifier, stage: StageName, state: TrainingState, **values: Any
+) -> tuple[TrainingState, list[Event], list[TrainingState]]:
+    """Run a stage whose first epoch is its best one; return the events, and the states at the epochs' ends."""
+    data, recorder, ends = examples(classifier, stage), Recorder(), []
+
+    def spoil(capture: Callable[[], TrainingState], *, now: bool, **_rest: bool) -> None:
+        if now:
+            ends.append(capture())
+        elif state.step == 3:
+            classifier.output.bias.assign([[0.0, 3.0, 4.0, 5.0, 6.0][state.epoch]])
+
+    progress = Progress([recorder])
+    chosen = settings(**{"epochs": 5, "learning_rate": 1e-6, **values})
+    stages.run(stage, chosen, classifier, data, state, progress=progress, save=spoil)
+    return state, recorder.events, ends
+
+
+@eagerly
+@pytest.mark.parametrize("stage", STAGES)
+def test_early_stopping(classifier: Classifier, stage: StageName) -> None:
+    """A stage with patience ends early, says how many epochs it saved, and keeps the full stage's best up to there."""
+    before = classifier.state()
+    full, _, full_ends = stop_early(classifier, stage, TrainingState())
+    classifier.load_state(before)
+    stopped, events, ends = stop_early(classifier, stage, TrainingState(), patience=2)
+
+    assert (5, 3) == (len(full.history), len(stopped.history))
+    [facts] = [event.facts for event in events if event.name == "stage.stopped_early"]
+    assert {"stage": stage, "epochs": 3, "epochs_saved": 2} == facts
+    assert (1, 1) == (full.best.epoch, stopped.best.epoch)
+    assert same_arrays(full_ends[2].best_weights, stopped.best_weights)
+    assert same_arrays(full_ends[2].weights, ends[2].weights)
+    assert same_arrays(full_ends[2].weights, classifier.state())
+
+
+@eagerly
+@pytest.mark.parametrize("values", [{"patience": 2}, {}])
+def test_restore(classifier: Classifier, values: dict[str, int]) -> None:
+    """A stage with `restore` ends with its best weights, in the last state that it saves too, stopped early or not."""
+    state, _, ends = stop_early(classifier, "feature_extraction", TrainingState(), restore=True, **values)
+
+    assert same_arrays(ends[0].weights, classifier.state())
+    assert same_arrays(ends[0].weights, ends[-1].weights)
+    assert not same_arrays(ends[1].weights, ends[-1].weights)
+    assert same_arrays(classifier.head_state(), ends[-1].feature_extraction_head)
+    assert same_arrays(ends[0].weights, ends[1].stage_best_weights)
+    assert {} == state.stage_best_weights == ends[-1].stage_best_weights
+
+
+@eagerly
+def test_each_stage_restores_its_own_best(classifier: Classifier) -> None:
+    """Stage 2 ends with its own best epoch, also where an epoch of stage 1 was better; `best` keeps the better one."""
+    state = run(classifier, "feature_extraction", epochs=1)
+    state.best = dataclasses.replace(state.best, val_loss=0.0)
+    best, _, ends = stop_early(classifier, "fine_tuning", state, restore=True, patience=1)
+
+    assert "feature_extraction" == best.best.stage
+    assert same_arrays(ends[0].weights, classifier.state())
+
+
+@eagerly
+def test_killed_at_the_stop(classifier: Classifier) -> None:
+    """A run that was killed right after an early stop does not train that stage again."""
+    state, _, ends = stop_early(classifier, "feature_extraction", TrainingState(), restore=True, patience=1)
+    expected = classifier.state()
+    stopped = TrainingState.from_document(ends[-1].document(), ends[-1].arrays())
+    classifier.load_state(stopped.weights)
+    resumed, events, _ = stop_early(classifier, "feature_extraction", stopped, restore=True, patience=1)
+
+    assert ["stage.skipped"] == [event.name for event in events]
+    assert state.history == resumed.history
+    assert same_arrays(expected, classifier.state())
+
+
+@eagerly
+def test_learning_rate_of_each_epoch(classifier: Classifier) -> None:
+    """The history has the rate of each epoch's last step; after a rollback the whole schedule is halved."""
+    chosen = {"schedule": "linear", "min_learning_rate": 4e-4}
+    plain = run(classifier, "feature_extraction", **chosen)
+    halved = run(classifier, "feature_extraction", TrainingState(learning_rate_scale=0.5), **chosen)
+    constant = run(classifier, "feature_extraction")
+
+    expected = [1e-3 - 2 / 6 * 6e-4, 1e-3 - 5 / 6 * 6e-4]
+    assert expected == pytest.approx([result.learning_rate for result in plain.history])
+    assert [rate / 2 for rate in expected] == pytest.approx([result.learning_rate for result in halved.history])
+    assert [1e-3, 1e-3] == [result.learning_rate for result in constant.history]
+
+
+@eagerly
+def test_scheduled_rate_is_the_optimizer_s(classifier: Classifier) -> None:
+    """Each step is taken with the rate of the schedule: the states that were captured after it have it."""
+    captured: list[TrainingState] = []
+    chosen = settings(epochs=1, warmup_epochs=1)
+    stages.run(
+        "feature_extraction",
+        chosen,
+        classifier,
+        examples(classifier, "feature_extraction"),
+        TrainingState(),
+        progress=Progress(),
+        save=lambda capture, **_: captured.append(capture()),
+    )
+
+    assert [2.5e-4, 5e-4, 7.5e-4] == pytest.approx([adam_rate(state) for state in captured[:3]])
+
+
+@eagerly
+def test_validation_loss_is_weighted_and_not_smoothed(classifier: Classifier) -> None:
+    """`val_loss` has the weights of the training loss, divided by the number of images, and no label smoothing."""
+    weights = np.float32([0.25, 1.75])
+    data = dataclasses.replace(examples(classifier, "feature_extraction"), class_weights=weights)
+    state, chosen = TrainingState(), settings(epochs=1, label_smoothing=0.5)
+    stages.run("feature_extraction", chosen, classifier, data, state, progress=Progress(), save=ignore)
+
+    labels = LABELS[data.validation]
+    losses = classifier.losses(data.logits(data.inputs(data.validation)), labels).numpy() * weights[labels]
+    assert pytest.approx(float(losses.sum() / 4), rel=1e-5) == state.history[0].val_loss
 
 
 def test_figures_of_a_resumed_epoch(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -665,53 +796,6 @@ def test_capture_after_a_loss_that_is_not_finite(classifier: Classifier) -> None
     [state] = asker.answers
     assert asker.waits
     assert all(np.isfinite(value).all() for value in state.weights.values())
-
-
-def train_both(classifier: Classifier, capture_at: int | None = None) -> tuple[TrainingState, TrainingState | None]:
-    """Train both stages; return the state at the end, and one that was captured at the n-th save of stage 2."""
-    state, captured = TrainingState(), []
-    for stage in STAGES:
-        save = ignore if stage == STAGES[0] else lambda capture, **_: captured.append(capture())
-        data = examples(classifier, stage)
-        stages.run(stage, settings(), classifier, data, state, progress=Progress(), save=save)
-    return state, None if capture_at is None else captured[capture_at]
-
-
-def test_end_weights(classifier: Classifier) -> None:
-    """The end of stage 1 is its head on the base model that the run began with, also after a resume in stage 2."""
-    tf.config.experimental.enable_op_determinism()
-    before = classifier.state()
-    run(classifier, "feature_extraction")
-    after_stage_1 = classifier.state()
-    classifier.load_state(before)
-    state, stopped = train_both(classifier, capture_at=2)
-    expected = {"feature_extraction": after_stage_1, "fine_tuning": classifier.state()}
-    ends = stages.end_weights(classifier, state)
-
-    assert stopped.step > 0
-    resumed = TrainingState.from_document(stopped.document(), stopped.arrays())
-    classifier.load_state(resumed.weights)
-    data = examples(classifier, "fine_tuning")
-    stages.run("fine_tuning", settings(), classifier, data, resumed, progress=Progress(), save=ignore)
-
-    for found in (ends, stages.end_weights(classifier, resumed)):
-        assert expected.keys() == found.keys()
-        for stage, weights in expected.items():
-            assert same_arrays(weights, found[stage])
-    assert not same_arrays(after_stage_1, expected["fine_tuning"])
-
-
-@eagerly
-def test_end_weights_of_one_stage(classifier: Classifier) -> None:
-    """A stage without epochs has no end; nor has stage 1 if an older version saved the state that followed it."""
-    state = run(classifier, "feature_extraction")
-    assert {"feature_extraction"} == set(stages.end_weights(classifier, state))
-    run(classifier, "fine_tuning", state)
-    assert set(STAGES) == set(stages.end_weights(classifier, state))
-    state.feature_extraction_head = {}
-    assert {"fine_tuning"} == set(stages.end_weights(classifier, state))
-    only_second = run(classifier, "fine_tuning")
-    assert {"fine_tuning"} == set(stages.end_weights(classifier, only_second))
 
 
 @eagerly

@@ -13,7 +13,7 @@ from job.training.state import TrainingState
 
 GROUPS = (
     *("weights", "optimizer", "best_weights", "start_weights", "start_optimizer"),
-    *("feature_extraction_head", "label_errors"),
+    *("feature_extraction_head", "label_errors", "stage_best_weights"),
 )
 WITHIN_AN_EPOCH = {"start_weights", "start_optimizer"}
 

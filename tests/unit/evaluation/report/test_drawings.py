@@ -43,6 +43,17 @@ def test_curve() -> None:
     assert [HISTORY[18]["val_loss"]] == list(lines["published"].get_ydata())
 
 
+def test_learning_rate() -> None:
+    """It is drawn over both stages, on a logarithmic axis, where it changes within a stage: also by a rollback."""
+    constant = [row | {"learning_rate": 1e-4 if row["stage"] == "feature_extraction" else 1e-5} for row in HISTORY]
+    scheduled = [*constant[:-1], constant[-1] | {"learning_rate": 5e-6}]
+    axes = draw(drawings.learning_rate(scheduled))
+
+    assert [False, False, True] == [drawings.has_schedule(history) for history in (HISTORY, constant, scheduled)]
+    assert "log" == axes.get_yscale()
+    assert [row["learning_rate"] for row in scheduled] == list(axes.get_lines()[0].get_ydata())
+
+
 @pytest.mark.parametrize("history", [HISTORY[:1], HISTORY[10:], HISTORY[:10]])
 def test_curve_of_one_stage(history: list[dict[str, Any]]) -> None:
     """A run of one stage, or of one epoch, has no boundary."""

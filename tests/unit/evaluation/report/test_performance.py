@@ -25,6 +25,18 @@ def test_scores() -> None:
     assert "n/a: the run has not recorded it." in both.note
 
 
+def test_class_weights() -> None:
+    """Where the loss was weighted, each label has its weight; else there is no such column."""
+    labels = report_files.MANY[:2]
+    metrics = report_files.metrics(labels, 900)
+    assert "class weight" not in performance.labels(metrics).columns
+    metrics["class_weights"] = dict(zip(labels, (0.5, 1.5), strict=True))
+    table = performance.labels(metrics)
+
+    assert "class weight" == table.columns[-1]
+    assert {labels[0]: 0.5, labels[1]: 1.5} == {row.name: row.cells[-1].sort for row in table.rows}
+
+
 def test_labels() -> None:
     """Labels are sorted by their F1; what is undefined has its reason and comes last."""
     labels = report_files.MANY[:9]

@@ -1,0 +1,180 @@
+"""The learning-rate range test: the loss of each stage while its learning rate rises from step to step.
+
+The steps are those of the run, on images of its train split in the order of its epochs, with its weights, optimizer and
+loss. Nothing is kept.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import tensorflow as tf
+
+from job import errors
+from job.config.settings import STAGES
+from job.data import estimates
+from job.data.labels import TRAIN
+from job.observability.progress import Progress
+from job.phases.sample import open_sample, save_nothing
+from job.runtime.memory import exhaustion_converted
+from job.training import features, imbalance, stages
+from job.training.examples import create_examples
+from job.training.prediction import predict, prefetch
+from job.training.range_test import Curve
+from job.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from job.config.settings import Settings, StageName, StageSettings
+    from job.data.manifest import Manifest
+    from job.data.prepare import Prepared
+    from job.model.classifier import Classifier
+    from job.runtime.device import Device
+    from job.storage import OpenStore
+    from job.training.examples import Examples
+
+LOWEST, HIGHEST = 1e-7, 1.0
+"""Learning rates of the first and of the last step."""
+
+
+@exhaustion_converted()
+def find(
+    settings: Settings,
+    prepared: Prepared,
+    open_store: OpenStore,
+    machine: Device,
+    progress: Progress,
+    *,
+    steps: int,
+) -> list[Curve]:
+    """Take so many steps of each stage that has epochs, at rising learning rates, and return the losses.
+
+    Stage 2 starts from the head that stage 1 trains, with its own settings, on the images of the test.
+
+    Args:
+        settings: of the run.
+        prepared: its usable images and their splits.
+        open_store: opens the stores.
+        machine: the device, as configured.
+        progress: receives the events.
+        steps: of each stage, at most.
+
+    Raises:
+        errors.FinetuneError: as a run, of its device, its data, its weights and its cache.
+    """
+    images_needed = steps * max(getattr(settings, stage).batch_size for stage in _stages(settings))
+    sample, counts = _sample(prepared, settings.run.seed, images_needed)
+    keeps_pixels = estimates.estimate(settings, sample).keeps_pixels
+    opened = open_sample(settings, sample, open_store, machine, keeps_pixels=keeps_pixels, progress=progress)
+    with opened as (classifier, images, cache):
+        weights = imbalance.class_weights(settings.train.class_weight, counts)
+        if settings.train.initial_bias == "prior":
+            classifier.output.bias.assign(imbalance.initial_bias(counts, weights))
+        if settings.feature_extraction.epochs:
+            features.extract(classifier, images, cache, TrainingState(), progress)
+        else:
+            collections.deque(images.ingest(progress), maxlen=0)
+        rows = np.flatnonzero(images.usable)
+        split = {"train": rows, "validation": rows[:1]}  # the loss of the validation has no part in the test
+        examples = create_examples(classifier, images, cache.features, split, seed=settings.run.seed)
+        curves = []
+        for stage in _stages(settings):
+            chosen, data = getattr(settings, stage), dataclasses.replace(examples[stage], class_weights=weights)
+            curves.append(_curve(stage, chosen, classifier, data, progress, steps=steps))
+            if stage == "feature_extraction" and settings.fine_tuning.epochs:
+                _train_head(chosen, classifier, data, progress)
+    return curves
+
+
+def _stages(settings: Settings) -> list[StageName]:
+    return [stage for stage in STAGES if getattr(settings, stage).epochs]
+
+
+def _sample(prepared: Prepared, seed: int, images: int) -> tuple[Manifest, NDArray[np.intp]]:
+    """Return the first images of the train split in the order of stage 1, at most so many.
+
+    With them the number of images of each label in the whole split, int [labels]: the sample may lack a rare label.
+    """
+    train = np.flatnonzero(prepared.splits == TRAIN)
+    sample = train[stages.order(seed, STAGES[0], 0, len(train))[:images]]
+    counts = np.bincount(prepared.usable.label[train], minlength=len(prepared.usable.labels))
+    return prepared.usable.take(np.sort(sample)), counts
+
+
+def _curve(
+    stage: StageName,
+    settings: StageSettings,
+    classifier: Classifier,
+    examples: Examples,
+    progress: Progress,
+    *,
+    steps: int,
+) -> Curve:
+    """Take the steps of a stage; leave the weights as they were."""
+    weights, state = classifier.state(), TrainingState(stage=stage)
+    classifier.set_trainable(stage)
+    trainer = stages.StageTrainer(settings, classifier, examples, state, Progress(), save_nothing)
+    curve = Curve(stage, settings.learning_rate, [], [], diverged=False)
+    before = _first_losses(settings, classifier, examples, state)
+    batches = list(itertools.islice(_batches(stage, settings, examples), steps))
+    with progress.phase(f"lr-find {stage}", len(batches), "steps") as phase:
+        for number, (rows, (inputs, _)) in enumerate(zip(batches, prefetch(examples.inputs, batches), strict=True)):
+            rate = LOWEST * (HIGHEST / LOWEST) ** (number / max(1, steps - 1))
+            trainer.optimizer.learning_rate.assign(rate)
+            seed = np.array((examples.seed % 2**32, number), np.uint32).view(np.int32)
+            try:
+                loss = trainer.take_step((inputs, examples.labels[rows], seed))[0] / len(rows)
+            except errors.NotFiniteError:  # float16: no loss scale is low enough
+                loss = math.nan
+            if not math.isfinite(loss):
+                curve = curve._replace(diverged=True)
+                break
+            curve.rates.append(rate)
+            curve.losses.append(loss - float(before[rows].mean()) + float(before[examples.train].mean()))
+            phase.advance(learning_rate=rate, loss=loss)
+            if curve.has_diverged:
+                curve = curve._replace(diverged=True)
+                break
+    classifier.load_state(weights)
+    return curve
+
+
+def _first_losses(
+    settings: StageSettings, classifier: Classifier, examples: Examples, state: TrainingState
+) -> NDArray[np.float64]:
+    """Return the training loss of each image before the first step, by row; NaN for rows that are not trained on."""
+    logits = predict(examples, examples.train, settings.batch_size, state, Progress(), int)
+    losses = classifier.losses(
+        tf.constant(logits),
+        tf.constant(examples.labels[examples.train]),
+        class_weights=examples.class_weights,
+        label_smoothing=settings.label_smoothing,
+    )
+    found = np.full(len(examples.labels), np.nan)
+    found[examples.train] = losses.numpy()
+    return found
+
+
+def _batches(stage: StageName, settings: StageSettings, examples: Examples) -> Iterator[NDArray[np.intp]]:
+    """Yield the batches of one epoch after the other, as a run takes them."""
+    total = len(examples.train)
+    for epoch in itertools.count():
+        rows = examples.train[stages.order(examples.seed, stage, epoch, total)]
+        yield from (rows[start : start + settings.batch_size] for start in range(0, total, settings.batch_size))
+
+
+def _train_head(settings: StageSettings, classifier: Classifier, examples: Examples, progress: Progress) -> None:
+    """Train the head as stage 1 does: in all of its epochs, for the validation images have no part in the test."""
+    plain = settings.model_copy(update={"patience": 0, "restore": False})
+    with progress.phase("lr-find head", None, ""):
+        stages.run(
+            "feature_extraction", plain, classifier, examples, TrainingState(), progress=Progress(), save=save_nothing
+        )

@@ -1,0 +1,92 @@
+"""A model and some of a run's images, with a temporary cache: for what is tried out without a run."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from typing import TYPE_CHECKING
+
+from job.config.settings import CacheSettings
+from job.data.cache import open_cache, part_bytes
+from job.observability.progress import Progress
+from job.phases.weights import warm_start, weight_loader
+from job.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from job.config.settings import Settings
+    from job.data.cache import Cache
+    from job.data.dataset import Dataset
+    from job.data.manifest import Manifest
+    from job.model.classifier import Classifier
+    from job.runtime.device import Device
+    from job.storage import OpenStore
+
+
+@contextlib.contextmanager
+def open_sample(
+    settings: Settings,
+    sample: Manifest,
+    open_store: OpenStore,
+    machine: Device,
+    *,
+    keeps_pixels: bool,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Classifier, Dataset, Cache]]:
+    """Build the model, and open the images with a cache of their own, which is removed at the end.
+
+    Args:
+        settings: of the run.
+        sample: the images.
+        open_store: opens the stores.
+        machine: the device, as configured.
+        keeps_pixels: the cache has room for the decoded pixels, too.
+        progress: receives the events; None: nobody.
+    """
+    from job.data.dataset import Dataset
+    from job.model import classifier as classifiers
+
+    with warm_start(settings, open_store, TrainingState()) as published:
+        classifier, _ = classifiers.build(
+            settings.model,
+            sample.labels,
+            seed=settings.run.seed,
+            resumed={},
+            machine=machine,
+            load_weights=weight_loader(settings.model, sample.labels, published, open_store, progress or Progress()),
+        )
+    feature_size = classifier.feature_size if settings.feature_extraction.epochs else 0
+    parts = part_bytes(
+        len(sample),
+        encoded_bytes=int(sample.size.sum()),
+        image_size=classifier.image_size,
+        feature_size=feature_size,
+    )
+    # Twice the encoded bytes: objects that are stored compressed are larger in the cache.
+    limit = parts["features"] + 2 * parts["encoded"] + (parts["pixels"] if keeps_pixels else 0)
+    with (
+        tempfile.TemporaryDirectory(dir=settings.cache.dir or None) as folder,
+        open_cache(
+            CacheSettings(dir=folder, max_bytes=limit),
+            run_id="sample",
+            manifest=sample,
+            image_size=classifier.image_size,
+            feature_size=feature_size,
+            pixels_depend_on={},
+            features_depend_on={},
+        ) as cache,
+        Dataset(
+            sample,
+            cache,
+            image_size=classifier.image_size,
+            settings=settings.input,
+            threads=machine.threads,
+            open_store=open_store,
+        ) as images,
+    ):
+        yield classifier, images, cache
+
+
+def save_nothing(capture: Callable[[], TrainingState], /, *, now: bool, wait: bool) -> None:
+    """Take the place of the checkpoints."""

@@ -1,0 +1,79 @@
+"""The weights that training starts from: of a pretrained backbone, random ones, or those of a published model."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from job.runs import download
+from job.runs.latest import PublishedFiles
+from job.runs.published import open_warm_start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from job.config.settings import ModelSettings, Settings
+    from job.model.classifier import Network
+    from job.model.warm_start import PublishedModel
+    from job.model.weights import Provenance
+    from job.observability.progress import Progress
+    from job.storage import OpenStore
+    from job.training.state import TrainingState
+
+
+@contextlib.contextmanager
+def warm_start(settings: Settings, open_store: OpenStore, state: TrainingState) -> Iterator[PublishedModel | None]:
+    """Yield the published model that training starts from; None if `model.weights` names none.
+
+    Args:
+        settings: of the run.
+        open_store: opens the store of the published run.
+        state: keeps the model's run: `latest` may name another one when this run resumes.
+
+    Raises:
+        errors.DataError: there is no such run, or its model differs from what was published.
+    """
+    if not settings.model.is_warm_start:
+        yield None
+        return
+    from job.model.warm_start import PublishedModel
+
+    store = open_store(state.warm_start) if state.warm_start else open_warm_start(settings, open_store)
+    with tempfile.TemporaryDirectory(prefix="warm-start-") as folder:
+        path, labels = download.download_keras_model(store, Path(folder))
+        state.warm_start = store.uri
+        yield PublishedModel(
+            uri=store.uri,
+            manifest_sha256=download.manifest_sha256(store),
+            labels=labels,
+            path=path,
+            trained_on=PublishedFiles(store).training_content(),
+        )
+
+
+def weight_loader(
+    settings: ModelSettings,
+    labels: tuple[str, ...],
+    published: PublishedModel | None,
+    open_store: OpenStore,
+    progress: Progress,
+) -> Callable[[Network], Provenance]:
+    """Return a function that sets the weights that a new run starts from.
+
+    Args:
+        settings: `weights`, and where those of ImageNet are.
+        labels: in the order of the probabilities.
+        published: the model of a warm start.
+        open_store: opens the store of a weights file.
+        progress: receives the events.
+    """
+    from job.model import warm_start, weights
+
+    def load(network: Network) -> Provenance:
+        if published:
+            return warm_start.load_into(network, labels, published, progress)
+        return weights.load_into(network.base_model, settings, open_store, progress)
+
+    return load
