@@ -83,6 +83,11 @@ def find(
         else:
             collections.deque(images.ingest(progress), maxlen=0)
         rows = np.flatnonzero(images.usable)
+        if not len(rows):
+            raise errors.DataError(
+                f"none of the {len(sample)} images of the test can be decoded",
+                remedy="finetune validate --deep lists what cannot be used",
+            )
         split = {"train": rows, "validation": rows[:1]}  # the loss of the validation has no part in the test
         examples = create_examples(classifier, images, cache.features, split, seed=settings.run.seed)
         curves = []

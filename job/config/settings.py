@@ -293,7 +293,7 @@ class StageSettings(_Group):
 
     schedule: Schedule = Field("constant", json_schema_extra=_RESULT_IF_SET)
     """How the learning rate falls from step to step, from `learning_rate` to `min_learning_rate` over all `epochs`,
-    whether or not the stage is stopped early."""
+    whether or not the stage is stopped early. See docs/training.md."""
 
     warmup_epochs: float = Field(0.0, ge=0, json_schema_extra=_RESULT_IF_SET)
     """Epochs, or a fraction of one, over which the learning rate first rises linearly to `learning_rate`."""
@@ -303,7 +303,7 @@ class StageSettings(_Group):
 
     patience: Integer = Field(0, ge=0, json_schema_extra=_RESULT_IF_SET)
     """Early stopping: the stage ends after this many epochs in a row without an improvement of the validation loss. 0:
-    never before its last epoch."""
+    never before its last epoch. See docs/training.md."""
 
     min_delta: float = Field(0.0, ge=0, json_schema_extra=_RESULT_IF_SET)
     """Decrease of the validation loss that must be exceeded to count as an improvement for `patience`."""
@@ -343,7 +343,7 @@ class TrainSettings(_Group):
     class_weight: ClassWeight = Field("none", json_schema_extra=_RESULT_IF_SET)
     """Weight of an image in the training loss, and in the `val_loss` that chooses the best epoch, by its label:
     `balanced` gives every label the same total weight, `sqrt` weighs by the root of that. The mean over the training
-    images is 1. Published metrics are not weighted."""
+    images is 1. Published metrics are not weighted. See docs/training.md."""
 
     initial_bias: InitialBias = Field("zero", json_schema_extra=_RESULT_IF_SET)
     """First bias of the output layer. `prior`: such that the untrained head answers with about the shares of the labels
