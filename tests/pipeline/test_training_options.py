@@ -47,8 +47,9 @@ def test_run_with_every_option(imbalanced: Path, tmp_path: Path) -> None:
     folder = only_run(tmp_path / "out")
     metrics = strict_json((folder / "metrics" / "metrics.json").read_bytes())
     Metrics.model_validate(metrics, strict=False)
-    weights = metrics["class_weights"]
-    assert weights["bright"] == pytest.approx(2 * weights["dark"])
+    weights, images = metrics["class_weights"], metrics["data"]["labels"]
+    ratio = (images["dark"]["train"] / images["bright"]["train"]) ** 0.5
+    assert weights["bright"] == pytest.approx(ratio * weights["dark"])
     first, second = metrics["stages"].values()
     assert (2, 4) == (first["epochs"], first["epochs_saved"])
     assert first["restored_epoch"] in (1, 2)
