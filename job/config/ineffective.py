@@ -1,4 +1,4 @@
-"""Settings that have no effect beside the others: the run warns of them, and does what they say."""
+"""Settings that have no effect beside the others. The run warns of them."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Event names are dotted, in the past tense; facts are keywords. Any name is allow
                      stage, epochs (that were trained), epochs_saved (those of the settings that were not)
     stage.finished   stage
     settings.had_no_effect
-                     settings beside which others have the say: setting -> reason
+                     settings that have no effect beside the others: setting -> reason
     metrics.warned   reasons to doubt the model: code -> sentence
     run.evaluated    run_uri; validation, test, kept, stages and the codes of the warnings, from metrics.json in short,
                      about the published model
