@@ -17,7 +17,8 @@ from job.phases.context import RunContext
 from job.phases.data import list_images, load_data, open_images, prepare_data, read_images
 from job.phases.evidence import evaluate, report, report_errors, write_model_card
 from job.phases.export import execution, export, gate_judge, made_by
-from job.phases.training import (
+from job.phases.training import configure_device, plan_training, tensorboard_files, train_stages
+from job.phases.weights import warm_start, weight_loader
     configure_device,
     plan_training,
     tensorboard_files,
