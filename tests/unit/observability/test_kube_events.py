@@ -76,7 +76,7 @@ def api_server() -> Iterator[ApiServer]:
         yield server
 
 
-def record(server: ApiServer, *events: tuple[str, dict[str, Any]], patience: float = 10.0) -> None:
+def record(server: ApiServer, *events: tuple[str, dict[str, Any]], patience: float = 60.0) -> None:
     """Tell a stream of events whose only listener records them on the server, and end it."""
     progress = Progress([EventRecorder(POD, JOB, connect=server.connect, patience=patience)])
     for name, facts in events:
