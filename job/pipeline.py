@@ -19,13 +19,6 @@ from job.phases.evidence import evaluate, report, report_errors, write_model_car
 from job.phases.export import execution, export, gate_judge, made_by
 from job.phases.training import configure_device, plan_training, tensorboard_files, train_stages
 from job.phases.weights import warm_start, weight_loader
-    configure_device,
-    plan_training,
-    tensorboard_files,
-    train_stages,
-    warm_start,
-    weight_loader,
-)
 from job.runs import publish
 from job.runs.documents import encode
 from job.runs.identity import identify
