@@ -2,7 +2,10 @@
 labels of objects unless it is configured to. */}}
 {{- define "finetune.alertJobs" -}}
 {{- if (.Values.cronjob).enabled -}}
-kube_job_owner{namespace={{ .Release.Namespace | quote }},owner_kind="CronJob",owner_name={{ include "finetune.fullname" . | quote }}}
+kube_job_owner{namespace={{ .Release.Namespace | quote }},owner_kind="CronJob",owner_name
+{{- if (.Values.cronjob).plan }}=~{{ printf "%s|%s" (include "finetune.fullname" .) (include "finetune.planName" .) | quote }}
+{{- else }}={{ include "finetune.fullname" . | quote }}
+{{- end }}}
 {{- else -}}
 kube_job_info{namespace={{ .Release.Namespace | quote }},job_name={{ include "finetune.jobName" . | quote }}}
 {{- end -}}

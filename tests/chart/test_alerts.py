@@ -54,9 +54,27 @@ def of_job(metric: str, job: str, values: str, **labels: str) -> Series:
     return {f'{metric}{{namespace="default",job_name="{job}"{more}}}': values}
 
 
-def of_cronjob(metric: str, values: str) -> Series:
-    """Return a series of the CronJob."""
-    return {f'{metric}{{namespace="default",cronjob="finetune"}}': values}
+def of_cronjob(metric: str, values: str, name: str = "finetune") -> Series:
+    """Return a series of a CronJob."""
+    return {f'{metric}{{namespace="default",cronjob="{name}"}}': values}
+
+
+@pytest.mark.newest_helm
+def test_plan(helm: Helm, tmp_path: Path) -> None:
+    """With a plan, its CronJob is the one with the schedule, and its Jobs count as well: the other one is suspended."""
+    plan = ("cronjob.plan=true", "config.input.uri=gs://b/in", "config.output.uri=gs://b/out")
+    found = rules(helm.render(*CRON, *plan))
+    series = {
+        **of_cronjob("kube_cronjob_spec_suspend", f"1x{5 * DAY}"),
+        **of_cronjob("kube_cronjob_created", f"0x{5 * DAY}", "finetune-plan"),
+        **of_cronjob("kube_cronjob_spec_suspend", f"0x{5 * DAY}", "finetune-plan"),
+        **of_job("kube_job_owner", "plan-1", f"1x{5 * DAY}", owner_kind="CronJob", owner_name="finetune-plan"),
+        **of_job("kube_job_failed", "plan-1", f"1x{5 * DAY}", condition="true"),
+    }
+
+    firing = fired(tmp_path, found, series, 4 * DAY)
+
+    assert {("FinetuneNoSuccess", "finetune-plan"), ("FinetuneJobFailed", "plan-1")} == firing
 
 
 def fired(tmp_path: Path, found: list[dict[str, Any]], series: Series, minutes: int) -> set[tuple[str, str]]:
