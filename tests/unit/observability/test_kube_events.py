@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import threading
 import time
@@ -13,6 +14,7 @@ import pytest
 from api_server import Answer, serving
 
 from job.config.settings import EventsSettings, RunSettings
+from job.observability import kube_events
 from job.observability.kube_events import EventRecorder
 from job.observability.progress import Progress
 from job.watch.api_reader import Cluster
@@ -70,8 +72,10 @@ class _Take(Answer):
 
 
 @pytest.fixture
-def api_server() -> Iterator[ApiServer]:
-    """Return a server that takes Events."""
+def api_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    """Return a server that takes Events, and is not given up on a busy machine."""
+    importlib.import_module("kubernetes.client")  # takes seconds, which are none of the recorder's patience
+    monkeypatch.setattr(kube_events, "TIMEOUT", (60.0, 60.0))
     with ApiServer() as server, serving(server):
         yield server
 
@@ -153,7 +157,7 @@ def test_an_api_server_that_hangs_holds_nothing_up(api_server: ApiServer) -> Non
 
 def test_without_names_nothing_is_sent(api_server: ApiServer) -> None:
     """Where the chart has not said who this Pod is, there is nothing to record on."""
-    recorder = EventRecorder(EventsSettings(enabled=True), RunSettings(), connect=api_server.connect, patience=10.0)
+    recorder = EventRecorder(EventsSettings(enabled=True), RunSettings(), connect=api_server.connect, patience=60.0)
     progress = Progress([recorder])
 
     progress.event("run.started")
