@@ -19,6 +19,7 @@ hypothesis.settings.load_profile("untimed")
 def pytest_configure(config: pytest.Config) -> None:
     """Name the markers."""
     config.addinivalue_line("markers", "needs_shared: reads ../shared; not collected where that is absent")
+    config.addinivalue_line("markers", "long: takes a minute or more; started first, or one worker would wait for it")
     config.addinivalue_line("markers", "alone: asserts seconds, or starts an engine or a cluster; runs beside no other")
 
 
@@ -34,13 +35,15 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run tier after tier, in random order within each; deselect what needs ../shared where that is absent.
+    """Run tier after tier, in random order within each, and long tests first; deselect what needs ../shared if absent.
 
     A cluster or an engine that is started for one tier must not slow down the tests of another. The cluster's tests run
     as they are written: those of one file share an installation, which each of them leaves as the next one needs it.
     """
 
     def position(item: pytest.Item) -> tuple[int, str, int]:
+        if item.get_closest_marker("long"):
+            return -1, "", 0
         folders = item.path.relative_to(config.rootpath).parts
         tier = next((number for number, name in enumerate(TIERS) if name in folders), 0)
         return (tier, str(item.path), item.location[1] or 0) if TIERS[tier] == "cluster" else (tier, "", 0)

@@ -6,6 +6,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 import fault_proxy
+import light_runs
 import pytest
 import structlog
 
@@ -32,6 +33,19 @@ def functions_run_eagerly() -> Iterator[None]:
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def light() -> Iterator[None]:
+    """Make whole runs light, in this process and in those that the test starts: see light_runs."""
+    with light_runs.here():
+        yield
+
+
+@pytest.fixture
+def light_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the whole runs light that the test starts as processes."""
+    monkeypatch.setenv("PYTHONPATH", str(light_runs.FOLDER))
 
 
 @pytest.fixture(scope="session")

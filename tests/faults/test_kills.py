@@ -8,6 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from attempts import Attempt, Position, position
 from digests import arrays_sha256
 from held import Hold
@@ -56,6 +57,7 @@ def saved(output: Path) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.long
 def test_sigkill(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
     """Killed at moments chosen by seed from its first line to its last, a run loses nothing and resumes each time.
 

@@ -54,6 +54,7 @@ def requester_pays(request: Seen) -> Fault | None:
     return None if bills(request) else reply(400, message, **{"Content-Type": "application/json"})
 
 
+@pytest.mark.usefixtures("light")  # of this process, too: it makes the weights
 def test_requester_pays(uploaded: tuple[str, ...], bucket: str, proxy: Proxy, tmp_path: Path) -> None:
     """With storage.user_project every request of a run, of its weights and of `finetune doctor` names who pays."""
     base_model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)

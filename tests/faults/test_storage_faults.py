@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pytest
 from attempts import Attempt
 from digests import arrays_sha256
 from fault_proxy import HANG_UP, LOSE_THE_ANSWER, Fault, reply
@@ -26,7 +27,6 @@ from job.storage.google_calls import SECONDS_BETWEEN_LOG_LINES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pytest
     from fault_proxy import Proxy, Seen
 
     from job.storage import Store
@@ -280,6 +280,7 @@ def endless_outage(ordeal: Ordeal) -> None:
     }
 
 
+@pytest.mark.long
 def test_outages_and_silence(
     flags: tuple[str, ...], undisturbed: str, proxy: Proxy, emulator: str, bucket: str, tmp_path: Path
 ) -> None:

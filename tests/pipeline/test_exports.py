@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import light_runs
 import pytest
 from paths import ROOT
 from runs import ONE_STAGE, Facts, only_run, run, strict_json
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 def exported(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published run with every format."""
     output = tmp_path_factory.mktemp("exported")
-    run("--input.uri", pictures, "--output.uri", output, "--export.formats", ",".join(FILES), *ONE_STAGE)
+    with light_runs.here():
+        run("--input.uri", pictures, "--output.uri", output, "--export.formats", ",".join(FILES), *ONE_STAGE)
     return only_run(output)
 
 
@@ -103,6 +105,7 @@ class _Killer(Listener):
             time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("light")
 def test_crash_of_a_conversion(pictures: Path, tmp_path: Path) -> None:
     """A conversion that is killed leaves its format out with a warning; the run is published with the rest."""
     left_out = Facts("export.left_out")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import light_runs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -60,7 +61,8 @@ def learns(flipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Sequence[
     """Return the arguments of a run on the flipped pictures, with weights whose features depend on the picture."""
     weights = tmp_path_factory.mktemp("weights") / "varied.weights.h5"
     settings = ModelSettings(weights="none", alpha=0.35, image_size=32)
-    varied_classifier(settings, ("a", "b")).base_model.save_weights(weights)
+    with light_runs.here():
+        varied_classifier(settings, ("a", "b")).base_model.save_weights(weights)
     return ("--input.uri", flipped, "--model.weights", weights, *LEARNS, *WITH_REPORT)
 
 
@@ -68,7 +70,8 @@ def learns(flipped: Path, tmp_path_factory: pytest.TempPathFactory) -> Sequence[
 def undisturbed(learns: Sequence[str | Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run on the flipped pictures, with everything that can be reported."""
     output = tmp_path_factory.mktemp("undisturbed")
-    run(*learns, "--output.uri", output, "--log.tensorboard", "true")
+    with light_runs.here():
+        run(*learns, "--output.uri", output, "--log.tensorboard", "true")
     return only_run(output)
 
 
@@ -127,6 +130,7 @@ def test_tensorboard_files(undisturbed: Path) -> None:
     assert file.stat().st_size == listed[f"tensorboard/validation/{file.name}"]["size"]
 
 
+@pytest.mark.usefixtures("light")
 def test_stopped_in_stage_2(learns: Sequence[str | Path], undisturbed: Path, tmp_path: Path) -> None:
     """A run that is stopped in stage 2 and resumed has the same model, suspects and gallery as an undisturbed one."""
     arguments = (*learns, "--output.uri", tmp_path)
@@ -146,6 +150,7 @@ def test_stopped_in_stage_2(learns: Sequence[str | Path], undisturbed: Path, tmp
     assert arrays_sha256(undisturbed / model) == arrays_sha256(only_run(tmp_path) / model)
 
 
+@pytest.mark.usefixtures("light")
 def test_switched_off(learns: Sequence[str | Path], undisturbed: Path, tmp_path: Path) -> None:
     """Without the report and the label errors there are no files of them, and the model has the same bits."""
     off = ("--report.enabled", "false", "--report.label_errors", "false")
@@ -174,7 +179,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return
 
 
-@pytest.mark.usefixtures("broken")
+@pytest.mark.usefixtures("broken", "light")
 def test_failures_cost_a_part(pictures: Path, tmp_path: Path) -> None:
     """A failure in the gallery, the heads or the card is a warning, and the run is published without that part."""
     failed, found = Facts("report.part_failed"), Facts("label_errors.found")

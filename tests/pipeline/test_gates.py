@@ -6,6 +6,7 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import light_runs
 import pytest
 import tensorflow as tf
 from latest_runs import point_to
@@ -36,8 +37,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(pictures: Path, output: Path, *arguments: str, listeners: Sequence[Listener] = ()) -> None:
     """Train one stage, with half of the pictures held out."""
-    held_out = ("--input.validation_fraction", "0.5")
-    run("--input.uri", pictures, "--output.uri", output, *held_out, *ONE_STAGE, *arguments, listeners=listeners)
+    flags = ("--input.uri", pictures, "--output.uri", output, "--input.validation_fraction", "0.5", *ONE_STAGE)
+    with light_runs.here():
+        run(*flags, *arguments, listeners=listeners)
 
 
 @pytest.fixture(scope="module")

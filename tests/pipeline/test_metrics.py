@@ -67,6 +67,7 @@ def test_ablation(published: Path) -> None:
     assert metrics["majority"]["validation"] == rows["majority"]["accuracy"]
 
 
+@pytest.mark.usefixtures("light")
 def test_one_answer_for_all(tmp_path: Path) -> None:
     """Of 60 and 4 images that look alike, the rare class is never predicted: that is warned of, and it is named."""
     for number in range(64):

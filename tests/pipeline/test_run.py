@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import google_crc32c
+import light_runs
 import numpy as np
 import odd_images
 import pytest
@@ -299,7 +300,8 @@ def test_same_bits(published: Path, pictures: Path, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(LocalStore, "read_many", read_backwards)
     caches = Facts("cache.opened")
-    run("--input.uri", copy, "--output.uri", tmp_path / "out", "--cache.max_bytes", "200000", listeners=[caches])
+    with light_runs.here("job.export.verification"):
+        run("--input.uri", copy, "--output.uri", tmp_path / "out", "--cache.max_bytes", "200000", listeners=[caches])
     assert [False] == [facts["pixels_kept"] for facts in caches.seen], "else they are not decoded again each epoch"
     assert any(order != sorted(order) for order in orders)
     first, second = (only_run(output) for output in (published, tmp_path / "out"))
@@ -337,6 +339,7 @@ def test_job_keeps_to_its_run(published: Path, pictures: Path, tmp_path: Path, m
     )
 
 
+@pytest.mark.usefixtures("light")
 def test_gate(pictures: Path, tmp_path: Path) -> None:
     """Below gate.min_accuracy a run is published, latest.json is not moved, and the exit code is 6.
 
@@ -357,6 +360,7 @@ def test_gate(pictures: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "latest.json").exists()
 
 
+@pytest.mark.usefixtures("light")
 def test_three_classes_with_splits(bucket: str, tmp_path: Path) -> None:
     """From bucket to bucket: train/, validation/ and test/ are read as they are; three labels have a softmax.
 
@@ -393,6 +397,7 @@ def test_three_classes_with_splits(bucket: str, tmp_path: Path) -> None:
     assert [f"probability_{label}" for label in sorted(shades)] == list(rows[0])[4:]
 
 
+@pytest.mark.usefixtures("light")
 def test_unreadable_images_within_the_budget(pictures: Path, tmp_path: Path) -> None:
     """Up to input.max_bad_fraction, unreadable images are left out, each with its reason."""
     copy = shutil.copytree(pictures, tmp_path / "pictures")
@@ -427,6 +432,7 @@ def test_unreadable_images_over_the_budget(pictures: Path, tmp_path: Path) -> No
     ]
 
 
+@pytest.mark.usefixtures("light")
 def test_too_many_unusable_images_in_the_listing(pictures: Path, tmp_path: Path) -> None:
     """What the listing alone shows ends the run before anything is downloaded, and is listed all the same."""
     copy = shutil.copytree(pictures, tmp_path / "pictures")
@@ -456,6 +462,7 @@ def test_no_usable_image_in_the_listing(pictures: Path, tmp_path: Path) -> None:
     assert ["missing"] * 6 == [row["reason"] for row in map(strict_json, path.read_text().splitlines())]
 
 
+@pytest.mark.usefixtures("light")
 def test_images_that_vanish_or_change_after_listing(pictures: Path, tmp_path: Path) -> None:
     """Before the manifest is final they are quarantined; a resumed run that misses one ends with exit 3."""
     copy = shutil.copytree(pictures, tmp_path / "pictures")
@@ -500,6 +507,7 @@ def test_output_that_cannot_be_written(pictures: Path) -> None:
     assert "device.configured" not in {event["message"] for event in events}
 
 
+@pytest.mark.usefixtures("light_processes")
 @pytest.mark.parametrize("damaged", ["warn", "quarantine"])
 def test_odd_images(pictures: Path, tmp_path: Path, damaged: str) -> None:
     """A run and validate --deep have one outcome for every odd image, and print nothing of native code."""
@@ -541,6 +549,7 @@ def test_odd_images(pictures: Path, tmp_path: Path, damaged: str) -> None:
     assert "pixels are decoded again each epoch" in {e["message"]: e for e in events}["cache.opened"]["note"]
 
 
+@pytest.mark.usefixtures("light_processes")
 def test_every_line_is_json(pictures: Path, tmp_path: Path) -> None:
     """Without a terminal every line that a whole run writes is strict JSON with severity, message and time."""
     command = [sys.executable, "-m", "job", "run", *SMALL, "--input.uri", pictures, "--output.uri", tmp_path]
