@@ -39,6 +39,8 @@ TINY = {
     "config.feature_extraction.epochs": 1,
     "config.fine_tuning.epochs": 1,
     "config.export.verify_images": 8,
+    "config.report.enabled": False,
+    "config.report.label_errors": False,
     "config.device.require_gpu": False,  # the node only advertises its GPUs
     "config.device.threads": 1,
     "resources.requests.cpu": "100m",

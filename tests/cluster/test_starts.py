@@ -142,6 +142,12 @@ def test_older_values_are_reused(namespace: Namespace, tmp_path: Path) -> None:
     assert "Complete" == namespace.finish(job["metadata"]["name"]), namespace.describe()
 
 
+@pytest.fixture(scope="module")
+def dry_runs(new_namespace: Callable[..., Namespace]) -> Namespace:
+    """Return a namespace in which nothing is created."""
+    return new_namespace()
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -170,11 +176,11 @@ def test_older_values_are_reused(namespace: Namespace, tmp_path: Path) -> None:
     ],
     ids=lambda values: ",".join(values) or "none",
 )
-def test_the_api_server_takes_every_rendering(namespace: Namespace, values: dict[str, Any]) -> None:
+def test_the_api_server_takes_every_rendering(dry_runs: Namespace, values: dict[str, Any]) -> None:
     """What the chart renders is valid to the API server, and warns of nothing under `restricted`."""
-    rendered = namespace.helm("template", "finetune", CHART, "--no-hooks", *namespace.settings(**values))
+    rendered = dry_runs.helm("template", "finetune", CHART, "--no-hooks", *dry_runs.settings(**values))
 
-    said = namespace.kubectl("apply", "--dry-run=server", "-f", "-", stdin=rendered, check=False)
+    said = dry_runs.kubectl("apply", "--dry-run=server", "-f", "-", stdin=rendered, check=False)
 
     assert "Error" not in said
     assert "Warning" not in said

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 SHORT = (
     *("--model.image_size", "32", "--feature_extraction.epochs", "1", "--fine_tuning.epochs", "1"),
-    *("--export.verify_images", "4"),
+    *("--export.verify_images", "4", "--report.enabled", "false", "--report.label_errors", "false"),
 )
 """Settings of the shortest run with the weights that are in the image."""
+
+WITH_REPORT = ("--report.enabled", "true", "--report.label_errors", "true")
 
 UNKNOWN_USER = ("--read-only", "--user", "1000740000:0")
 
@@ -37,7 +39,7 @@ def test_offline_run_by_a_user_that_nobody_knows(volume: str) -> None:
     The pictures are the built-in ones, and the weights come out of the image.
     """
     ended = run(
-        *("run", "--output.uri", "/output", *SHORT),
+        *("run", "--output.uri", "/output", *SHORT, *WITH_REPORT),
         options=(
             *(*UNKNOWN_USER, *TEMPORARY, "--env", "HOME=/nonexistent", "--network", "none"),
             *("--volume", f"{volume}:/output"),
@@ -50,6 +52,7 @@ def test_offline_run_by_a_user_that_nobody_knows(volume: str) -> None:
     assert loaded["verified"] is True
     listing = docker("run", "--rm", "--volume", f"{volume}:/output", "--entrypoint", "find", IMAGE, "/output").stdout
     assert "_SUCCESS" in listing
+    assert "report/index.html" in listing
 
 
 def test_one_cpu_and_no_folder_but_the_cache(pictures: Path, folder: Path, volume: str) -> None:
