@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import keras
+import light_runs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from job.runtime import gpu
     from job.runtime.device import Precision
 
+SHALLOW = "keras.src.applications.mobilenet_v2"
+"""What is made light for `weights`, and for the runs that start from them."""
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -38,7 +42,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights with BatchNormalization statistics that fit them, so that features differ between pictures."""
     keras.utils.set_random_seed(7)
-    base_model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
+    with light_runs.here(SHALLOW):
+        base_model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
     for layer in base_model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -86,7 +91,8 @@ def test_half_precision_is_published(pictures: Path, weights: Path, tmp_path: Pa
     """A run in half precision is published, and its metrics are those of the published float32 model."""
     arguments = ("--input.uri", pictures, "--output.uri", tmp_path, "--model.weights", weights, "--keep", "last")
     rates = ("--feature_extraction.learning_rate", "0.05", "--fine_tuning.learning_rate", "0.001")
-    run(*arguments, *rates, "--feature_extraction.epochs", "3", "--device.mixed_precision", "bfloat16")
+    with light_runs.here(SHALLOW):
+        run(*arguments, *rates, "--feature_extraction.epochs", "3", "--device.mixed_precision", "bfloat16")
 
     check(tmp_path, "bfloat16")
 
