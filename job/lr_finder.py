@@ -22,7 +22,7 @@ from job.data.labels import TRAIN
 from job.observability.progress import Progress
 from job.phases.sample import open_sample, save_nothing
 from job.runtime.memory import exhaustion_converted
-from job.training import features, imbalance, stages
+from job.training import features, imbalance, stages, views
 from job.training.examples import create_examples
 from job.training.prediction import predict, prefetch
 from job.training.range_test import Curve
@@ -89,7 +89,11 @@ def find(
                 remedy="finetune validate --deep lists what cannot be used",
             )
         split = {"train": rows, "validation": rows[:1]}  # the loss of the validation has no part in the test
-        examples = create_examples(classifier, images, cache.features, split, seed=settings.run.seed)
+        augmented = None
+        if cache.views is not None:
+            augmented = views.Views(cache, settings, rows)
+            views.extract_views(augmented, classifier, images, TrainingState(), progress)
+        examples = create_examples(classifier, images, cache.features, split, settings=settings, views=augmented)
         curves = []
         for stage in _stages(settings):
             chosen, data = getattr(settings, stage), dataclasses.replace(examples[stage], class_weights=weights)
@@ -131,7 +135,8 @@ def _curve(
     before = _first_losses(settings, classifier, examples, state)
     batches = list(itertools.islice(_batches(stage, settings, examples), steps))
     with progress.phase(f"lr-find {stage}", len(batches), "steps") as phase:
-        for number, (rows, (inputs, _)) in enumerate(zip(batches, prefetch(examples.inputs, batches), strict=True)):
+        loaded = prefetch(lambda batch: examples.load_for_training(*batch), batches)
+        for number, ((rows, _), (inputs, _)) in enumerate(zip(batches, loaded, strict=True)):
             rate = LOWEST * (HIGHEST / LOWEST) ** (number / max(1, steps - 1))
             trainer.optimizer.learning_rate.assign(rate)
             seed = np.array((examples.seed % 2**32, number), np.uint32).view(np.int32)
@@ -168,12 +173,13 @@ def _first_losses(
     return found
 
 
-def _batches(stage: StageName, settings: StageSettings, examples: Examples) -> Iterator[NDArray[np.intp]]:
-    """Yield the batches of one epoch after the other, as a run takes them."""
+def _batches(stage: StageName, settings: StageSettings, examples: Examples) -> Iterator[tuple[NDArray[np.intp], int]]:
+    """Yield the rows of each batch and its epoch, one epoch after the other, as a run takes them."""
     total = len(examples.train)
     for epoch in itertools.count():
         rows = examples.train[stages.order(examples.seed, stage, epoch, total)]
-        yield from (rows[start : start + settings.batch_size] for start in range(0, total, settings.batch_size))
+        size = settings.batch_size
+        yield from ((rows[start : start + size], epoch) for start in range(0, total, size))
 
 
 def _train_head(settings: StageSettings, classifier: Classifier, examples: Examples, progress: Progress) -> None:

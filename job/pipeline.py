@@ -17,7 +17,7 @@ from job.phases.context import RunContext
 from job.phases.data import list_images, load_data, open_images, prepare_data, read_images
 from job.phases.evidence import evaluate, report, report_errors, write_model_card
 from job.phases.export import execution, export, gate_judge, made_by
-from job.phases.training import configure_device, plan_training, tensorboard_files, train_stages
+from job.phases.training import configure_device, examples_of, plan_training, tensorboard_files, train_stages
 from job.phases.weights import warm_start, weight_loader
 from job.runs import publish
 from job.runs.documents import encode
@@ -94,7 +94,6 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         machine = configure_device(context)
         from job.export.verification import Scorer
         from job.model import classifier as classifiers
-        from job.training.examples import create_examples
     with context.part("model"), warm_start(settings, context.open_store, state) as published:
         classifier, weights = classifiers.build(
             settings.model,
@@ -107,15 +106,8 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     with open_images(context, data, classifier, machine, weights, state) as (images, cache):
         feature_seconds = read_images(context, classifier, images, cache, state)
         prepared = prepare_data(context, data, images, published)
-        plan_training(context, prepared, feature_seconds)
-        examples = create_examples(
-            classifier,
-            images,
-            cache.features,
-            prepared.rows_of,
-            seed=settings.run.seed,
-            class_weight=settings.train.class_weight,
-        )
+        plan_training(context, prepared, cache, feature_seconds)
+        examples = examples_of(context, classifier, images, cache, prepared, state)
         with tensorboard_files(context, state):
             trained = train_stages(context, classifier, examples, prepared, state)
         with Scorer() as scorer:  # it imports TensorFlow during the evaluation

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from job.config.settings import STAGES
+from job.config.settings import STAGES, runs_backbone, view_count
 from job.data.dataset import RANGE
 from job.data.estimates import Memory, Seconds
 from job.export import saved_model
@@ -22,7 +22,7 @@ from job.observability.progress import Progress
 from job.phases.sample import open_sample, save_nothing
 from job.runtime import device
 from job.runtime.memory import exhaustion_converted
-from job.training import features, prediction, stages
+from job.training import features, prediction, stages, views
 from job.training.examples import create_examples
 from job.training.state import TrainingState
 
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 SAMPLE = 4 * RANGE
 """Images that are rehearsed with, if there are so many; larger batches repeat them."""
 
-_STEPS: dict[StageName, int] = {"feature_extraction": 40, "fine_tuning": 4}
-"""Steps of the measured epoch: those of stage 1 take milliseconds."""
+_STEPS, _HEAD_STEPS = 4, 40
+"""Steps of the measured epoch: those that train the head alone on stored features take milliseconds."""
 
 _LEARNING_RATE = 1e-8
 """Too low for a loss that is not finite, with any settings."""
@@ -122,13 +122,14 @@ class Costs(NamedTuple):
         machine, decoding = decoded.machine, decoded.decoding
         train, validation, test = (len(prepared.rows_of[name]) for name in ("train", "validation", "test"))
         features_seconds = len(prepared.usable) * self.features
+        views_seconds = view_count(settings) * train * self.features
         busy = decoding.cpu_seconds / machine.threads + features_seconds if machine.kind == "cpu" else features_seconds
         verified = min(validation + test, settings.export.verify_images)
         more = max(0, verified - self.sample) * self.verified_image
         return Seconds(
             device=machine.name,
             startup=round(self.startup, 1),
-            ingest=round(self.features_start + max(decoding.seconds, busy), 1),
+            ingest=round(self.features_start + max(decoding.seconds, busy) + views_seconds, 1),
             **{
                 name: round(cost.seconds(getattr(settings, name).epochs, train, validation), 1)
                 for name, cost in self.stages.items()
@@ -169,7 +170,10 @@ def rehearse(
         phase.advance()
         rows = np.flatnonzero(images.usable)
         split = {"train": rows, "validation": rows}
-        examples = create_examples(classifier, images, cache.features, split, seed=settings.run.seed)
+        augmented = None
+        if cache.views is not None:
+            views.extract_views(augmented := views.Views(cache, settings, rows), classifier, images, state, Progress())
+        examples = create_examples(classifier, images, cache.features, split, settings=settings, views=augmented)
         stage_costs = {}
         for name in STAGES:
             stage_costs[name] = _measure_stage(name, settings, classifier, examples[name], state)
@@ -218,7 +222,8 @@ def _measure_stage(
     stage: StageSettings = getattr(settings, name)
     if not stage.epochs:
         return StageCost()
-    rows = np.resize(examples.train, _STEPS[name] * stage.batch_size)
+    steps = _HEAD_STEPS if name == "feature_extraction" and not runs_backbone(settings) else _STEPS
+    rows = np.resize(examples.train, steps * stage.batch_size)
     short = dataclasses.replace(examples, train=rows, validation=rows[: 2 * stage.batch_size])
     state.enter(name)
     classifier.set_trainable(name)

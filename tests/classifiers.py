@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from job.config.settings import Settings
 from job.model.classifier import Classifier, Network, create_network
 from job.training.examples import Examples, create_examples
 
@@ -68,11 +69,11 @@ def refolded(classifier: Classifier, *, training_precision: Precision = "float32
     )
 
 
-def examples(classifier: Classifier, stage: StageName) -> Examples:
+def examples(classifier: Classifier, stage: StageName, settings: Settings | None = None) -> Examples:
     """Return twelve pictures of noise, dark ones and bright ones: eight to learn from, four to measure with."""
     random = np.random.default_rng(0)
     pixels = (random.integers(0, 128, (12, 32, 32, 3)) + 127 * LABELS[:, None, None, None]).astype(np.uint8)
     images = SimpleNamespace(pixels=lambda rows: pixels[rows], manifest=SimpleNamespace(label=LABELS))
     features = classifier.features(tf.constant(pixels)).numpy()
     rows_of = {"train": np.arange(8), "validation": np.arange(8, 12)}
-    return create_examples(classifier, images, features, rows_of, seed=7)[stage]
+    return create_examples(classifier, images, features, rows_of, settings=settings or Settings())[stage]

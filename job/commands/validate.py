@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from job.commands.command import Command, check_machine, showing, write
+from job.commands.command import Command, check_machine, check_tensorflow, showing, write
 from job.commands.manual import SETTINGS_USAGE, Manual
 from job.config.load import load_settings
 from job.errors import DataError, FinetuneError, SettingsError
@@ -37,7 +37,8 @@ pass over the data, and half a minute to a minute more, in which a few steps of 
     flags={
         "--deep": "download and decode every image, and estimate the time of a run on this machine; needs TensorFlow",
         "--json": "print one JSON document, also of an input that is refused; its schema is docs/validate.schema.json",
-        "--sheet FILE.jpg": "draw up to eight images of each class into one picture",
+        "--sheet FILE.jpg": "draw up to eight images of each class into one picture; with augmentation also "
+        "FILE-augmented.jpg, images as they are trained on, which needs TensorFlow",
     },
     examples={
         "--input.uri gs://my-bucket/flowers": "counts and findings",
@@ -50,7 +51,7 @@ pass over the data, and half a minute to a minute more, in which a few steps of 
         5: "no permission",
         20: "the store did not respond",
     },
-    settings=("input", "storage", "cache"),
+    settings=("input", "storage", "cache", "augmentation"),
 )
 
 
@@ -78,6 +79,8 @@ def parse(arguments: Sequence[str]) -> Command:
     settings = load_settings(rest, required=("input.uri",)).settings
     if options.deep:
         check_machine(settings)
+    elif options.sheet and settings.augmentation.enabled:
+        check_tensorflow()
     return Command(partial(_execute, settings, options), settings.log)
 
 
@@ -150,8 +153,24 @@ def _judge(settings: Settings, options: Options, progress: Progress) -> Validati
         from job.data.contact_sheet import draw
 
         draw(found, open_store, options.sheet)
+        if settings.augmentation.enabled and found.usable.any():
+            _draw_augmented(settings, found, open_store, options.sheet)
     quarantined = listing.quarantined + found.quarantined
     return validation.build(settings, found, quarantined, prepared, estimated, decoded=options.deep)
+
+
+def _draw_augmented(settings: Settings, found: Survey, open_store: OpenStore, path: Path) -> None:
+    """Draw a few images as the first epochs train on them, beside the contact sheet. TensorFlow is imported for it."""
+    device.prepare()
+    from job.data import contact_sheet
+    from job.observability import log
+    from job.training.augmentation import examples_of
+
+    rows, pixels = contact_sheet.select(found, open_store, settings.model.image_size)
+    versions = examples_of(settings, rows, pixels, contact_sheet.VERSIONS)
+    beside = path.with_name(f"{path.stem}-augmented{path.suffix}")
+    contact_sheet.augmented_sheet(versions).save(beside, "JPEG", quality=85)
+    log.get().info("sheet.written", path=str(beside), images=len(rows))
 
 
 def _decode(settings: Settings, found: Survey, open_store: OpenStore, progress: Progress) -> Decoded:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from job.config.settings import STAGES
+from job.config.settings import STAGES, FeatureExtractionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ def find(settings: Settings, training_images: Sequence[int]) -> dict[str, str]:
         training_images: of each label.
     """
     found = [fact for stage in STAGES for fact in _of_stage(stage, getattr(settings, stage))]
-    return dict([*found, *_of_labels(settings.train, training_images)])
+    return dict([*found, *_of_augmentation(settings), *_of_labels(settings.train, training_images)])
 
 
 def _of_stage(stage: StageName, settings: StageSettings) -> Iterator[tuple[str, str]]:
@@ -43,6 +43,21 @@ def _of_stage(stage: StageName, settings: StageSettings) -> Iterator[tuple[str, 
         yield f"{stage}.patience", f"{reason} {settings.epochs}"
     if settings.min_delta and not settings.patience:
         yield f"{stage}.min_delta", f"{stage}.patience is 0"
+
+
+def _of_augmentation(settings: Settings) -> Iterator[tuple[str, str]]:
+    stage, augmentation = settings.feature_extraction, settings.augmentation
+    if stage.epochs and stage.views != FeatureExtractionSettings().views:
+        if not augmentation.enabled:
+            yield "feature_extraction.views", "augmentation is off"
+        elif stage.views and not augmentation.changes_images:
+            yield "feature_extraction.views", "mixup alone blends the features of the unchanged images"
+        elif stage.views > stage.epochs:
+            yield "feature_extraction.views", f"the stage has {stage.epochs} epochs, and as many versions are made"
+    if augmentation.mixup:
+        for name in STAGES:
+            if getattr(settings, name).epochs and getattr(settings, name).batch_size == 1:
+                yield "augmentation.mixup", f"a batch of {name} has one image: there is no other one to blend it with"
 
 
 def _of_labels(settings: TrainSettings, images: Sequence[int]) -> Iterator[tuple[str, str]]:

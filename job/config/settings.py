@@ -28,6 +28,7 @@ StageName = Literal["feature_extraction", "fine_tuning"]
 Schedule = Literal["constant", "cosine", "linear"]
 ClassWeight = Literal["none", "sqrt", "balanced"]
 InitialBias = Literal["zero", "prior"]
+Flip = Literal["none", "horizontal", "vertical", "both"]
 ExportFormat = Literal["tflite", "tflite_int8", "onnx"]
 STAGES: tuple[StageName, StageName] = ("feature_extraction", "fine_tuning")
 IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
@@ -238,7 +239,7 @@ class RunSettings(_Group):
     """Container image that this Pod runs."""
 
     seed: Integer = Field(7, ge=0, lt=2**32, json_schema_extra=_RESULT)
-    """Seed of everything random: the head's first weights, the order of the images, dropout."""
+    """Seed of everything random: the head's first weights, the order of the images, dropout, augmentation."""
 
     reproducible: bool = Field(default=True, json_schema_extra=_RESULT)
     """The same seed, data and settings end in the same bits (same CPU type and thread count)."""
@@ -329,6 +330,12 @@ class FeatureExtractionSettings(StageSettings):
     learning_rate: float = Field(1e-4, gt=0, json_schema_extra=_RESULT)
     """Adam's learning rate."""
 
+    views: Integer = Field(4, ge=0, le=1000, json_schema_extra=_RESULT_IF_SET)
+    """With augmentation: augmented versions of each training image whose features are cached; epoch e, counted from 0,
+    trains on version e modulo `views`. The cache holds them all, and each costs a forward pass over the train split. 0:
+    no such cache; the backbone computes the features of a new version in every epoch. Without augmentation it has no
+    effect."""
+
 
 class FineTuningSettings(StageSettings):
     """Stage 2: everything is trained except every BatchNormalization layer."""
@@ -348,6 +355,54 @@ class TrainSettings(_Group):
     initial_bias: InitialBias = Field("zero", json_schema_extra=_RESULT_IF_SET)
     """First bias of the output layer. `prior`: such that the untrained head answers with about the shares of the labels
     in the training split, each times its class weight."""
+
+
+class AugmentationSettings(_Group):
+    """Random changes of the training images, off by default. Validation, test and label errors use unchanged images."""
+
+    flip: Flip = Field("none", json_schema_extra=_RESULT_IF_SET)
+    """Mirror half of the images: `horizontal` exchanges left and right, `vertical` top and bottom; `both` does each
+    independently."""
+
+    rotation: float = Field(0.0, ge=0, le=180, json_schema_extra=_RESULT_IF_SET)
+    """Rotate about the centre by up to this many degrees, in either direction."""
+
+    zoom: float = Field(0.0, ge=0, le=0.9, json_schema_extra=_RESULT_IF_SET)
+    """Enlarge or shrink about the centre: 0.2 means by a factor from 0.8 to 1.2."""
+
+    shift: float = Field(0.0, ge=0, le=0.9, json_schema_extra=_RESULT_IF_SET)
+    """Move horizontally and vertically, each by up to this fraction of the side, in either direction."""
+
+    crop: float = Field(0.0, ge=0, le=0.9, json_schema_extra=_RESULT_IF_SET)
+    """Cut out a square at a random position and enlarge it to the whole image: 0.2 means that its side is 0.8 to 1
+    times that of the image."""
+
+    brightness: float = Field(0.0, ge=0, le=1, json_schema_extra=_RESULT_IF_SET)
+    """Add up to this fraction of the range of pixel values to all of them, or subtract it: 0.1 means up to 25.5 of 255.
+    """
+
+    contrast: float = Field(0.0, ge=0, le=1, json_schema_extra=_RESULT_IF_SET)
+    """Multiply the distance of each pixel from the image's mean: 0.2 means by a factor from 0.8 to 1.2."""
+
+    mixup: float = Field(0.0, ge=0, le=1, json_schema_extra=_RESULT_IF_SET)
+    """Blend each image, and its loss, with another one of its batch; the shares are drawn from Beta(mixup, mixup), and
+    the image's own share is the larger one. In stage 1 with cached features, features are blended instead of pixels.
+    0: none; 0.2 is usual."""
+
+    @property
+    def warps(self) -> bool:
+        """Whether pixels are moved."""
+        return self.flip != "none" or any((self.rotation, self.zoom, self.shift, self.crop))
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether images are changed each by itself: everything but mixup."""
+        return self.warps or any((self.brightness, self.contrast))
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is any augmentation."""
+        return self.changes_images or self.mixup > 0
 
 
 class DeviceSettings(_Group):
@@ -497,6 +552,7 @@ class Settings(_Group):
     feature_extraction: FeatureExtractionSettings = FeatureExtractionSettings()
     fine_tuning: FineTuningSettings = FineTuningSettings()
     train: TrainSettings = TrainSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
     keep: Literal["best", "last"] = Field("best", json_schema_extra=_RESULT)
     """Which weights are published: those with the `best` validation loss over both stages, or the `last` ones. The
     loss is the `val_loss` of the log and of `history.csv`, weighted as `train.class_weight` says."""
@@ -553,6 +609,17 @@ def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
 
 
 # Queries
+
+
+def view_count(settings: Settings) -> int:
+    """Return how many augmented versions of each training image stage 1 caches the features of; 0: none."""
+    stage = settings.feature_extraction
+    return min(stage.views, stage.epochs) if settings.augmentation.changes_images else 0
+
+
+def runs_backbone(settings: Settings) -> bool:
+    """Whether stage 1 computes the features of newly augmented images in every epoch."""
+    return settings.augmentation.enabled and settings.feature_extraction.views == 0
 
 
 def setting_fields() -> dict[str, FieldInfo]:

@@ -1,8 +1,9 @@
 """The cache of a run: features, encoded bytes and decoded pixels on a local volume, within a budget.
 
-Space is assigned in this order. Features are small and make stage 1 cheap, and everything else is computed from the
-encoded bytes: a run needs both. Decoded pixels only save decoding each image in every epoch, with the same result:
-they are stored if ``cache.max_bytes`` allows. All are files, so that memory does not grow with the number of images.
+Space is assigned in this order. Features, also those of augmented images, are small and make stage 1 cheap, and
+everything else is computed from the encoded bytes: a run needs both. Decoded pixels only save decoding each image in
+every epoch, with the same result: they are stored if ``cache.max_bytes`` allows. All are files, so that memory does not
+grow with the number of images.
 
 If ``cache.dir`` is set, they outlive a run that was stopped or killed, in a folder of the run's own, and its next
 start reuses them. Every row has a checksum, which is verified on each read: the disk may be damaged, or the process
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
     from job.data.manifest import Manifest
 
 
-Part = Literal["encoded", "features", "pixels"]
+Part = Literal["encoded", "features", "views", "pixels"]
+
+VERSIONS = "versions"
+"""Key of the number of augmented versions of each image, among what the part "views" is made from."""
 
 EXPORT_BYTES = 128 * 2**20
 """Left free if space is short, since the model is exported to the same disk."""
@@ -55,8 +59,7 @@ def open_cache(
     manifest: Manifest,
     image_size: int,
     feature_size: int,
-    pixels_depend_on: Mapping[str, object],
-    features_depend_on: Mapping[str, object],
+    depends_on: Mapping[Part, Mapping[str, object]],
 ) -> Cache:
     """Open the cache of a run, and reuse the parts from an earlier start that were made from the same data.
 
@@ -66,18 +69,22 @@ def open_cache(
         manifest: every image that was listed.
         image_size: height and width of the decoded pixels.
         feature_size: length of a feature vector; 0: no features are needed.
-        pixels_depend_on: what pixels depend on besides the data, this version and their size, as plain JSON.
-        features_depend_on: what features depend on besides the pixels, as plain JSON.
+        depends_on: what each part depends on besides the data, this version and the size of the pixels, as plain JSON:
+            of "pixels", of "features" besides that, and of "views" besides both. Without "views" there are none.
 
     Raises:
         errors.FinetuneError: as `Cache` does.
     """
     content: dict[str, object] = {"data": manifest.digest(), "finetune": __version__}
-    pixels = content | {"image_size": image_size, **pixels_depend_on}
+    pixels = content | {"image_size": image_size, **depends_on["pixels"]}
+    features = pixels | {**depends_on["features"]}
+    made_from: dict[Part, dict[str, object]] = {"encoded": content, "pixels": pixels, "features": features}
+    if "views" in depends_on:
+        made_from["views"] = features | {**depends_on["views"]}
     return Cache(
         settings,
         run_id=run_id,
-        made_from={"encoded": content, "pixels": pixels, "features": pixels | {**features_depend_on}},
+        made_from=made_from,
         images=len(manifest),
         encoded_bytes=int(manifest.size.sum()),
         image_size=image_size,
@@ -97,17 +104,22 @@ def free_bytes(settings: CacheSettings, folder: Path, existing: int = 0) -> int:
     return free if settings.volume_limit_bytes is None else min(free, settings.volume_limit_bytes)
 
 
-def part_bytes(images: int, *, encoded_bytes: int, image_size: int, feature_size: int) -> dict[Part, int]:
-    """Return the bytes that each part of a cache takes: features and encoded images are needed, pixels are not.
+def part_bytes(
+    images: int, *, encoded_bytes: int, image_size: int, feature_size: int, views: int = 0
+) -> dict[Part, int]:
+    """Return the bytes that each part of a cache takes: all are needed but pixels.
 
     Args:
         images: number of rows.
         encoded_bytes: stored size of all images.
         image_size: height and width of the decoded pixels.
         feature_size: length of a feature vector; 0: no features are needed.
+        views: augmented versions of each image whose features are stored, if features are needed.
     """
+    features = images * (feature_size * 4 + CHECKSUM_BYTES) if feature_size else 0
     return {
-        "features": images * (feature_size * 4 + CHECKSUM_BYTES) if feature_size else 0,
+        "features": features,
+        "views": views * features,
         "encoded": encoded_bytes + images * RECORD.itemsize,
         "pixels": images * (image_size * image_size * 3 + CHECKSUM_BYTES),
     }
@@ -122,7 +134,7 @@ class Cache:
         settings: where it is stored and how large it may grow.
         run_id: the run that owns it.
         made_from: part -> what its content depends on, as plain JSON. A part from an earlier start is reused if this
-            is unchanged.
+            is unchanged. Of "views", if there are any, `VERSIONS` is their number.
         images: number of rows.
         encoded_bytes: stored size of all images.
         image_size: height and width of the decoded pixels.
@@ -137,6 +149,8 @@ class Cache:
         folder: contains the files.
         needs_features: whether `features` has room for any.
         features: float32 [images, feature_size].
+        views: float32 [views x images, feature_size], the features of augmented images; None: none are needed. It has
+            room for all images, since it is allocated before they are split.
         pixels: uint8 [images, image_size, image_size, 3]; None if they do not fit.
         facts: about the event ``cache.opened``.
     """
@@ -152,16 +166,20 @@ class Cache:
         image_size: int,
         feature_size: int,
     ) -> None:
-        sizes = part_bytes(images, encoded_bytes=encoded_bytes, image_size=image_size, feature_size=feature_size)
+        views: Any = made_from.get("views", {}).get(VERSIONS, 0)
+        sizes = part_bytes(
+            images, encoded_bytes=encoded_bytes, image_size=image_size, feature_size=feature_size, views=views
+        )
         pixel_bytes, index_bytes = sizes["pixels"], sizes["encoded"] - encoded_bytes
         self.needs_features = feature_size > 0
-        feature_bytes = sizes["features"]
+        feature_bytes = sizes["features"] + sizes["views"]
         self._needed = feature_bytes + sizes["encoded"]
+        self._view_bytes = sizes["views"]
         self._dir = settings.dir or tempfile.gettempdir()
         with contextlib.ExitStack() as undo, self._disk_errors():
             self.folder, self._lock_file = _open_folder(settings.dir, f"finetune-{run_id}")
             undo.callback(self._release, done=False)
-            self._remove_outdated({part: made_from[part] for part in made_from if part != "features" or feature_size})
+            self._remove_outdated({part: made_from[part] for part in made_from if sizes[part]})
             existing = sum(path.stat().st_blocks * 512 for path in self.folder.iterdir())
             free = free_bytes(settings, self.folder, existing)
             budget = free // 2 if settings.max_bytes is None else settings.max_bytes
@@ -170,6 +188,10 @@ class Cache:
                 raise self._too_large(self._needed, self._limit)
             self.features = Rows(self.folder / "features", np.float32, images, (feature_size,))
             undo.callback(self.features.close)
+            self.views: Rows | None = None
+            if sizes["views"]:
+                self.views = Rows(self.folder / "views", np.float32, views * images, (feature_size,))
+                undo.callback(self.views.close)
             self._damaged = Marks(self.folder / "encoded.damaged", images)
             undo.callback(self._damaged.close)
             self._encoded = EncodedFile(self.folder, images, encoded_bytes)
@@ -197,12 +219,12 @@ class Cache:
             "budget_bytes": budget,
             "free_bytes": free,
             "encoded_bytes": encoded_bytes + index_bytes,
-            "feature_bytes": feature_bytes,
+            "feature_bytes": sizes["features"],
             "pixel_bytes": pixel_bytes,
             "pixels_kept": self.pixels is not None,
             "encoded_found": int(self.has_encoded(np.arange(images)).sum()),
             "note": note,
-        }
+        } | ({"view_bytes": sizes["views"]} if sizes["views"] else {})
 
     def put_encoded(self, row: int, data: bytes) -> None:
         """Store an image's encoded bytes.
@@ -244,11 +266,13 @@ class Cache:
         return all(bool(part.read(row_numbers)[1].all()) for part in (self.features, self.pixels) if part is not None)
 
     def clear_features(self, part: int) -> None:
-        """Discard all features, since they are computed again in parts of `part` images."""
+        """Discard all features, also of augmented images: they are computed again in parts of `part` images."""
         with self._disk_errors():
-            self.features.clear()
             made_from = json.loads((self.folder / "made_from.json").read_bytes())
-            made_from["features"]["part"] = part
+            for name, rows in (("features", self.features), ("views", self.views)):
+                if rows is not None:
+                    rows.clear()
+                    made_from[name]["part"] = part
             (self.folder / "made_from.json").write_text(json.dumps(made_from))
 
     def __enter__(self) -> Self:
@@ -257,9 +281,9 @@ class Cache:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._encoded.close()
         self._damaged.close()
-        self.features.close()
-        if self.pixels is not None:
-            self.pixels.close()
+        for rows in (self.features, self.views, self.pixels):
+            if rows is not None:
+                rows.close()
         self._release(done=kind is None)
 
     def _release(self, *, done: bool) -> None:
@@ -301,10 +325,11 @@ class Cache:
     def _too_large(self, needed: int, available: int, *, so_far: bool = False) -> errors.DataError:
         suffix = " so far (gzip-encoded ones take more unpacked than was listed)" if so_far else ""
         minimum = f"well above {needed:,}: not all images are unpacked yet" if so_far else f"at least {needed:,}"
+        views = f", or lower feature_extraction.views, which take {self._view_bytes:,}" if self._view_bytes else ""
         return errors.DataError(
             f"the images and what is made of them take {needed:,} bytes{suffix}, and the cache may hold {available:,} "
             f"({self._dir} has {_free(self._dir):,} bytes free)",
-            remedy=f"set cache.dir to a volume with room, or cache.max_bytes to {minimum}",
+            remedy=f"set cache.dir to a volume with room, or cache.max_bytes to {minimum}{views}",
         )
 
 

@@ -1,4 +1,4 @@
-"""Draws a few images of each class into one picture, as people look at data first."""
+"""Draws a few images of each class into one picture, as people look at data first; and images with augmentation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import io
 import unicodedata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps, features
@@ -16,6 +16,8 @@ from job.data import split
 from job.observability import log
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from job.data.survey import Survey
     from job.storage import OpenStore
 
@@ -24,6 +26,9 @@ SIDE, TEXT, GAP = 112, 18, 4
 
 PER_CLASS, MAX_CLASSES = 8, 60
 FONT_SIZE, MAX_POINTS = 13, 8
+
+AUGMENTED, VERSIONS = 6, 7
+"""Images on a sheet of augmented ones, and versions of each beside the image itself."""
 
 
 def draw(survey: Survey, open_store: OpenStore, path: Path) -> None:
@@ -67,6 +72,50 @@ def draw(survey: Survey, open_store: OpenStore, path: Path) -> None:
         log.get().warning("sheet.names_spelled", names=spelled, note="the font lacks their letters: see the numbers")
 
 
+def select(survey: Survey, open_store: OpenStore, side: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the images for a sheet of augmented ones, always the same: their rows, int [n], and pixels.
+
+    Args:
+        survey: of the images.
+        open_store: opens their stores.
+        side: height and width of the pixels, uint8 [n, side, side, 3].
+
+    Raises:
+        errors.AccessError, errors.UnavailableError: as `draw` does.
+    """
+    usable = np.flatnonzero(survey.usable)
+    by_hash = usable[np.argsort(split.hashes(survey.manifest)[usable], kind="stable")]
+    rows = by_hash[in_turn(survey.manifest.label[by_hash])]
+    return rows, np.stack([np.asarray(_thumbnail(survey, open_store, row, side)) for row in rows.tolist()])
+
+
+def in_turn(labels: NDArray[Any]) -> NDArray[Any]:
+    """Return the positions of the first images for a sheet of augmented ones, int [n], from all labels in turn."""
+    rank = np.zeros(len(labels), np.intp)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange(np.count_nonzero(labels == label))
+    return np.lexsort((labels, rank))[:AUGMENTED]
+
+
+def augmented_sheet(versions: NDArray[Any]) -> Image.Image:
+    """Return a sheet: a row for each image, first as it is, then its versions.
+
+    Args:
+        versions: uint8 [images, 1 + versions, size, size, 3].
+    """
+    images, columns = versions.shape[:2]
+    sheet = Image.new("RGB", (columns * (SIDE + GAP) + 2 * GAP, images * (SIDE + GAP) + TEXT + 2 * GAP), "white")
+    drawing, font = ImageDraw.Draw(sheet), Typeface().font
+    drawing.text((GAP, GAP), "image", "black", font)
+    drawing.text((SIDE + 3 * GAP, GAP), "as it is trained on", "black", font)
+    for n in range(images):
+        for column in range(columns):
+            picture = Image.fromarray(versions[n, column]).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            left = column * (SIDE + GAP) + (2 * GAP if column else GAP)
+            sheet.paste(picture, (left, n * (SIDE + GAP) + TEXT + 2 * GAP))
+    return sheet
+
+
 class Typeface:
     """The font of the names. It draws no box in place of a letter that it does not have.
 
@@ -104,17 +153,17 @@ def code_points(text: str) -> str:
     return " ".join(points[:MAX_POINTS] + ["..."] * (len(points) > MAX_POINTS))
 
 
-def _thumbnail(survey: Survey, open_store: OpenStore, row: int) -> Image.Image:
+def _thumbnail(survey: Survey, open_store: OpenStore, row: int, side: int = SIDE) -> Image.Image:
     """Return a square as the model sees it: upright, squeezed; grey with a cross if it cannot be drawn here."""
     manifest = survey.manifest
     [(_, data)] = open_store(manifest.roots[manifest.root[row]]).read_many([manifest.object(row)])
     try:
         with Image.open(io.BytesIO(b"" if isinstance(data, storage.LostObject) else data)) as image:
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a JPEG is decoded at a fraction of its size
+            image.draft("RGB", (2 * side, 2 * side))  # a JPEG is decoded at a fraction of its size
             upright = ImageOps.exif_transpose(image).convert("RGBA")
         white = Image.new("RGBA", upright.size, "white")
-        return Image.alpha_composite(white, upright).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+        return Image.alpha_composite(white, upright).convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        cross = Image.new("RGB", (SIDE, SIDE), "lightgrey")
-        ImageDraw.Draw(cross).line((0, 0, SIDE, SIDE), "grey", 2)
+        cross = Image.new("RGB", (side, side), "lightgrey")
+        ImageDraw.Draw(cross).line((0, 0, side, side), "grey", 2)
         return cross

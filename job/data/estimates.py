@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from job.config.settings import view_count
 from job.data.cache import free_bytes, part_bytes
 
 if TYPE_CHECKING:
@@ -118,6 +119,7 @@ def estimate(settings: Settings, manifest: Manifest) -> Estimates:
         encoded_bytes=total,
         image_size=settings.model.image_size,
         feature_size=feature_size(settings.model.alpha) if settings.feature_extraction.epochs else 0,
+        views=view_count(settings),
     )
     folder = Path(settings.cache.dir or tempfile.gettempdir())
     while not folder.exists():
@@ -126,7 +128,7 @@ def estimate(settings: Settings, manifest: Manifest) -> Estimates:
     budget = free // 2 if settings.cache.max_bytes is None else min(settings.cache.max_bytes, free)
     return Estimates(
         download_bytes=total,
-        cache_needed_bytes=parts["features"] + parts["encoded"],
+        cache_needed_bytes=parts["features"] + parts["views"] + parts["encoded"],
         cache_pixels_bytes=parts["pixels"],
         cache_available_bytes=budget,
         memory=_memory(settings, images),

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from job.data import contact_sheet
+from job.training import augmentation
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from job.config.settings import Settings
+    from job.data.dataset import Dataset
     from job.data.manifest import Manifest
     from job.evaluation.label_errors import Suspect
     from job.evaluation.scores import Scores
@@ -29,6 +34,9 @@ PICTURE_BYTES = 14_000
 """A picture that takes more is encoded again with a lower quality: 72 pictures then take 1.4 MB of the report."""
 
 _QUALITIES = (80, 60, 40, 20)
+
+_SHEET_QUALITY = 70
+"""Of the sheet of augmented images: even noise then takes less than 0.4 MB of the report."""
 
 _COLOURS = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float32)
 """Of a heatmap, from 0 to 1: five points of matplotlib's colour map inferno, which prints well in gray."""
@@ -86,6 +94,22 @@ def document(
             for suspect, picture in zip(suspects, shown, strict=True)
         ],
     }
+
+
+def augmented(settings: Settings, images: Dataset, train: NDArray[Any]) -> dict[str, object]:
+    """Return training images as they are and as they are trained on, for gallery.json: one picture of them all.
+
+    Args:
+        settings: of the run, with augmentation.
+        images: the data.
+        train: rows of the training split, int [n].
+    """
+    rows = train[contact_sheet.in_turn(images.manifest.label[train])]
+    versions = augmentation.examples_of(settings, rows, images.pixels(rows), contact_sheet.VERSIONS)
+    file = io.BytesIO()
+    contact_sheet.augmented_sheet(versions).save(file, "JPEG", quality=_SHEET_QUALITY)
+    uris = [images.manifest.uri(row) for row in rows.tolist()]
+    return {"picture": base64.b64encode(file.getvalue()).decode(), "uris": uris}
 
 
 def _mistakes(

@@ -14,7 +14,7 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from job.config.settings import Settings
+    from job.config.settings import AugmentationSettings, Settings
 
 Document = dict[str, Any]
 
@@ -271,6 +271,7 @@ def _training(subject: Subject) -> list[str]:
         *_class_weights(subject),
         f"{_optimizer(settings)}, cross-entropy, seed {settings.run.seed}. `config.json` has all settings.",
         f"Published: {escaped(kept['stage'])}, epoch {kept['epoch']} (keep = {settings.keep}).",
+        *_augmentation(settings.augmentation),
     ]
 
 
@@ -288,6 +289,14 @@ def _class_weights(subject: Subject) -> list[str]:
     more = f" and {len(weights) - TABLE_LABELS} more" if len(weights) > TABLE_LABELS else ""
     kind = subject.settings.train.class_weight
     return [f"Class weights ({kind}) in the training loss, not in the metrics above: {shown}{more}.", ""]
+
+
+def _augmentation(settings: AugmentationSettings) -> list[str]:
+    changed = {name: value for name, value in settings.model_dump().items() if value not in ("none", 0)}
+    if not changed:
+        return []
+    values = ", ".join(f"{name} {value if isinstance(value, str) else f'{value:g}'}" for name, value in changed.items())
+    return ["", f"The training images were augmented: {values}."]
 
 
 def _licence(subject: Subject) -> list[str]:

@@ -132,6 +132,10 @@ class Classifier:
         maps = self._folded_for_training(self.rescaling(pixels), training=False)
         return self.head_logits(self.pooled(tf.cast(maps, tf.float32)), dropout_seed)
 
+    def head_training_logits(self, pixels: tf.Tensor, dropout_seed: tf.Tensor) -> tf.Tensor:
+        """Return the logits of uint8 pixels [n, size, size, 3] in float32, with dropout: to train the head alone."""
+        return self.head_logits(self.features(pixels), dropout_seed)
+
     def losses(
         self,
         logits: tf.Tensor,

@@ -51,7 +51,9 @@ def _device_configured(facts: Any, _: Event) -> str:
 
 
 def _cache_opened(facts: Any, _: Event) -> str:
-    megabytes = sum(facts[f"{part}_bytes"] for part in ("encoded", "feature", "pixel")) / 1e6
+    megabytes = (
+        sum(facts[f"{part}_bytes"] for part in ("encoded", "feature", "pixel")) + facts.get("view_bytes", 0)
+    ) / 1e6
     pixels = "" if facts["pixels_kept"] else "; pixels are decoded again in each epoch"
     return f"cache: {megabytes:,.0f} MB in {facts['folder']}{pixels}"
 
@@ -68,6 +70,15 @@ def _duplicates_found(facts: Any, _: Event) -> str:
     )
     labels = f"; {facts['under_two_labels']:,} look like images of another class" if facts["under_two_labels"] else ""
     return found + leaking + labels
+
+
+def _views_planned(facts: Any, _: Event) -> str:
+    if not facts["views"]:
+        return "augmentation: the backbone runs in every epoch of stage 1"
+    seconds = f", about {log.readable(facts['seconds'])} s" if facts["seconds"] is not None else ""
+    return (
+        f"augmentation: stage 1 uses {facts['views']} versions of each image, {facts['bytes'] / 1e6:,.0f} MB{seconds}"
+    )
 
 
 def _stage_started(facts: Any, _: Event) -> str:
@@ -116,6 +127,8 @@ SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
         "device.configured": _device_configured,
         "split.assigned": _split_assigned,
         "duplicates.found": _duplicates_found,
+        "views.planned": _views_planned,
+        "views.computed": lambda facts, _: f"augmented features computed in {log.readable(facts['seconds'])} s",
         "stage.started": _stage_started,
         "stage.skipped": lambda facts, _: f"stage {facts['stage']}: skipped",
         "epoch.finished": _epoch_finished,

@@ -104,7 +104,7 @@ def open_images(
     """
     from job.data.cache import open_cache
     from job.data.dataset import Dataset
-    from job.training import features
+    from job.training import features, views
 
     settings = context.loaded.settings
     needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
@@ -115,8 +115,11 @@ def open_images(
             manifest=data.listed,
             image_size=classifier.image_size,
             feature_size=classifier.feature_size if needs_features else 0,
-            pixels_depend_on={"tensorflow": machine.tensorflow},
-            features_depend_on=features.dependencies(weights.digest, machine, state),
+            depends_on={
+                "pixels": {"tensorflow": machine.tensorflow},
+                "features": features.dependencies(weights.digest, machine, state),
+                "views": views.dependencies(settings),
+            },
         ) as cache,
         Dataset(
             data.listed,

@@ -116,7 +116,7 @@ def report_errors(
         documents = (suspect.document(images.manifest) for suspect in suspects)
         context.run.write_documents("data/label_errors.jsonl", documents)
     if settings.enabled:
-        write_gallery(context, classifier, scores, suspects, images, state)
+        write_gallery(context, classifier, scores, suspects, images, state, train=prepared.rows_of["train"])
     return summary
 
 
@@ -127,8 +127,10 @@ def write_gallery(
     suspects: list[Suspect],
     images: Dataset,
     state: TrainingState,
+    *,
+    train: NDArray[Any],
 ) -> None:
-    """Write the most confident mistakes, each with its heatmap, and the most suspicious labels as pictures.
+    """Write the most confident mistakes with their heatmaps, the most suspicious labels, and augmented images.
 
     Args:
         context: of the run.
@@ -137,11 +139,13 @@ def write_gallery(
         suspects: the suspected label errors, the most suspicious first.
         images: the data.
         state: its `predict_batch` limits the images computed at once.
+        train: rows of the training split.
     """
     from job.data.dataset import RANGE
     from job.evaluation import gallery, saliency
 
-    document, limit = None, context.loaded.settings.report.max_images
+    document, settings = None, context.loaded.settings
+    limit = settings.report.max_images
     with optional(context.progress, "gallery"), context.part("report"):
         mistakes = gallery.most_confident_mistakes(scores, images.manifest, limit)
         shown = suspects[:limit]
@@ -152,6 +156,8 @@ def write_gallery(
             batch_size = min(RANGE, state.predict_batch or RANGE)
             heatmaps = saliency.heatmaps(classifier, np.stack(pixels[: len(mistakes)]), batch_size)
         document = gallery.document(images.manifest, mistakes, shown, pixels, heatmaps)
+        if settings.augmentation.enabled and limit:
+            document["augmented"] = gallery.augmented(settings, images, train)
     if document:
         context.run.write("report/gallery.json", encode(document))
 

@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from typing import TYPE_CHECKING
 
-from job.config.settings import CacheSettings
+from job.config.settings import CacheSettings, view_count
 from job.data.cache import open_cache, part_bytes
 from job.observability.progress import Progress
 from job.phases.weights import warm_start, weight_loader
@@ -46,6 +46,7 @@ def open_sample(
     """
     from job.data.dataset import Dataset
     from job.model import classifier as classifiers
+    from job.training import views
 
     with warm_start(settings, open_store, TrainingState()) as published:
         classifier, _ = classifiers.build(
@@ -62,9 +63,10 @@ def open_sample(
         encoded_bytes=int(sample.size.sum()),
         image_size=classifier.image_size,
         feature_size=feature_size,
+        views=view_count(settings),
     )
     # Twice the encoded bytes: objects that are stored compressed are larger in the cache.
-    limit = parts["features"] + 2 * parts["encoded"] + (parts["pixels"] if keeps_pixels else 0)
+    limit = parts["features"] + parts["views"] + 2 * parts["encoded"] + (parts["pixels"] if keeps_pixels else 0)
     with (
         tempfile.TemporaryDirectory(dir=settings.cache.dir or None) as folder,
         open_cache(
@@ -73,8 +75,7 @@ def open_sample(
             manifest=sample,
             image_size=classifier.image_size,
             feature_size=feature_size,
-            pixels_depend_on={},
-            features_depend_on={},
+            depends_on={"pixels": {}, "features": {}, "views": views.dependencies(settings)},
         ) as cache,
         Dataset(
             sample,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from job.config import ineffective
-from job.config.settings import STAGES
+from job.config.settings import STAGES, runs_backbone, view_count
 from job.data import split
 from job.phases.context import RunContext, optional
 from job.runtime import device
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from job.config.settings import StageName, StageSettings
+    from job.data.cache import Cache
+    from job.data.dataset import Dataset
     from job.data.prepare import Prepared
     from job.model.classifier import Classifier
     from job.training.examples import Examples
@@ -50,25 +53,68 @@ def configure_device(context: RunContext) -> device.Device:
     return machine
 
 
-def plan_training(context: RunContext, prepared: Prepared, feature_seconds: float | None) -> None:
-    """Report the epochs of both stages, and estimate those of stage 2; warn of settings that have no effect.
+def plan_training(context: RunContext, prepared: Prepared, cache: Cache, feature_seconds: float | None) -> None:
+    """Report the epochs of both stages, how stage 1 augments, and the cost; warn of settings that have no effect.
 
     Args:
         context: of the run.
         prepared: the split.
+        cache: has room for the features of augmented images if they are computed before stage 1.
         feature_seconds: that the features of an image took; None if none were computed.
     """
-    settings = context.loaded.settings
+    settings, progress = context.loaded.settings, context.progress
     train_images = split.counts(prepared.usable, prepared.splits)[:, 0].tolist()
     if reasons := ineffective.find(settings, train_images):
-        context.progress.event("settings.had_no_effect", severity="warning", **reasons)
+        progress.event("settings.had_no_effect", severity="warning", **reasons)
     epochs = {stage: getattr(settings, stage).epochs for stage in STAGES}
+    train, validation = (len(prepared.rows_of[name]) for name in ("train", "validation"))
+    train_seconds = None if feature_seconds is None else round(feature_seconds * train, 1)
     estimates = {}
+    if runs_backbone(settings) and cache.needs_features:
+        if train_seconds is not None:
+            estimates["feature_extraction"] = train_seconds
+        reason = "feature_extraction.views is 0: the backbone runs on each image in every epoch"
+        progress.event("views.planned", views=0, bytes=0, epoch_seconds=train_seconds, reason=reason)
+    elif cache.views is not None:
+        views = view_count(settings)
+        seconds = None if train_seconds is None else round(views * train_seconds, 1)
+        reason = f"{views} augmented versions of each image: min(feature_extraction.views, feature_extraction.epochs)"
+        progress.event("views.planned", views=views, bytes=cache.facts["view_bytes"], seconds=seconds, reason=reason)
     if feature_seconds is not None:
-        train, validation = (len(prepared.rows_of[name]) for name in ("train", "validation"))
         # The backward pass takes about twice as long as the forward pass.
         estimates["fine_tuning"] = round(feature_seconds * (3 * train + validation), 1)
-    context.progress.event("training.planned", epochs=epochs, epoch_seconds=estimates)
+    progress.event("training.planned", epochs=epochs, epoch_seconds=estimates)
+
+
+def examples_of(
+    context: RunContext,
+    classifier: Classifier,
+    images: Dataset,
+    cache: Cache,
+    prepared: Prepared,
+    state: TrainingState,
+) -> dict[StageName, Examples]:
+    """Return the examples of each stage. With augmentation, compute the features of augmented images for stage 1.
+
+    Args:
+        context: of the run.
+        classifier: with its pretrained weights.
+        images: the data, after the pass over them.
+        cache: has the features; those of augmented images are written to it.
+        prepared: the split.
+        state: at the start of training.
+    """
+    from job.training.examples import create_examples
+
+    settings, progress, views = context.loaded.settings, context.progress, None
+    if cache.views is not None:
+        from job.training.views import Views, extract_views
+
+        started, views = time.monotonic(), Views(cache, settings, prepared.rows_of["train"])
+        with context.timing.part("ingest"):
+            extract_views(views, classifier, images, state, progress, check=context.checkpoints.check)
+        progress.event("views.computed", views=views.count, seconds=round(time.monotonic() - started, 1))
+    return create_examples(classifier, images, cache.features, prepared.rows_of, settings=settings, views=views)
 
 
 def train_stages(

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from job.training import imbalance
+from job.config.settings import runs_backbone
+from job.training import augmentation, imbalance
+from job.training.augmentation import Augmentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from job.config.settings import ClassWeight, StageName
+    from job.config.settings import Settings, StageName
     from job.data.cache_files import Rows
     from job.data.dataset import Dataset
     from job.model.classifier import Classifier
     from job.runtime.device import Precision
+    from job.training.views import Views
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,9 @@ class Examples:
         train: rows of the training split.
         validation: rows of the validation split.
         class_weights: of an image's loss by its label, float32 [labels]; None: all count the same.
+        training_inputs: rows and epoch -> the inputs of the training step; None: `inputs`, in every epoch.
+        training_spec: of those inputs; None: `spec`.
+        augmentation: changes the inputs in the training step; None: they stay as they are.
     """
 
     inputs: Callable[[NDArray[Any]], NDArray[Any]]
@@ -51,6 +57,43 @@ class Examples:
     train: NDArray[Any]
     validation: NDArray[Any]
     class_weights: NDArray[Any] | None = None
+    training_inputs: Callable[[NDArray[Any], int], NDArray[Any]] | None = None
+    training_spec: tf.TensorSpec | None = None
+    augmentation: Augmentation | None = None
+
+    def load_for_training(self, rows: NDArray[Any], epoch: int) -> Any:
+        """Return a batch for the training step in an epoch: as `step_spec`."""
+        inputs = self.inputs(rows) if self.training_inputs is None else self.training_inputs(rows, epoch)
+        return inputs if self.augmentation is None else (inputs, self.augmentation.draw(rows, epoch))
+
+    @property
+    def gradient_spec(self) -> tf.TensorSpec:
+        """Of the inputs of `training_logits`."""
+        return self.training_spec or self.spec
+
+    @property
+    def step_spec(self) -> Any:
+        """Of the inputs of the training step: with augmentation, the numbers that were drawn are beside them."""
+        return self.gradient_spec if self.augmentation is None else (self.gradient_spec, augmentation.SPEC)
+
+    def augment(self, inputs: Any, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """Return the inputs of `training_logits` of a whole batch; with mixup also what `Augmentation.apply` adds.
+
+        Args:
+            inputs: as `step_spec`.
+            labels: int32 [n].
+        """
+        if self.augmentation is None:
+            return (inputs,)
+        values, numbers = inputs
+        return self.augmentation.apply(values, numbers, labels)
+
+    @property
+    def blend_spec(self) -> tuple[tf.TensorSpec, ...]:
+        """Of what `augment` adds to the inputs: the partners' labels and the own shares with mixup, else nothing."""
+        if self.augmentation is None or not self.augmentation.settings.mixup:
+            return ()
+        return augmentation.SPEC.partner, augmentation.SPEC.share
 
     @functools.cached_property
     def predict(self) -> Callable[[NDArray[Any]], tf.Tensor]:
@@ -69,8 +112,8 @@ def create_examples(
     features: Rows,
     rows_of: dict[str, NDArray[Any]],
     *,
-    seed: int,
-    class_weight: ClassWeight = "none",
+    settings: Settings,
+    views: Views | None = None,
 ) -> dict[StageName, Examples]:
     """Return the examples of each stage: stage 1 trains on features, stage 2 on pixels.
 
@@ -79,33 +122,47 @@ def create_examples(
         images: the data, after the pass over them.
         features: float32 [images, feature_size], all rows written.
         rows_of: the split's name -> rows, int [n].
-        seed: of the order of the images, and of dropout.
-        class_weight: the setting `train.class_weight`.
+        settings: of the run: the seed, class weights and augmentation.
+        views: the features of augmented images, for stage 1; None: there are none.
     """
+    size, seed, changes = classifier.image_size, settings.run.seed, settings.augmentation
+    pixel_spec = tf.TensorSpec((None, size, size, 3), tf.uint8)
     counts = np.bincount(images.manifest.label[rows_of["train"]], minlength=len(classifier.labels))
-    size = classifier.image_size
     shared: dict[str, Any] = {
         "seed": seed,
         "labels": images.manifest.label,
         "train": rows_of["train"],
         "validation": rows_of["validation"],
-        "class_weights": imbalance.class_weights(class_weight, counts),
+        "class_weights": imbalance.class_weights(settings.train.class_weight, counts),
     }
+    head: dict[str, Any] = {"training_logits": classifier.head_logits, "training_inputs": views}
+    if runs_backbone(settings):
+        head = {
+            "training_logits": classifier.head_training_logits,
+            "training_inputs": lambda rows, _: images.pixels(rows),
+            "training_spec": pixel_spec,
+        }
+    first, second = (
+        Augmentation(settings=changes, seed=seed, stage=stage, image_size=size)
+        for stage in ("feature_extraction", "fine_tuning")
+    )
     return {
         "feature_extraction": Examples(
             inputs=features.__getitem__,
             spec=tf.TensorSpec((None, classifier.feature_size), tf.float32),
             logits=classifier.head_logits,
-            training_logits=classifier.head_logits,
             precision="float32",
+            augmentation=first if runs_backbone(settings) or changes.mixup else None,
+            **head,
             **shared,
         ),
         "fine_tuning": Examples(
             inputs=images.pixels,
-            spec=tf.TensorSpec((None, size, size, 3), tf.uint8),
+            spec=pixel_spec,
             logits=classifier.logits,
             training_logits=classifier.training_logits,
             precision=classifier.training_precision,
+            augmentation=second if changes.enabled else None,
             **shared,
         ),
     }

@@ -15,17 +15,20 @@ import tensorflow as tf
 
 from job.data.dataset import RANGE
 from job.runtime import memory
+from job.training import augmentation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from job.config.settings import AugmentationSettings
     from job.data.cache import Cache
     from job.data.dataset import Dataset
     from job.model.classifier import Classifier
     from job.observability.progress import Progress
     from job.runtime.device import Device
+    from job.training.augmentation import Numbers
     from job.training.state import TrainingState
 
 
@@ -63,46 +66,94 @@ def extract(
     Raises:
         errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
     """
-    seconds: list[float] = []
-    forward = _compile(classifier, state.feature_batch or RANGE)
-
-    def on_halved(batch_size: int) -> None:
-        nonlocal forward
-        state.feature_batch, forward = batch_size, _compile(classifier, batch_size)
-        cache.clear_features(batch_size)
-        progress.event("features.batch_halved", severity="warning", feature_batch=batch_size)
-
-    def compute(pixels: NDArray[Any], batch_size: int) -> NDArray[Any]:
-        return np.concatenate([forward(pixels[n : n + batch_size]).numpy() for n in range(0, len(pixels), batch_size)])
-
-    def write(rows: slice, pixels: NDArray[Any]) -> None:
-        started = time.monotonic()
-        features = memory.halve_until_it_fits(
-            lambda batch_size: compute(pixels, batch_size),
-            state.feature_batch or RANGE,
-            work="the feature pass",
-            halved=on_halved,
-        )
-        cache.features[rows] = features[: rows.stop - rows.start]
-        seconds.append(time.monotonic() - started)
-
+    compute = FeaturePass(classifier, cache, state, progress)
     for rows, pixels in images.ingest(progress, check=check):
-        write(rows, pixels)
-    while missing := [rows for rows in images.ranges() if not cache.features.has(rows)]:
-        with progress.phase("features again", len(missing), "ranges") as phase:
-            for rows in missing:
-                write(rows, images.range_pixels(rows))
-                phase.advance()
+        cache.features[rows] = compute(pixels)[: rows.stop - rows.start]
+    fill(images, cache, compute, progress)
+    seconds = compute.seconds
     return statistics.median(seconds[1:] or seconds) / RANGE if seconds else None
 
 
-def _compile(classifier: Classifier, batch_size: int) -> Callable[[NDArray[Any]], tf.Tensor]:
-    """Return the forward pass: uint8 [batch_size, size, size, 3] -> float32 [batch_size, feature_size].
+def fill(images: Dataset, cache: Cache, compute: FeaturePass, progress: Progress) -> None:
+    """Write the features of the ranges that lack them: they were discarded, since a batch did not fit."""
+    while missing := [rows for rows in images.ranges() if not cache.features.has(rows)]:
+        with progress.phase("features again", len(missing), "ranges") as phase:
+            for rows in missing:
+                cache.features[rows] = compute(images.range_pixels(rows))[: rows.stop - rows.start]
+                phase.advance()
 
-    The batch size is fixed, so that the bits of a feature do not depend on the number of images.
+
+class FeaturePass:
+    """Computes features in batches, halved until they fit into the device's memory; then all features are discarded.
+
+    Args:
+        classifier: with its pretrained weights, folded.
+        cache: has the features.
+        state: its `feature_batch` is the batch size; lowered if a batch does not fit.
+        progress: receives the events.
+        settings: of the augmentation; None: the images stay as they are.
+
+    Attributes:
+        seconds: that each call took.
     """
-    signature = tf.TensorSpec((batch_size, classifier.image_size, classifier.image_size, 3), tf.uint8)
-    compiled: Callable[[NDArray[Any]], tf.Tensor] = tf.function(
-        classifier.features, input_signature=[signature], autograph=False
-    )
-    return compiled
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        cache: Cache,
+        state: TrainingState,
+        progress: Progress,
+        settings: AugmentationSettings | None = None,
+    ) -> None:
+        self._classifier = classifier
+        self._cache = cache
+        self._state = state
+        self._progress = progress
+        self._settings = settings
+        self._compiled_for = 0
+        self.seconds: list[float] = []
+
+    def __call__(self, pixels: NDArray[Any], numbers: Numbers | None = None) -> NDArray[Any]:
+        """Return features, float32 [RANGE, feature_size], of uint8 [RANGE, size, size, 3] and what was drawn for them.
+
+        Raises:
+            errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
+        """
+        inputs, started = [pixels, *(numbers or ())], time.monotonic()
+        features = memory.halve_until_it_fits(
+            lambda batch_size: self._compute(inputs, batch_size),
+            self._state.feature_batch or RANGE,
+            work="the feature pass",
+            halved=self._on_halved,
+        )
+        self.seconds.append(time.monotonic() - started)
+        return features
+
+    def _compute(self, inputs: list[NDArray[Any]], batch_size: int) -> NDArray[Any]:
+        if self._compiled_for != batch_size:
+            self._forward, self._compiled_for = self._compile(batch_size), batch_size
+        starts = range(0, len(inputs[0]), batch_size)
+        return np.concatenate([self._forward(*(array[n : n + batch_size] for array in inputs)).numpy() for n in starts])
+
+    def _on_halved(self, batch_size: int) -> None:
+        self._state.feature_batch = batch_size
+        self._cache.clear_features(batch_size)
+        self._progress.event("features.batch_halved", severity="warning", feature_batch=batch_size)
+
+    def _compile(self, batch_size: int) -> Callable[..., tf.Tensor]:
+        """Return the forward pass: uint8 [batch_size, size, size, 3] -> float32 [batch_size, feature_size].
+
+        The batch size is fixed, so that the bits of a feature do not depend on the number of images.
+        """
+        classifier, settings = self._classifier, self._settings
+        signature = [tf.TensorSpec((batch_size, classifier.image_size, classifier.image_size, 3), tf.uint8)]
+        forward: Callable[..., tf.Tensor] = classifier.features
+        if settings is not None:
+            signature += [tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype) for spec in augmentation.SPEC]
+
+            def forward(pixels: tf.Tensor, *numbers: tf.Tensor) -> tf.Tensor:
+                changed = augmentation.change_images(settings, pixels, augmentation.Numbers(*numbers))
+                return classifier.features(changed)
+
+        compiled: Callable[..., tf.Tensor] = tf.function(forward, input_signature=signature, autograph=False)
+        return compiled

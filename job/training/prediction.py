@@ -6,7 +6,7 @@ import functools
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from job.observability.progress import Progress
     from job.training.examples import Examples
     from job.training.state import TrainingState
+
+_Batch = TypeVar("_Batch")
+_Inputs = TypeVar("_Inputs")
 
 
 def predict(
@@ -83,19 +86,17 @@ def measure(
     return float(losses.mean(dtype=np.float64)), float(correct.mean())
 
 
-def prefetch(
-    load: Callable[[NDArray[Any]], NDArray[Any]], batches: Sequence[NDArray[Any]]
-) -> Iterator[tuple[NDArray[Any], float]]:
+def prefetch(load: Callable[[_Batch], _Inputs], batches: Sequence[_Batch]) -> Iterator[tuple[_Inputs, float]]:
     """Load the inputs of the batches in a background thread, two batches ahead.
 
     Yields:
         The inputs, and the seconds spent waiting for them.
     """
     with ThreadPoolExecutor(1, "prefetch") as pool:
-        ahead = deque(pool.submit(load, rows) for rows in batches[:2])
-        for rows in [*batches[2:], None, None][: len(batches)]:
+        ahead = deque(pool.submit(load, batch) for batch in batches[:2])
+        for batch in [*batches[2:], None, None][: len(batches)]:
             started = time.monotonic()
             inputs = ahead.popleft().result()
-            if rows is not None:
-                ahead.append(pool.submit(load, rows))
+            if batch is not None:
+                ahead.append(pool.submit(load, batch))
             yield inputs, time.monotonic() - started

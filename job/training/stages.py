@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import threading
 import time
@@ -223,7 +224,8 @@ class StageTrainer:
         with self._progress.phase(
             f"{state.stage} {state.epoch + 1}/{settings.epochs}", total, "images", done=done
         ) as phase:
-            for batch, (inputs, wait) in zip(remaining, prefetch(examples.inputs, remaining), strict=True):
+            load = functools.partial(examples.load_for_training, epoch=state.epoch)
+            for batch, (inputs, wait) in zip(remaining, prefetch(load, remaining), strict=True):
                 # note: the key is that of the step within the run, so that a resumed run drops the same features
                 key = ((examples.seed + STAGES.index(state.stage)) % 2**32, state.epoch * len(batches) + state.step)
                 arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
@@ -280,7 +282,7 @@ class StageTrainer:
             remedy=f"lower {state.stage}.learning_rate, which is {learning_rate:g}",
         )
 
-    def take_step(self, arguments: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]) -> tuple[float, int]:
+    def take_step(self, arguments: tuple[Any, NDArray[Any], NDArray[Any]]) -> tuple[float, int]:
         """Take one step, of inputs, labels and the dropout seed; return the summed loss and the correct predictions.
 
         If it does not fit into the device's memory, it is taken in micro-batches, halved until they fit.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import tensorflow as tf
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 
 _LABELS_AND_SEED = (tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32))
-Step: TypeAlias = "Callable[[NDArray[Any], NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
-"""A compiled training step: inputs, labels, dropout seed -> summed loss and number of correct predictions."""
+Step: TypeAlias = "Callable[[Any, NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
+"""A compiled training step: inputs (as `Examples.step_spec`), labels, dropout seed -> summed loss and number of correct
+predictions."""
 
 
 def compile_step(
@@ -44,8 +46,9 @@ def compile_step(
         optimizer.build(variables)
     compiled_gradients = _compile_gradients(classifier, examples, optimizer, label_smoothing)
 
-    def step(inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        gradients, loss_sum, correct = compiled_gradients(inputs, labels, dropout_seed, tf.shape(labels)[0])
+    def step(inputs: Any, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        inputs, *blend = examples.augment(inputs, labels)  # note: XLA has no kernel for the warp
+        gradients, loss_sum, correct = compiled_gradients(inputs, labels, dropout_seed, tf.shape(labels)[0], *blend)
         # The optimizer must not change before all gradients are computed: if the backward pass runs out of memory, the
         # step is repeated. Without the dependency, the failed call had already incremented Adam's iteration count.
         # note: on identities, because once grappler has inlined the call, a dependency on the call itself covers only
@@ -56,16 +59,21 @@ def compile_step(
         return loss_sum, correct
 
     if micro_batch is None:
-        compiled: Step = tf.function(step, input_signature=[examples.spec, *_LABELS_AND_SEED], autograph=False)
+        compiled: Step = tf.function(step, input_signature=[examples.step_spec, *_LABELS_AND_SEED], autograph=False)
         return compiled
+    augment = _compile_augmentation(examples)
 
     def step_in_micro_batches(
-        inputs: NDArray[Any], labels: NDArray[Any], dropout_seed: NDArray[Any]
+        inputs: Any, labels: NDArray[Any], dropout_seed: NDArray[Any]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         sums: list[Any] = []
+        inputs, *blend = augment(inputs, labels)
         for start in range(0, len(labels), micro_batch):
             rows = slice(start, start + micro_batch)
-            gradients, *values = compiled_gradients(inputs[rows], labels[rows], dropout_seed + start, len(labels))
+            part = [array[rows] for array in (inputs, labels)]
+            gradients, *values = compiled_gradients(
+                *part, dropout_seed + start, len(labels), *(array[rows] for array in blend)
+            )
             values = [*gradients, *values]
             sums = [total + value for total, value in zip(sums, values, strict=True)] if sums else values
         optimizer.apply(sums[:-2], variables)
@@ -74,31 +82,49 @@ def compile_step(
     return step_in_micro_batches
 
 
+def _compile_augmentation(examples: Examples) -> Callable[[Any, NDArray[Any]], tuple[Any, ...]]:
+    """Return `Examples.augment` for whole batches that are then split: mixup blends images of different parts."""
+    if examples.augmentation is None:
+        return examples.augment
+    compiled: Callable[[Any, NDArray[Any]], tuple[Any, ...]] = tf.function(
+        examples.augment, input_signature=[examples.step_spec, _LABELS_AND_SEED[0]], autograph=False
+    )
+    return compiled
+
+
 def _compile_gradients(
     classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer, label_smoothing: float
 ) -> Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]]:
     """Return the part of the step that XLA may compile.
 
-    inputs, labels, dropout seed, images of the whole batch -> the scaled gradients of the trainable variables, the
-    summed loss, and the number of correct predictions.
+    inputs, labels, dropout seed, images of the whole batch, with mixup the partners' labels and the own shares -> the
+    scaled gradients of the trainable variables, the summed loss, and the number of correct predictions; with mixup, a
+    prediction is correct if it is the image's own label, whose share is the larger one.
     """
     variables = classifier.model.trainable_variables
 
     def compute_gradients(
-        inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor
+        inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor, *blend: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
             logits = examples.training_logits(inputs, dropout_seed)
-            losses = classifier.losses(
-                logits, labels, class_weights=examples.class_weights, label_smoothing=label_smoothing
+            weighted = functools.partial(
+                classifier.losses, class_weights=examples.class_weights, label_smoothing=label_smoothing
             )
+            losses = weighted(logits, labels)
+            if blend:
+                partner_labels, share = blend
+                losses = share * losses + (1 - share) * weighted(logits, partner_labels)
             loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
         correct = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
         return tape.gradient(loss, variables), tf.reduce_sum(losses), correct
 
     compiled: Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]] = tf.function(
         compute_gradients,
-        input_signature=[examples.spec, *_LABELS_AND_SEED, tf.TensorSpec((), tf.int32)],
+        input_signature=[
+            *(examples.gradient_spec, *_LABELS_AND_SEED, tf.TensorSpec((), tf.int32)),
+            *examples.blend_spec,
+        ],
         autograph=False,
         jit_compile=classifier.xla or None,
     )

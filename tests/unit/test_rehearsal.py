@@ -62,6 +62,16 @@ def test_stages() -> None:
     assert seconds.evaluation == pytest.approx(200 * 0.02 + 12 + (200 - 128) * 0.03, abs=0.05)
 
 
+def test_augmented_features() -> None:
+    """The features of augmented images take as many passes over the train split as there are versions."""
+    plain, augmented = (
+        COSTS.seconds(Settings.model_validate({"augmentation": {"flip": flip}}), split(1000), decoded("cpu", 10, 16))
+        for flip in ("none", "both")
+    )
+
+    assert augmented.ingest - plain.ingest == pytest.approx(4 * 800 * 0.02)
+
+
 def test_verified_images_are_limited() -> None:
     """Only so many images are verified as the setting says."""
     few, many = (

@@ -63,11 +63,13 @@ class Gallery(NamedTuple):
         mistakes: the most confident ones first.
         label_errors: images whose label is probably wrong.
         note: that fewer are shown than there are, and why; empty: all are.
+        augmented: base64 of a JPEG, training images as they are and with augmentation; empty: none.
     """
 
     mistakes: list[Picture]
     label_errors: list[Picture]
     note: str
+    augmented: str
 
 
 def render(read: Read, settings: ReportSettings | None = None) -> dict[str, bytes]:
@@ -214,6 +216,7 @@ def _sections(context: dict[str, Any]) -> list[tuple[str, str]]:
         ("curves", "ROC, precision and recall, calibration"): {"roc", "calibration"} & charts.keys(),
         ("labels", "Labels"): context["labels"].rows,
         ("mistakes", "Mistakes and suspected label errors"): gallery.mistakes or gallery.label_errors,
+        ("augmentation", "Augmentation"): gallery.augmented,
         ("data", "Data"): any(getattr(context[name], field) for name, field in data),
         ("timing", "Time"): context["phases"],
         ("settings", "Settings that differ from the defaults"): True,
@@ -238,7 +241,9 @@ def _gallery(document: Document, limit: int, *, is_full: bool) -> Gallery:
     available, shown = len(mistakes) + len(label_errors), min(len(mistakes), limit) + min(len(label_errors), limit)
     reason = "the page is limited to 3 MB" if is_full else "report.max_images limits them"
     note = f"{shown} of {available} pictures are shown: {reason}." if shown < available else ""
-    return Gallery(_pictures(mistakes[:limit], "prediction"), _pictures(label_errors[:limit], "suggested"), note)
+    augmented = _jpeg(at(document, "augmented", "picture")) if limit else ""
+    pictures = _pictures(mistakes[:limit], "prediction"), _pictures(label_errors[:limit], "suggested")
+    return Gallery(*pictures, note, augmented)
 
 
 def _pictures(rows: Sequence[Document], answer: str) -> list[Picture]:

@@ -14,6 +14,7 @@ from PIL import Image
 from structlog.testing import capture_logs
 
 from job.commands import validate
+from job.data.contact_sheet import SIDE, VERSIONS
 from job.data.validation import Validation
 from job.errors import DataError, SettingsError
 from job.observability.progress import Progress
@@ -102,6 +103,16 @@ def test_sheet(animals: Path, tmp_path: Path) -> None:
     validate.parse(["--sheet", str(path), "--input.uri", str(animals)]).execute(Progress([]))
 
     assert path.read_bytes().startswith(b"\xff\xd8")
+
+
+def test_sheet_of_augmented_images(animals: Path, tmp_path: Path) -> None:
+    """With augmentation, images as they are trained on are drawn beside it, in rows of one image and its versions."""
+    arguments = ["--sheet", str(tmp_path / "sheet.jpg"), "--input.uri", str(animals), "--augmentation.rotation", "90"]
+
+    validate.parse([*arguments, "--model.image_size", "32"]).execute(Progress([]))
+
+    with Image.open(tmp_path / "sheet-augmented.jpg") as sheet:
+        assert sheet.width > VERSIONS * SIDE
 
 
 @pytest.mark.parametrize(

@@ -69,3 +69,28 @@ def test_reason() -> None:
     """The reason names the setting that is in the way, or the number."""
     assert {"fine_tuning.min_delta": "fine_tuning.patience is 0"} == found("--fine_tuning.min_delta=0.1")
     assert "after 10 epochs, and it has 10" in found("--fine_tuning.patience=9")["fine_tuning.patience"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        ([], []),
+        (["--augmentation.flip=horizontal", "--feature_extraction.views=6"], []),
+        (["--feature_extraction.views=6"], ["feature_extraction.views"]),
+        (["--augmentation.flip=both", "--feature_extraction.views=11"], ["feature_extraction.views"]),
+        (
+            ["--augmentation.flip=both", "--feature_extraction.views=0", "--feature_extraction.epochs=0"],
+            ["feature_extraction.views"],
+        ),
+        (["--augmentation.mixup=0.1", "--feature_extraction.views=2"], ["feature_extraction.views"]),
+        (["--augmentation.mixup=0.1", "--feature_extraction.views=0"], []),
+        (["--augmentation.mixup=0.1", "--fine_tuning.batch_size=1"], ["augmentation.mixup"]),
+        (["--augmentation.mixup=0.1", "--fine_tuning.batch_size=1", "--fine_tuning.epochs=0"], []),
+    ],
+)
+def test_of_augmentation(flags: list[str], names: list[str]) -> None:
+    """A setting of augmentation that another one overrides."""
+    reasons = found(*flags)
+
+    assert names == list(reasons)
+    assert all(reasons.values())

@@ -11,7 +11,16 @@ from pydantic import ValidationError
 from setting_values import mistakes_of
 
 from job.config.load import load_settings
-from job.config.settings import _RESULT_IF_SET, STAGES, RunSettings, Settings, result_settings, setting_fields
+from job.config.settings import (
+    _RESULT_IF_SET,
+    STAGES,
+    RunSettings,
+    Settings,
+    result_settings,
+    runs_backbone,
+    setting_fields,
+    view_count,
+)
 from job.config.sources import variable
 
 if TYPE_CHECKING:
@@ -28,6 +37,7 @@ def test_defaults() -> None:
         numbers = [stage.pop(name) for name in ("epochs", "learning_rate", "batch_size")]
         assert [10, learning_rate, 32] == numbers
         assert "constant" == stage.pop("schedule")
+        assert stage.pop("views", 4) == 4
         assert not any(stage.values()), "everything else is off"
 
 
@@ -203,12 +213,13 @@ def test_result_settings_added_later() -> None:
     later = {name for name, field in setting_fields().items() if (field.json_schema_extra or {}) == _RESULT_IF_SET}
 
     assert {"export.formats", "input.damaged", "input.group_pattern", "train.class_weight", "train.initial_bias"} == {
-        name for name in later if not name.startswith(("feature_extraction.", "fine_tuning."))
+        name for name in later if not name.startswith(("feature_extraction.", "fine_tuning.", "augmentation."))
     }
+    assert {name for name in setting_fields() if name.startswith("augmentation.")} < later
     options = {"schedule", "warmup_epochs", "min_learning_rate", "patience", "min_delta", "restore"}
     options |= {"weight_decay", "clip_norm", "label_smoothing"}
     for stage in STAGES:
-        assert options == {name.partition(".")[2] for name in later if name.startswith(f"{stage}.")}
+        assert options == {name.partition(".")[2] for name in later if name.startswith(f"{stage}.")} - {"views"}
     assert not later & set(result_settings(Settings()))
     assert "a(.)" == result_settings(load_settings(["--input.group_pattern=a(.)"], {}).settings)["input.group_pattern"]
 
@@ -229,3 +240,35 @@ def test_result_settings_follow_the_values() -> None:
 
     assert (3, "last", 4) == (result["run.seed"], result["keep"], result["fine_tuning.epochs"])
     assert result == json.loads(json.dumps(result))
+
+
+@pytest.mark.parametrize(
+    ("flags", "versions", "backbone"),
+    [
+        ([], 0, False),
+        (["--feature_extraction.views=0"], 0, False),
+        (["--augmentation.flip=both"], 4, False),
+        (["--augmentation.brightness=0.1", "--feature_extraction.views=2"], 2, False),
+        (["--augmentation.crop=0.1", "--feature_extraction.epochs=3"], 3, False),
+        (["--augmentation.zoom=0.1", "--feature_extraction.views=0"], 0, True),
+        (["--augmentation.mixup=0.2"], 0, False),
+        (["--augmentation.mixup=0.2", "--feature_extraction.views=0"], 0, True),
+    ],
+)
+def test_how_stage_1_augments(flags: list[str], versions: int, *, backbone: bool) -> None:
+    """It has features of some versions of each image, at most one an epoch, or computes them in its steps."""
+    settings = load_settings(flags, {}).settings
+
+    assert (versions, backbone) == (view_count(settings), runs_backbone(settings))
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["flip=diagonal", "rotation=181", "zoom=1", "shift=-0.1", "crop=1", "brightness=1.1", "contrast=2", "mixup=2"],
+)
+def test_ranges_of_augmentation(flag: str) -> None:
+    """A value out of range is named with its setting."""
+    [mistake] = mistakes_of(f"--augmentation.{flag}")
+
+    name, _, value = flag.partition("=")
+    assert mistake.startswith(f"augmentation.{name} = {value!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import resource
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from filled_caches import DATA, FEATURE_BYTES, INDEX_BYTES, PIXEL_BYTES, fill, interrupted, open_cache
 
 from job import errors
+from job.data.cache import VERSIONS
 from job.data.cache_files import RECORD
 
 if TYPE_CHECKING:
@@ -233,3 +235,33 @@ def test_disk_that_fails_at_the_start(
         with pytest.raises(errors.FinetuneError) as caught:
             open_cache(tmp_path / "cache")
     assert expected == caught.value.exit_code
+
+
+def test_views_count_as_needed(tmp_path: Path) -> None:
+    """Features of augmented images are stored before the pixels; their setting is named where they do not fit."""
+    made_from = DATA | {"views": {VERSIONS: 3}}
+    needed = 4 * FEATURE_BYTES + 4000 + INDEX_BYTES
+    with open_cache(tmp_path / "a", made_from=made_from, max_bytes=needed) as kept:
+        assert kept.views is not None
+        assert (3 * FEATURE_BYTES, None) == (kept.facts["view_bytes"], kept.pixels)
+        kept.views[119:120] = np.ones((1, 3), np.float32)
+        kept.features[0:40] = np.ones((40, 3), np.float32)
+        kept.clear_features(8)
+        assert not kept.views.has(slice(119, 120))
+        assert [8, 8] == [
+            json.loads((kept.folder / "made_from.json").read_text())[name]["part"] for name in ("features", "views")
+        ]
+    with pytest.raises(errors.DataError) as raised:
+        open_cache(tmp_path / "b", made_from=made_from, max_bytes=needed - 1)
+    assert "feature_extraction.views" in raised.value.remedy
+
+
+@pytest.mark.parametrize("change", [{VERSIONS: 3, "seed": 8}, {VERSIONS: 4, "seed": 7}])
+def test_views_of_other_settings_are_not_reused(tmp_path: Path, change: dict[str, int]) -> None:
+    """Features of images that were augmented in another way are not used; those of the same settings are."""
+    for views, found in (({VERSIONS: 3, "seed": 7}, False), ({VERSIONS: 3, "seed": 7}, True), (change, False)):
+        with contextlib.suppress(errors.StoppedError), open_cache(tmp_path, made_from=DATA | {"views": views}) as kept:
+            assert kept.views is not None
+            assert found == kept.views.has(slice(0, 1))
+            kept.views[0:1] = np.ones((1, 3), np.float32)
+            raise errors.StoppedError("stopped", remedy="")

@@ -12,7 +12,19 @@ from PIL import Image, ImageChops, ImageDraw, ImageFont, features
 from structlog.testing import capture_logs
 
 from job import storage
-from job.data.contact_sheet import GAP, PER_CLASS, SIDE, TEXT, Typeface, code_points, draw
+from job.data.contact_sheet import (
+    AUGMENTED,
+    GAP,
+    PER_CLASS,
+    SIDE,
+    TEXT,
+    Typeface,
+    augmented_sheet,
+    code_points,
+    draw,
+    in_turn,
+    select,
+)
 from job.data.survey import survey
 from job.observability.progress import Progress
 
@@ -105,3 +117,43 @@ def test_code_points() -> None:
     """Of a long name the beginning is enough: the number says which it is."""
     assert "U+732B U+1F600" == code_points("猫😀")
     assert "U+732B " * 8 + "..." == code_points("猫" * 9)
+
+
+def test_images_from_all_labels_in_turn() -> None:
+    """The sheet of augmented images has some of each label, as far as there is room."""
+    labels = np.array([2, 0, 0, 0, 1, 2, 0])
+
+    assert [1, 4, 0, 2, 5, 3] == in_turn(labels).tolist()
+    assert AUGMENTED == len(in_turn(np.arange(100)))
+
+
+def test_selected_images(tmp_path: Path) -> None:
+    """The images for a sheet of augmented ones have the size of the model, and their rows of the manifest."""
+    for label, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            Image.new("RGB", (40, 30), colour).save(tmp_path / label / f"{number}.png")
+    found = survey(read_from(tmp_path)[0], storage.open_store, max_pixels=10**6, progress=Progress([]))
+
+    rows, pixels = select(found, storage.open_store, 48)
+
+    assert ((4, 48, 48, 3), np.uint8) == (pixels.shape, pixels.dtype)
+    is_red = pixels[:, 0, 0, 0] > pixels[:, 0, 0, 2]
+    assert [found.manifest.labels[label] == "red" for label in found.manifest.label[rows]] == is_red.tolist()
+
+
+def test_augmented_sheet() -> None:
+    """Each row has an image and its versions, in their order."""
+    shades = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
+    versions = np.broadcast_to(shades[:, :, None, None, None], (2, 3, 10, 10, 3))
+
+    sheet = np.asarray(augmented_sheet(versions))
+
+    seen = [
+        [
+            int(sheet[n * (SIDE + GAP) + TEXT + 2 * GAP + 5, column * (SIDE + GAP) + 2 * GAP + 5, 0])
+            for column in range(3)
+        ]
+        for n in range(2)
+    ]
+    assert shades.tolist() == seen

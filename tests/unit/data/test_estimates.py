@@ -29,6 +29,13 @@ def test_disk() -> None:
     assert not estimated(cache={"max_bytes": found.cache_needed_bytes - 1}).fits_cache
 
 
+def test_augmented_features() -> None:
+    """With augmentation the features of each version are needed as well."""
+    more = estimated(augmentation={"flip": "both"}).cache_needed_bytes - estimated().cache_needed_bytes
+
+    assert 4 * 200 * (4 * 1280 + 4) == more
+
+
 def test_no_features() -> None:
     """A run without stage 1 needs no features."""
     assert estimated(feature_extraction={"epochs": 0}).cache_needed_bytes < 200 * 1100

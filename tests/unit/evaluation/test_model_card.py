@@ -9,7 +9,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from job.config.settings import STAGES, Settings
+from job.config.settings import STAGES, AugmentationSettings, Settings
 from job.evaluation.model_card import TABLE_LABELS, Subject, card, escaped
 
 ODD = (
@@ -212,3 +212,13 @@ def test_many_labels() -> None:
     assert f"And {1000 - TABLE_LABELS} more labels." in sections["Data"]
     assert "label0050" not in sections["Data"]
     assert f"and {1000 - TABLE_LABELS} more." in sections["pets-1f"][0]
+
+
+def test_augmentation() -> None:
+    """The changes of the training images are named, if there are any."""
+    augmentation = AugmentationSettings(flip="horizontal", rotation=15, mixup=0.2)
+    with_it = settings().model_copy(update={"augmentation": augmentation})
+    sections = [shown(parts(card(subject(settings=chosen)))[1])["Training"] for chosen in (with_it, settings())]
+
+    assert any("augmented: flip horizontal, rotation 15, mixup 0.2." in text for text in sections[0])
+    assert not any("augmented" in text for text in sections[1])

@@ -48,6 +48,11 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
             "to train on; 2 look like images of another class"
         ),
     ),
+    "views.planned": (
+        {"views": 4, "bytes": 1_230_000_000, "seconds": 61.5, "reason": "r"},
+        "augmentation: stage 1 uses 4 versions of each image, 1,230 MB, about 61.5 s",
+    ),
+    "views.computed": ({"views": 4, "seconds": 61.5}, "augmented features computed in 61.5 s"),
     "stage.started": (
         {"stage": "fine_tuning", "epochs": 10, "epochs_done": 2, "learning_rate": 1e-5},
         "stage fine_tuning: 10 epochs, learning rate 1e-05",
@@ -117,6 +122,20 @@ def test_scheduled_learning_rate(lines: list[dict[str, object]]) -> None:
 
     first, second = (str(line["event"]) for line in lines[1:])
     assert second == f"{first}  lr 2.5e-06"
+
+
+@pytest.mark.parametrize(
+    ("facts", "sentence"),
+    [
+        ({"views": 0, "bytes": 0, "epoch_seconds": 3.0}, "augmentation: the backbone runs in every epoch of stage 1"),
+        ({"views": 2, "bytes": 10**6, "seconds": None}, "augmentation: stage 1 uses 2 versions of each image, 1 MB"),
+    ],
+)
+def test_how_stage_1_augments(lines: list[dict[str, object]], facts: dict[str, object], sentence: str) -> None:
+    """The sentence has the cost of the stored features, as far as it is known."""
+    Progress([ConsoleListener()]).event("views.planned", **facts)
+
+    assert [sentence] == [line["event"] for line in lines]
 
 
 def test_long_sentence(lines: list[dict[str, object]]) -> None:

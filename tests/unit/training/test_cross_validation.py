@@ -12,7 +12,7 @@ from classifiers import small_classifier
 from short_stages import same_arrays
 
 from job import errors
-from job.config.settings import StageSettings
+from job.config.settings import Settings, StageSettings
 from job.observability.progress import Progress
 from job.training.cross_validation import FOLDS, FoldHeads, folds, has_seen_label
 from job.training.examples import Examples, create_examples
@@ -41,7 +41,7 @@ def stage_one(classifier: Classifier, labels: NDArray[Any]) -> Examples:
 
     images = SimpleNamespace(pixels=None, manifest=SimpleNamespace(label=labels))
     rows_of = {"train": np.arange(IMAGES)[::-1], "validation": np.arange(0)}
-    return create_examples(classifier, images, FEATURES, rows_of, seed=7)["feature_extraction"]
+    return create_examples(classifier, images, FEATURES, rows_of, settings=Settings())["feature_extraction"]
 
 
 def answers(classifier: Classifier, labels: NDArray[Any], learning_rate: float = 1e-2) -> NDArray[Any]:

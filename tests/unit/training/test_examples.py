@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from classifiers import LABELS, examples, refolded, small_classifier
 
-from job.config.settings import STAGES
+from job.config.settings import STAGES, Settings
 from job.training.examples import create_examples
 
 ROWS = {"train": np.array([0, 1]), "validation": np.array([2]), "test": np.array([], np.intp)}
@@ -21,7 +21,7 @@ def test_each_stage_has_its_inputs_and_its_precision() -> None:
     pixels, features = np.zeros((3, 32, 32, 3), np.uint8), np.zeros((3, classifier.feature_size), np.float32)
     images = SimpleNamespace(pixels=pixels.__getitem__, manifest=SimpleNamespace(label=np.array([0, 1, 0])))
 
-    examples = create_examples(classifier, images, features, ROWS, seed=7)
+    examples = create_examples(classifier, images, features, ROWS, settings=Settings())
 
     assert ["feature_extraction", "fine_tuning"] == list(examples)
     assert ["float32", "float16"] == [stage.precision for stage in examples.values()]
@@ -59,3 +59,48 @@ def test_only_stage_2_trains_in_another_precision() -> None:
     classifier = refolded(small_classifier(), training_precision="bfloat16")
 
     assert ["float32", "bfloat16"] == [examples(classifier, stage).precision for stage in STAGES]
+
+
+def augmented(views: int, **changes: object) -> Settings:
+    """Return the settings of a run with augmentation."""
+    return Settings.model_validate({"augmentation": changes, "feature_extraction": {"views": views}})
+
+
+def test_stage_1_trains_on_views() -> None:
+    """With features of augmented images, stage 1 reads those of the epoch, and measures with unchanged ones."""
+    classifier = small_classifier()
+    images = SimpleNamespace(pixels=None, manifest=SimpleNamespace(label=LABELS))
+    plain = np.zeros((12, 8), np.float32)
+
+    def views(rows: np.ndarray, epoch: int) -> np.ndarray:
+        return np.full((len(rows), 8), epoch, np.float32)
+
+    settings = augmented(4, flip="both")
+    data = create_examples(classifier, images, plain, ROWS, settings=settings, views=views)["feature_extraction"]
+
+    assert data.augmentation is None
+    assert [0.0, 3.0] == [data.load_for_training(data.train, epoch).max() for epoch in (0, 3)]
+    assert 0 == data.inputs(data.train).max()
+
+
+def test_stage_1_blends_features() -> None:
+    """With mixup, stage 1 blends what it reads, unless the backbone runs in its step: then pictures."""
+    classifier = small_classifier()
+    features, pictures = (examples(classifier, "feature_extraction", augmented(views, mixup=0.2)) for views in (4, 0))
+
+    assert (None, classifier.feature_size) == tuple(features.gradient_spec.shape)
+    assert (None, 32, 32, 3) == tuple(pictures.gradient_spec.shape)
+    assert 2 == len(features.blend_spec) == len(pictures.blend_spec)
+
+
+def test_backbone_in_each_epoch() -> None:
+    """Without cached features, stage 1 trains on augmented pixels, in float32, and measures with cached features."""
+    classifier = refolded(small_classifier(), training_precision="bfloat16")
+    data = examples(classifier, "feature_extraction", augmented(0, flip="both"))
+    pixels, numbers = data.load_for_training(data.train, 1)
+    logits = data.training_logits(tf.constant(pixels), tf.zeros(2, tf.int32))
+
+    assert "float32" == data.precision
+    assert len(data.train) == len(numbers.contrast)
+    assert (None, classifier.feature_size) == tuple(data.spec.shape)
+    np.testing.assert_allclose(data.predict(data.inputs(data.train)), logits, rtol=1e-4, atol=1e-5)

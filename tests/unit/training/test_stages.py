@@ -16,7 +16,7 @@ from classifiers import LABELS, examples, refolded, small_classifier
 from short_stages import EVERYTHING, Breaker, Recorder, ignore, resume_everywhere, run, same_arrays, settings
 
 from job import errors
-from job.config.settings import STAGES, StageName, StageSettings
+from job.config.settings import STAGES, Settings, StageName, StageSettings
 from job.observability.progress import Event, Listener, Phase, Progress
 from job.runtime import signals
 from job.training import stages
@@ -764,7 +764,7 @@ def train_and_ask(classifier: Classifier, asker: Asker, bias: float = 0.0) -> No
     trainer = stages.StageTrainer(
         StageSettings(epochs=1, learning_rate=0.1, batch_size=4),
         classifier,
-        create_examples(classifier, images, features, rows_of, seed=7)["feature_extraction"],
+        create_examples(classifier, images, features, rows_of, settings=Settings())["feature_extraction"],
         TrainingState(),
         Progress([asker]),
         ignore,

@@ -167,3 +167,18 @@ def test_unreadable_files(data: bytes) -> None:
     """Damaged files end with exit code 3."""
     with pytest.raises(DataError):
         render({"metrics/metrics.json": data}.get)
+
+
+def test_augmented_images() -> None:
+    """Training images with augmentation have a section of their own; without pictures on the page they have none."""
+    files = without_charts()
+    gallery = json.loads(files["report/gallery.json"]) | {"augmented": {"picture": report_files.jpeg(9), "uris": []}}
+    files["report/gallery.json"] = report_files.encode(gallery)
+
+    shown, without = (page_of(files, ReportSettings(max_images=limit)) for limit in (24, 0))
+
+    assert ('id="augmentation"' in shown, 'id="augmentation"' in without) == (True, False)
+    assert (
+        f'class="sheet" alt="training images with augmentation" src="data:image/jpeg;base64,{report_files.jpeg(9)}'
+        in shown
+    )
