@@ -72,7 +72,7 @@ def test_killed_and_resumed(pictures: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_backbone_in_each_epoch(pictures: Path, tmp_path: Path) -> None:
-    """Without stored versions, stage 1 trains on pictures, and the run is published; a setting without effect is named."""
+    """Without stored versions, stage 1 trains on pictures; the run is published; what has no effect is named."""
     planned, warned = Facts("views.planned"), Facts("settings.had_no_effect")
     arguments = ("--augmentation.mixup", "0.2", "--feature_extraction.views", "0", "--fine_tuning.epochs", "0")
 

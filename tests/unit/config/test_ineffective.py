@@ -85,7 +85,10 @@ def test_reason() -> None:
         (["--augmentation.mixup=0.1", "--feature_extraction.views=2"], ["feature_extraction.views"]),
         (["--augmentation.mixup=0.1", "--feature_extraction.views=0"], []),
         (["--augmentation.mixup=0.1", "--fine_tuning.batch_size=1"], ["augmentation.mixup"]),
-        (["--augmentation.mixup=0.1", "--fine_tuning.batch_size=1", "--fine_tuning.epochs=0"], []),
+        (
+            ["--augmentation.mixup=0.1", "--fine_tuning.batch_size=1", "--fine_tuning.epochs=0"],
+            ["fine_tuning.batch_size"],
+        ),
     ],
 )
 def test_of_augmentation(flags: list[str], names: list[str]) -> None:
