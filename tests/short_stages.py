@@ -17,7 +17,7 @@ from job.training.state import TrainingState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from job.config.settings import StageName
+    from job.config.settings import Settings, StageName
     from job.model.classifier import Classifier
     from job.training.state import Arrays
 
@@ -100,6 +100,7 @@ def resume_everywhere(
     stage: StageName,
     at: Iterable[int],
     *,
+    of_run: Settings | None = None,
     class_weights: Any = None,
     trained: int = 2,
     **values: Any,
@@ -110,6 +111,7 @@ def resume_everywhere(
         classifier: to be trained.
         stage: of the training.
         at: numbers of the states, of those at which training may be stopped.
+        of_run: the settings of the examples: augmentation.
         class_weights: of the examples.
         trained: epochs that are trained: fewer than those of the settings where the stage is stopped early.
         values: of the settings.
@@ -123,7 +125,8 @@ def resume_everywhere(
         assert isinstance(now, bool)
         captured.append(capture())
 
-    state, data = TrainingState(), dataclasses.replace(examples(classifier, stage), class_weights=class_weights)
+    state, data = TrainingState(), examples(classifier, stage, of_run)
+    data = dataclasses.replace(data, class_weights=class_weights)
     stages.run(stage, chosen, classifier, data, state, progress=Progress(), save=keep_all)
     expected = classifier.state()
 

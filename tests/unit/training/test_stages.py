@@ -498,6 +498,15 @@ def test_validation_loss_is_weighted_and_not_smoothed(classifier: Classifier) ->
     assert pytest.approx(float(losses.sum() / 4), rel=1e-5) == state.history[0].val_loss
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_augmented_stage_resumes_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
+    """With augmentation, too, training ends in the same bits: the numbers of an image depend on no earlier step."""
+    changes = {"flip": "both", "rotation": 30, "contrast": 0.3, "mixup": 0.4}
+    of_run = Settings.model_validate({"augmentation": changes, "feature_extraction": {"views": 0}})
+
+    resume_everywhere(classifier, stage, (1, 6), of_run=of_run)
+
+
 def test_figures_of_a_resumed_epoch(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed epoch's progress begins with the images that were trained on before; its speed is this start's own."""
     captured: list[TrainingState] = []
