@@ -7,6 +7,7 @@ loss. Nothing is kept.
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -21,6 +22,7 @@ from job.data import estimates
 from job.data.labels import TRAIN
 from job.observability.progress import Progress
 from job.phases.sample import open_sample, save_nothing
+from job.phases.weights import warm_start, weight_loader
 from job.runtime.memory import exhaustion_converted
 from job.training import features, imbalance, stages, views
 from job.training.examples import create_examples
@@ -72,12 +74,42 @@ def find(
     """
     images_needed = steps * max(getattr(settings, stage).batch_size for stage in _stages(settings))
     sample, counts = _sample(prepared, settings.run.seed, images_needed)
+    curves = []
+    with _opened(settings, sample, counts, open_store, machine, progress) as (classifier, examples):
+        for stage in _stages(settings):
+            chosen = getattr(settings, stage)
+            curves.append(_curve(stage, chosen, classifier, examples[stage], progress, steps=steps))
+            if stage == "feature_extraction" and settings.fine_tuning.epochs:
+                _train_head(chosen, classifier, examples[stage], progress)
+    return curves
+
+
+@contextlib.contextmanager
+def _opened(
+    settings: Settings,
+    sample: Manifest,
+    counts: NDArray[np.intp],
+    open_store: OpenStore,
+    machine: Device,
+    progress: Progress,
+) -> Iterator[tuple[Classifier, dict[StageName, Examples]]]:
+    """Build the model as a new run does, and make the pass over the sample.
+
+    Args:
+        settings: of the run.
+        sample: the images.
+        counts: training images of each label, int [labels], of which the sample may be a part.
+        open_store: opens the stores.
+        machine: the device.
+        progress: receives the events.
+    """
     keeps_pixels = estimates.estimate(settings, sample).keeps_pixels
-    opened = open_sample(settings, sample, open_store, machine, keeps_pixels=keeps_pixels, progress=progress)
-    with opened as (classifier, images, cache):
-        weights = imbalance.class_weights(settings.train.class_weight, counts)
-        if settings.train.initial_bias == "prior":
-            classifier.output.bias.assign(imbalance.initial_bias(counts, weights))
+    class_weights = imbalance.class_weights(settings.train.class_weight, counts)
+    with contextlib.ExitStack() as stack:
+        published = stack.enter_context(warm_start(settings, open_store, TrainingState()))
+        load = weight_loader(settings.model, sample.labels, published, open_store, progress)
+        opened = open_sample(settings, sample, open_store, machine, keeps_pixels=keeps_pixels, load_weights=load)
+        classifier, weights, images, cache = stack.enter_context(opened)
         if settings.feature_extraction.epochs:
             features.extract(classifier, images, cache, TrainingState(), progress)
         else:
@@ -94,13 +126,12 @@ def find(
             augmented = views.Views(cache, settings, rows)
             views.extract_views(augmented, classifier, images, TrainingState(), progress)
         examples = create_examples(classifier, images, cache.features, split, settings=settings, views=augmented)
-        curves = []
-        for stage in _stages(settings):
-            chosen, data = getattr(settings, stage), dataclasses.replace(examples[stage], class_weights=weights)
-            curves.append(_curve(stage, chosen, classifier, data, progress, steps=steps))
-            if stage == "feature_extraction" and settings.fine_tuning.epochs:
-                _train_head(chosen, classifier, data, progress)
-    return curves
+        if settings.train.initial_bias == "prior" and weights.has_new_head:
+            classifier.output.bias.assign(imbalance.initial_bias(counts, class_weights))
+        yield (
+            classifier,
+            {stage: dataclasses.replace(data, class_weights=class_weights) for stage, data in examples.items()},
+        )
 
 
 def _stages(settings: Settings) -> list[StageName]:

@@ -18,7 +18,7 @@ from job.phases.data import list_images, load_data, open_images, prepare_data, r
 from job.phases.evidence import evaluate, report, report_errors, write_model_card
 from job.phases.export import execution, export, gate_judge, made_by
 from job.phases.training import configure_device, examples_of, plan_training, tensorboard_files, train_stages
-from job.phases.weights import warm_start, weight_loader
+from job.phases.weights import start_head, warm_start, weight_loader
 from job.runs import publish
 from job.runs.documents import encode
 from job.runs.identity import identify
@@ -108,6 +108,8 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         prepared = prepare_data(context, data, images, published)
         plan_training(context, prepared, cache, feature_seconds)
         examples = examples_of(context, classifier, images, cache, prepared, state)
+        if not state.weights:  # it is a new run
+            start_head(settings.train, classifier, examples["fine_tuning"], weights, progress)
         with tensorboard_files(context, state):
             trained = train_stages(context, classifier, examples, prepared, state)
         with Scorer() as scorer:  # it imports TensorFlow during the evaluation

@@ -18,6 +18,7 @@ from job.data.dataset import RANGE
 from job.data.estimates import Memory, Seconds
 from job.export import saved_model
 from job.export.verification import Scorer
+from job.model import weights
 from job.observability.progress import Progress
 from job.phases.sample import open_sample, save_nothing
 from job.runtime import device
@@ -161,9 +162,16 @@ def rehearse(
         errors.FinetuneError: as a run, of its device, its data and its cache.
     """
     started, machine, sample = time.monotonic(), decoded.machine, _sample(prepared)
-    random = settings.model_copy(update={"model": settings.model.model_copy(update={"weights": "none"})})
-    opened = open_sample(random, sample, open_store, machine, keeps_pixels=estimates.keeps_pixels)
-    with progress.phase("rehearse", len(STAGES) + 2, "parts") as phase, opened as (classifier, images, cache):
+    model = settings.model.model_copy(update={"weights": "none"})
+    opened = open_sample(
+        settings.model_copy(update={"model": model}),
+        sample,
+        open_store,
+        machine,
+        keeps_pixels=estimates.keeps_pixels,
+        load_weights=lambda network: weights.load_into(network.base_model, model, open_store, Progress()),
+    )
+    with progress.phase("rehearse", len(STAGES) + 2, "parts") as phase, opened as (classifier, _, images, cache):
         startup = decoded.import_seconds + time.monotonic() - started
         state = TrainingState()
         features_start, features_image = _measure_features(settings, classifier, images, cache, state)

@@ -65,6 +65,11 @@ class Provenance:
     verified: bool
     run: Mapping[str, object] | None = None
 
+    @property
+    def has_new_head(self) -> bool:
+        """Whether no part of the head was taken over from a published run."""
+        return self.run is None or str(self.run["head"]).startswith("new")
+
     def document(self) -> dict[str, object]:
         """Return the provenance as plain JSON."""
         return {name: value for name, value in vars(self).items() if value is not None}

@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 
 from job.config.settings import CacheSettings, view_count
 from job.data.cache import open_cache, part_bytes
-from job.observability.progress import Progress
-from job.phases.weights import warm_start, weight_loader
-from job.training.state import TrainingState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,9 +16,11 @@ if TYPE_CHECKING:
     from job.data.cache import Cache
     from job.data.dataset import Dataset
     from job.data.manifest import Manifest
-    from job.model.classifier import Classifier
+    from job.model.classifier import Classifier, Network
+    from job.model.weights import Provenance
     from job.runtime.device import Device
     from job.storage import OpenStore
+    from job.training.state import TrainingState
 
 
 @contextlib.contextmanager
@@ -32,8 +31,8 @@ def open_sample(
     machine: Device,
     *,
     keeps_pixels: bool,
-    progress: Progress | None = None,
-) -> Iterator[tuple[Classifier, Dataset, Cache]]:
+    load_weights: Callable[[Network], Provenance],
+) -> Iterator[tuple[Classifier, Provenance, Dataset, Cache]]:
     """Build the model, and open the images with a cache of their own, which is removed at the end.
 
     Args:
@@ -42,21 +41,23 @@ def open_sample(
         open_store: opens the stores.
         machine: the device, as configured.
         keeps_pixels: the cache has room for the decoded pixels, too.
-        progress: receives the events; None: nobody.
+        load_weights: sets the weights of the model.
+
+    Yields:
+        The model, the provenance of its weights, the images and their cache.
     """
     from job.data.dataset import Dataset
     from job.model import classifier as classifiers
     from job.training import views
 
-    with warm_start(settings, open_store, TrainingState()) as published:
-        classifier, _ = classifiers.build(
-            settings.model,
-            sample.labels,
-            seed=settings.run.seed,
-            resumed={},
-            machine=machine,
-            load_weights=weight_loader(settings.model, sample.labels, published, open_store, progress or Progress()),
-        )
+    classifier, weights = classifiers.build(
+        settings.model,
+        sample.labels,
+        seed=settings.run.seed,
+        resumed={},
+        machine=machine,
+        load_weights=load_weights,
+    )
     feature_size = classifier.feature_size if settings.feature_extraction.epochs else 0
     parts = part_bytes(
         len(sample),
@@ -86,7 +87,7 @@ def open_sample(
             open_store=open_store,
         ) as images,
     ):
-        yield classifier, images, cache
+        yield classifier, weights, images, cache
 
 
 def save_nothing(capture: Callable[[], TrainingState], /, *, now: bool, wait: bool) -> None:

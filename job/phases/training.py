@@ -125,12 +125,10 @@ def train_stages(
     state: TrainingState,
 ) -> Trained:
     """Train both stages, and load the weights that `settings.keep` selects."""
-    from job.training import imbalance, kept_weights, stages
+    from job.training import kept_weights, stages
 
     settings = context.loaded.settings
     context.retry.is_training.set()
-    if settings.train.initial_bias == "prior" and not state.weights:
-        imbalance.set_initial_bias(classifier, examples["feature_extraction"])
     for stage in STAGES[STAGES.index(state.stage) :]:
         with context.timing.part(stage):
             stages.run(

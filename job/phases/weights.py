@@ -1,4 +1,4 @@
-"""The weights that training starts from: of a pretrained backbone, random ones, or those of a published model."""
+"""The weights that training starts from: pretrained, random, or those of a published model; the head's first bias."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from job.runs.published import open_warm_start
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from job.config.settings import ModelSettings, Settings
-    from job.model.classifier import Network
+    from job.config.settings import ModelSettings, Settings, TrainSettings
+    from job.model.classifier import Classifier, Network
     from job.model.warm_start import PublishedModel
     from job.model.weights import Provenance
     from job.observability.progress import Progress
     from job.storage import OpenStore
+    from job.training.examples import Examples
     from job.training.state import TrainingState
 
 
@@ -77,3 +78,26 @@ def weight_loader(
         return weights.load_into(network.base_model, settings, open_store, progress)
 
     return load
+
+
+def start_head(
+    settings: TrainSettings, classifier: Classifier, examples: Examples, weights: Provenance, progress: Progress
+) -> None:
+    """Set the first bias of a new head to what `train.initial_bias` asks for; a head that was taken over keeps its own.
+
+    Args:
+        settings: of the loss and the head.
+        classifier: of a new run.
+        examples: of either stage.
+        weights: which the run starts from.
+        progress: receives the warning that the setting has no effect.
+    """
+    from job.training import imbalance
+
+    if settings.initial_bias == "zero":
+        return
+    if weights.has_new_head:
+        imbalance.set_initial_bias(classifier, examples)
+    else:
+        reason = {"train.initial_bias": "the head was taken over from the published model"}
+        progress.event("settings.had_no_effect", severity="warning", **reason)

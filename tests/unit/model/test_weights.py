@@ -508,3 +508,17 @@ def test_script_replaces_a_damaged_file(
     fetch_weights.fetch(path, Progress())
 
     assert file == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("run", "is_new"),
+    [
+        (None, True),
+        ({"head": "new: its hidden layer has another size"}, True),
+        ({"head": "taken over"}, False),
+        ({"head": "taken over by label"}, False),
+    ],
+)
+def test_new_head(run: dict[str, object] | None, is_new: bool) -> None:
+    """A head is new unless a warm start took it over, or a part of it."""
+    assert is_new == weights.Provenance("there", "d1", verified=False, run=run).has_new_head
