@@ -126,14 +126,15 @@ def test_metrics(published: Path) -> None:
 
 
 def test_history(published: Path) -> None:
-    """history.csv has a row an epoch, counted in each stage, and across both stages in the last column."""
+    """history.csv has a row an epoch, counted in each stage and across both, with the learning rate last."""
     header, *rows = csv.reader((only_run(published) / "metrics/history.csv").read_text().splitlines())
 
     assert header == [
         *("stage", "epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second"),
-        "epoch_total",
+        *("epoch_total", "learning_rate"),
     ]
-    assert [["feature_extraction", "1", "1"], ["fine_tuning", "1", "2"]] == [[*row[:2], row[-1]] for row in rows]
+    expected = [["feature_extraction", "1", "1", "0.0001"], ["fine_tuning", "1", "2", "1e-05"]]
+    assert expected == [[*row[:2], *row[-2:]] for row in rows]
 
 
 def test_predictions(published: Path) -> None:
