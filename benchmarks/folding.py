@@ -85,9 +85,8 @@ def create(settings: Settings) -> tuple[Classifier, dict[str, Callable[..., Any]
     from job.storage import open_store
 
     classifier, _ = build(
-        settings.model,
+        settings,
         ("cats", "dogs"),
-        seed=settings.run.seed,
         resumed={},
         machine=device.configure(settings),
         load_weights=lambda network: weights.load_into(network.base_model, settings.model, open_store, Progress()),

@@ -125,7 +125,9 @@ def _opened(
         if cache.views is not None:
             augmented = views.Views(cache, settings, rows)
             views.extract_views(augmented, classifier, images, TrainingState(), progress)
-        examples = create_examples(classifier, images, cache.features, split, settings=settings, views=augmented)
+        examples = create_examples(
+            classifier, images, cache.features, split, settings=settings, views=augmented, frozen=cache.frozen
+        )
         if settings.train.initial_bias == "prior" and weights.has_new_head:
             classifier.output.bias.assign(imbalance.initial_bias(counts, class_weights))
         yield (

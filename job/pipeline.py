@@ -96,9 +96,8 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         from job.model import classifier as classifiers
     with context.part("model"), warm_start(settings, context.open_store, state) as published:
         classifier, weights = classifiers.build(
-            settings.model,
+            settings,
             data.listed.labels,
-            seed=settings.run.seed,
             resumed=state.weights,
             machine=machine,
             load_weights=weight_loader(settings.model, data.listed.labels, published, context.open_store, progress),
@@ -122,7 +121,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         document = encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)})
         run.write("metrics/metrics.json", document)
         write_model_card(context, data.listed.labels, weights, json.loads(document))
-        report(context, maker := made_by(settings.run, machine, weights))
+        report(context, maker := made_by(settings, machine, weights))
         with progress.phase("publish", None, ""):
             outcome = publish.finish(run, gate, execution(context, machine, maker), judge=judge)
     progress.event("run.published", run_uri=run.uri, accuracy=outcome.gate.accuracy)

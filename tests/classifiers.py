@@ -14,14 +14,16 @@ from job.model.classifier import Classifier, Network, create_network
 from job.training.examples import Examples, create_examples
 
 if TYPE_CHECKING:
-    from job.config.settings import ModelSettings, StageName
+    from job.config.settings import FineTuningSettings, ModelSettings, StageName
     from job.runtime.device import Precision
 
 LABELS = np.array([0, 1] * 6, np.int32)
 """Of the pictures of `examples`."""
 
 
-def small_classifier() -> Classifier:
+def small_classifier(
+    fine_tuning: FineTuningSettings | None = None, *, head_units: int = 8, dropout: float = 0
+) -> Classifier:
     """Return a classifier as the job builds it, but for its base model: two convolutions with BatchNormalization."""
     keras.utils.set_random_seed(7)
     maps = inputs = keras.Input((32, 32, 3))
@@ -33,9 +35,13 @@ def small_classifier() -> Classifier:
     pixels = keras.Input((32, 32, 3), dtype="uint8")
     x = base_model(keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(pixels), training=False)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    x = keras.layers.Dense(8, activation="relu", name="fc1")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout)(x)
+    if head_units:
+        x = keras.layers.Dense(head_units, activation="relu", name="fc1")(x)
     x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
-    return Classifier(Network(keras.Model(pixels, x), base_model), ("a", "b"), pretrained=True)
+    network = Network(keras.Model(pixels, x), base_model)
+    return Classifier(network, ("a", "b"), pretrained=True, fine_tuning=fine_tuning)
 
 
 def new_classifier(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Classifier:
@@ -75,5 +81,6 @@ def examples(classifier: Classifier, stage: StageName, settings: Settings | None
     pixels = (random.integers(0, 128, (12, 32, 32, 3)) + 127 * LABELS[:, None, None, None]).astype(np.uint8)
     images = SimpleNamespace(pixels=lambda rows: pixels[rows], manifest=SimpleNamespace(label=LABELS))
     features = classifier.features(tf.constant(pixels)).numpy()
+    frozen = classifier.frozen_maps(tf.constant(pixels)).numpy() if classifier.frozen_part else None
     rows_of = {"train": np.arange(8), "validation": np.arange(8, 12)}
-    return create_examples(classifier, images, features, rows_of, settings=settings or Settings())[stage]
+    return create_examples(classifier, images, features, rows_of, settings=settings or Settings(), frozen=frozen)[stage]

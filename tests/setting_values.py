@@ -8,7 +8,6 @@ import pytest
 from hypothesis import strategies as st
 
 from job.config.load import load_settings
-from job.config.settings import IMAGENET_ALPHAS
 from job.errors import SettingsError
 
 WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs", "Z"], exclude_characters="/"), min_size=1, max_size=8)
@@ -47,8 +46,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "run.image": WORDS,
     "run.seed": st.integers(0, 2**32 - 1),
     "run.reproducible": st.booleans(),
-    "model.backbone": st.just("MobileNetV2"),
-    "model.alpha": st.sampled_from(IMAGENET_ALPHAS),
+    "model.backbone": st.sampled_from(["MobileNetV2", "MobileNetV3Small", "MobileNetV3Large"]),
+    "model.alpha": st.sampled_from([0.75, 1.0]),
     "model.image_size": st.integers(32, 1024),
     "model.weights": st.sampled_from(["imagenet", "none", "/weights.h5", "gs://weights/w.h5"]),
     "model.weights_dir": st.just("/somewhere"),
@@ -79,6 +78,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "fine_tuning.weight_decay": st.floats(0, 1e3),
     "fine_tuning.clip_norm": st.floats(0, 1e3),
     "fine_tuning.label_smoothing": st.floats(0, 1, exclude_max=True),
+    "fine_tuning.from_layer": WORDS | st.just(""),
+    "fine_tuning.cache_frozen": st.just(False),  # true conflicts with an empty from_layer
     "train.class_weight": st.sampled_from(["none", "sqrt", "balanced"]),
     "train.initial_bias": st.sampled_from(["zero", "prior"]),
     "augmentation.flip": st.sampled_from(["none", "horizontal", "vertical", "both"]),

@@ -42,6 +42,7 @@ ELSEWHERE: Final = MappingProxyType(
         **dict.fromkeys(("weights", "pretrained", "init_weights"), "--model.weights"),
         "checkpoint": "--model.weights to start from a file; a run resumes by itself",
         **dict.fromkeys(("width_mult", "width_multiplier"), "--model.alpha"),
+        **dict.fromkeys(("hidden_units", "head_size", "dense_units"), "--model.head_units"),
         **dict.fromkeys(("drop_rate", "dropout_rate"), "--model.dropout"),
         **dict.fromkeys(("hflip", "fliplr", "horizontal_flip", "random_flip"), "--augmentation.flip=horizontal"),
         **dict.fromkeys(("vflip", "flipud", "vertical_flip"), "--augmentation.flip=vertical"),
@@ -77,6 +78,10 @@ ELSEWHERE: Final = MappingProxyType(
         **dict.fromkeys(("smoothing", "label_smoothing", "label_smoothing_factor"), _of_stages("label_smoothing")),
         **dict.fromkeys(("class_weight", "class_weights", "balance", "weighted_loss"), _CLASS_WEIGHT),
         **dict.fromkeys(("optimizer", "opt"), _OPTIMIZER),
+        **dict.fromkeys(
+            ("fine_tune_at", "unfreeze_from", "freeze_until", "freeze_layers", "unfreeze_layers"),
+            "--fine_tuning.from_layer",
+        ),
         **dict.fromkeys(
             ("freeze", "freeze_base", "freeze_backbone"), "--fine_tuning.epochs=0: only the head is trained"
         ),

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from job import uri
+from job.config.backbones import BACKBONES, BackboneName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +32,6 @@ InitialBias = Literal["zero", "prior"]
 Flip = Literal["none", "horizontal", "vertical", "both"]
 ExportFormat = Literal["tflite", "tflite_int8", "onnx"]
 STAGES: tuple[StageName, StageName] = ("feature_extraction", "fine_tuning")
-IMAGENET_ALPHAS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
-"""Widths with published ImageNet weights in Keras (keras.applications.MobileNetV2)."""
-
 _RESULT: JsonDict = {"changes_result": True}
 """Marks a setting that changes the result, and so is part of the run's identity."""
 
@@ -248,15 +246,17 @@ class RunSettings(_Group):
 class ModelSettings(_Group):
     """The network."""
 
-    backbone: Literal["MobileNetV2"] = Field("MobileNetV2", json_schema_extra=_RESULT)
-    """The pretrained network under the head."""
+    backbone: BackboneName = Field("MobileNetV2", json_schema_extra=_RESULT)
+    """The pretrained network under the head, by its name in keras.applications."""
 
     alpha: float = Field(1.0, gt=0, json_schema_extra=_RESULT)
-    """Width multiplier of the backbone. With the `imagenet` weights one of 0.35, 0.5, 0.75, 1.0, 1.3, 1.4."""
+    """Width multiplier of MobileNetV2 or MobileNetV3; the other backbones have none. With the `imagenet` weights one of
+    0.35, 0.5, 0.75, 1.0, 1.3, 1.4 (MobileNetV2), or 0.75, 1.0 (MobileNetV3)."""
 
     image_size: Integer = Field(224, ge=32, le=1024, json_schema_extra=_RESULT)
-    """Side of the square, in pixels, to which every image is resized. The `imagenet` weights were trained at 96, 128,
-    160, 192 and 224; every other size starts from those of 224, as Keras does."""
+    """Side of the square, in pixels, to which every image is resized. The `imagenet` weights of MobileNetV2 were
+    trained at 96, 128, 160, 192 and 224; every other size starts from those of 224, as Keras does. The other backbones
+    have weights of one size."""
 
     weights: Annotated[str, AfterValidator(_check_weights)] = Field("imagenet", json_schema_extra=_RESULT)
     """The first weights of the backbone: `imagenet`, `none` (random), or a file (a path or `gs://…`, ending in `.h5`).
@@ -268,11 +268,11 @@ class ModelSettings(_Group):
     weights_dir: LocalPath = "/opt/finetune/weights"
     """Folder with the ImageNet weights that are baked into the image."""
 
-    head_units: Integer = Field(50, ge=1, json_schema_extra=_RESULT)
-    """Units of the head's hidden layer `fc1`."""
+    head_units: Integer = Field(50, ge=0, json_schema_extra=_RESULT)
+    """Units of the head's hidden layer `fc1`. 0: no hidden layer, so that the head is linear in the features."""
 
     dropout: float = Field(0.0, ge=0, lt=1, json_schema_extra=_RESULT)
-    """Share of the pooled features dropped in each training step."""
+    """Share of the pooled features dropped in each training step of both stages."""
 
     @property
     def is_warm_start(self) -> bool:
@@ -342,6 +342,14 @@ class FineTuningSettings(StageSettings):
 
     learning_rate: float = Field(1e-5, gt=0, json_schema_extra=_RESULT)
     """Adam's learning rate."""
+
+    from_layer: str = Field("", examples=["block_13_expand"], json_schema_extra=_RESULT_IF_SET)
+    """Train the backbone from this layer on, and keep what precedes it frozen; BatchNormalization stays frozen
+    everywhere. `finetune summary` lists the layers. Empty: the whole backbone is trained."""
+
+    cache_frozen: bool = Field(default=False, json_schema_extra=_RESULT_IF_SET)
+    """Compute the frozen part of the backbone once for each image, in float32, and train on its cached outputs. Needs
+    `fine_tuning.from_layer`, and a layer whose inputs are a single tensor. See docs/training.md."""
 
 
 class TrainSettings(_Group):
@@ -594,11 +602,8 @@ def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
                 (f"{name}.min_learning_rate", f"{name}.learning_rate"),
                 "the learning rate would rise: the minimum must not exceed it",
             )
-    if model.weights == "imagenet" and model.alpha not in IMAGENET_ALPHAS:
-        yield (
-            ("model.alpha", "model.weights"),
-            f"ImageNet weights exist for alpha {', '.join(map(str, IMAGENET_ALPHAS))}: other widths need other weights",
-        )
+    yield from _backbone_conflicts(model)
+    yield from _frozen_conflicts(settings)
     if inputs.uri and output.uri:
         # The output of a run would be listed as input by the next one.
         written = [f"{output.uri}/runs", f"{output.uri}/jobs"]
@@ -606,6 +611,31 @@ def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
             yield ("output.uri", "input.uri"), "the output must not lie inside the input: give it a folder of its own"
     if inputs.uri and settings.cache.dir and uri.is_inside(settings.cache.dir, inputs.uri):
         yield ("cache.dir", "input.uri"), "the cache must not lie inside the input: give it a folder of its own"
+
+
+def _backbone_conflicts(model: ModelSettings) -> Iterator[tuple[tuple[str, ...], str]]:
+    alphas = BACKBONES[model.backbone].alphas
+    if not alphas and model.alpha != 1:
+        yield ("model.alpha", "model.backbone"), f"{model.backbone} has no width multiplier: leave model.alpha at 1.0"
+    if alphas and model.weights == "imagenet" and model.alpha not in alphas:
+        yield (
+            ("model.alpha", "model.weights"),
+            f"ImageNet weights exist for alpha {', '.join(map(str, alphas))}: other widths need other weights",
+        )
+
+
+def _frozen_conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    if settings.fine_tuning.cache_frozen and not settings.fine_tuning.from_layer:
+        yield (
+            ("fine_tuning.cache_frozen", "fine_tuning.from_layer"),
+            "without a first trained layer nothing is frozen that could be cached: set fine_tuning.from_layer",
+        )
+    if settings.fine_tuning.cache_frozen and settings.augmentation.enabled:
+        changed = [name for name, value in settings.augmentation if value not in ("none", 0)]
+        yield (
+            ("fine_tuning.cache_frozen", *(f"augmentation.{name}" for name in changed)),
+            "cached outputs are those of the unchanged images: leave one of them out",
+        )
 
 
 # Queries

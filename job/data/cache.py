@@ -1,7 +1,8 @@
 """The cache of a run: features, encoded bytes and decoded pixels on a local volume, within a budget.
 
 Space is assigned in this order. Features, also those of augmented images, are small and make stage 1 cheap, and
-everything else is computed from the encoded bytes: a run needs both. Decoded pixels only save decoding each image in
+everything else is computed from the encoded bytes: a run needs both. With `fine_tuning.cache_frozen` it holds the
+outputs of the backbone's frozen part as well, which stage 2 trains on. Decoded pixels only save decoding each image in
 every epoch, with the same result: they are stored if ``cache.max_bytes`` allows. All are files, so that memory does not
 grow with the number of images.
 
@@ -16,6 +17,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -37,7 +39,10 @@ if TYPE_CHECKING:
     from job.data.manifest import Manifest
 
 
-Part = Literal["encoded", "features", "views", "pixels"]
+Part = Literal["encoded", "features", "views", "frozen", "pixels"]
+
+_OPTIONAL: dict[str, Part] = {"view": "views", "frozen": "frozen"}
+"""Parts that few runs have, by their names in the facts."""
 
 VERSIONS = "versions"
 """Key of the number of augmented versions of each image, among what the part "views" is made from."""
@@ -69,22 +74,26 @@ def open_cache(
         manifest: every image that was listed.
         image_size: height and width of the decoded pixels.
         feature_size: length of a feature vector; 0: no features are needed.
-        depends_on: what each part depends on besides the data, this version and the size of the pixels, as plain JSON:
-            of "pixels", of "features" besides that, and of "views" besides both. Without "views" there are none.
+        depends_on: what each part depends on, as plain JSON: "pixels" besides the data, this version and their size,
+            "features" besides the pixels, "views" and "frozen" besides the features. "views" has their number as
+            `VERSIONS`, "frozen" the "shape" of the outputs for an image; where one of the two is empty, there are none.
 
     Raises:
         errors.FinetuneError: as `Cache` does.
     """
     content: dict[str, object] = {"data": manifest.digest(), "finetune": __version__}
-    pixels = content | {"image_size": image_size, **depends_on["pixels"]}
-    features = pixels | {**depends_on["features"]}
-    made_from: dict[Part, dict[str, object]] = {"encoded": content, "pixels": pixels, "features": features}
-    if "views" in depends_on:
-        made_from["views"] = features | {**depends_on["views"]}
+    pixels = content | {"image_size": image_size, **depends_on.get("pixels", {})}
+    features = pixels | {**depends_on.get("features", {})}
+    optional: tuple[Part, Part] = ("views", "frozen")
     return Cache(
         settings,
         run_id=run_id,
-        made_from=made_from,
+        made_from={
+            "encoded": content,
+            "pixels": pixels,
+            "features": features,
+            **{part: features | {**depends_on[part]} for part in optional if depends_on.get(part)},
+        },
         images=len(manifest),
         encoded_bytes=int(manifest.size.sum()),
         image_size=image_size,
@@ -105,7 +114,13 @@ def free_bytes(settings: CacheSettings, folder: Path, existing: int = 0) -> int:
 
 
 def part_bytes(
-    images: int, *, encoded_bytes: int, image_size: int, feature_size: int, views: int = 0
+    images: int,
+    *,
+    encoded_bytes: int,
+    image_size: int,
+    feature_size: int,
+    views: int = 0,
+    frozen_shape: tuple[int, ...] = (),
 ) -> dict[Part, int]:
     """Return the bytes that each part of a cache takes: all are needed but pixels.
 
@@ -115,11 +130,13 @@ def part_bytes(
         image_size: height and width of the decoded pixels.
         feature_size: length of a feature vector; 0: no features are needed.
         views: augmented versions of each image whose features are stored, if features are needed.
+        frozen_shape: of the frozen part's output for an image; empty: none are cached.
     """
     features = images * (feature_size * 4 + CHECKSUM_BYTES) if feature_size else 0
     return {
         "features": features,
         "views": views * features,
+        "frozen": images * (math.prod(frozen_shape) * 4 + CHECKSUM_BYTES) if frozen_shape else 0,
         "encoded": encoded_bytes + images * RECORD.itemsize,
         "pixels": images * (image_size * image_size * 3 + CHECKSUM_BYTES),
     }
@@ -134,14 +151,15 @@ class Cache:
         settings: where it is stored and how large it may grow.
         run_id: the run that owns it.
         made_from: part -> what its content depends on, as plain JSON. A part from an earlier start is reused if this
-            is unchanged. Of "views", if there are any, `VERSIONS` is their number.
+            is unchanged. Of "views", if there are any, `VERSIONS` is their number, and that of "frozen" has the "shape"
+            of the outputs for an image.
         images: number of rows.
         encoded_bytes: stored size of all images.
         image_size: height and width of the decoded pixels.
         feature_size: length of a feature vector; 0: no features are needed.
 
     Raises:
-        errors.DataError: features and encoded bytes do not fit.
+        errors.DataError: features, the frozen part's outputs and encoded bytes do not fit.
         errors.AccessError: the folder is not writable.
         errors.UnavailableError: the disk fails.
 
@@ -151,6 +169,7 @@ class Cache:
         features: float32 [images, feature_size].
         views: float32 [views x images, feature_size], the features of augmented images; None: none are needed. It has
             room for all images, since it is allocated before they are split.
+        frozen: float32 [images, *shape], the outputs of the frozen part; None if none are cached.
         pixels: uint8 [images, image_size, image_size, 3]; None if they do not fit.
         facts: about the event ``cache.opened``.
     """
@@ -166,14 +185,17 @@ class Cache:
         image_size: int,
         feature_size: int,
     ) -> None:
-        views: Any = made_from.get("views", {}).get(VERSIONS, 0)
         sizes = part_bytes(
-            images, encoded_bytes=encoded_bytes, image_size=image_size, feature_size=feature_size, views=views
+            images,
+            encoded_bytes=encoded_bytes,
+            image_size=image_size,
+            feature_size=feature_size,
+            views=_versions(made_from),
+            frozen_shape=_shape(made_from),
         )
         pixel_bytes, index_bytes = sizes["pixels"], sizes["encoded"] - encoded_bytes
         self.needs_features = feature_size > 0
-        feature_bytes = sizes["features"] + sizes["views"]
-        self._needed = feature_bytes + sizes["encoded"]
+        self._needed = sum(sizes.values()) - pixel_bytes
         self._view_bytes = sizes["views"]
         self._dir = settings.dir or tempfile.gettempdir()
         with contextlib.ExitStack() as undo, self._disk_errors():
@@ -190,30 +212,30 @@ class Cache:
             undo.callback(self.features.close)
             self.views: Rows | None = None
             if sizes["views"]:
-                self.views = Rows(self.folder / "views", np.float32, views * images, (feature_size,))
+                number = _versions(made_from) * images
+                self.views = Rows(self.folder / "views", np.float32, number, (feature_size,))
                 undo.callback(self.views.close)
+            self.frozen: Rows | None = None
+            if sizes["frozen"]:
+                self.frozen = Rows(self.folder / "frozen", np.float32, images, _shape(made_from))
+                undo.callback(self.frozen.close)
             self._damaged = Marks(self.folder / "encoded.damaged", images)
             undo.callback(self._damaged.close)
             self._encoded = EncodedFile(self.folder, images, encoded_bytes)
             undo.pop_all()
         # note: gzip-encoded images that an earlier start decompressed
         self._needed += max(0, self._encoded.size - encoded_bytes)
-        self.pixels: Rows | None = None
         available = min(budget, free - EXPORT_BYTES) - self._needed
-        if pixel_bytes > available:
-            limit = "the budget" if budget <= free - EXPORT_BYTES else "the disk, beside the exported model,"
-            note = f"pixels are decoded again each epoch: {limit} has {max(0, available):,} bytes left for them"
-        else:
-            try:
-                self.pixels = Rows(self.folder / "pixels", np.uint8, images, (image_size, image_size, 3))
-                note = "pixels are decoded once"
-            except OSError as error:  # the disk has less space than it reported, and pixels are optional
-                note = f"pixels are decoded again each epoch: the disk does not take them: {error.strerror}"
+        limit = "the budget" if budget <= free - EXPORT_BYTES else "the disk, beside the exported model,"
+        note = f"pixels are decoded again each epoch: {limit} has {max(0, available):,} bytes left for them"
+        self.pixels: Rows | None = None
+        if pixel_bytes <= available:
+            self.pixels, note = self._open_pixels(images, image_size)
         if self.pixels is None:
             with self._disk_errors():
                 (self.folder / "pixels").unlink(missing_ok=True)
                 (self.folder / "pixels.crc32c").unlink(missing_ok=True)
-        self._other_bytes = feature_bytes + index_bytes + (pixel_bytes if self.pixels is not None else 0)
+        self._other_bytes = sum(sizes.values()) - encoded_bytes - (0 if self.pixels else pixel_bytes)
         self.facts: dict[str, Any] = {
             "folder": str(self.folder),
             "budget_bytes": budget,
@@ -224,7 +246,15 @@ class Cache:
             "pixels_kept": self.pixels is not None,
             "encoded_found": int(self.has_encoded(np.arange(images)).sum()),
             "note": note,
-        } | ({"view_bytes": sizes["views"]} if sizes["views"] else {})
+        } | {f"{name}_bytes": sizes[part] for name, part in _OPTIONAL.items() if sizes[part]}
+
+    def _open_pixels(self, images: int, image_size: int) -> tuple[Rows | None, str]:
+        """Open the file of the pixels; return it, or None without space, and a note for the log."""
+        try:
+            pixels = Rows(self.folder / "pixels", np.uint8, images, (image_size, image_size, 3))
+        except OSError as error:  # the disk has less space than it reported, and pixels are optional
+            return None, f"pixels are decoded again each epoch: the disk does not take them: {error.strerror}"
+        return pixels, "pixels are decoded once"
 
     def put_encoded(self, row: int, data: bytes) -> None:
         """Store an image's encoded bytes.
@@ -261,15 +291,20 @@ class Cache:
         return self._encoded.has(rows)
 
     def has(self, rows: slice) -> bool:
-        """Whether the features and pixels of these consecutive rows are complete and intact."""
+        """Whether all that is computed from these consecutive rows is complete and intact."""
         row_numbers = np.arange(rows.start, rows.stop)
-        return all(bool(part.read(row_numbers)[1].all()) for part in (self.features, self.pixels) if part is not None)
+        parts = (self.features, self.frozen, self.pixels)
+        return all(bool(part.read(row_numbers)[1].all()) for part in parts if part is not None)
+
+    def has_computed(self, rows: slice) -> bool:
+        """Whether the features and the frozen part's outputs of these consecutive rows were all written."""
+        return (not self.needs_features or self.features.has(rows)) and (self.frozen is None or self.frozen.has(rows))
 
     def clear_features(self, part: int) -> None:
-        """Discard all features, also of augmented images: they are computed again in parts of `part` images."""
+        """Discard all that was computed from the images: it is computed again in parts of `part` images."""
         with self._disk_errors():
             made_from = json.loads((self.folder / "made_from.json").read_bytes())
-            for name, rows in (("features", self.features), ("views", self.views)):
+            for name, rows in (("features", self.features), ("views", self.views), ("frozen", self.frozen)):
                 if rows is not None:
                     rows.clear()
                     made_from[name]["part"] = part
@@ -281,7 +316,7 @@ class Cache:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._encoded.close()
         self._damaged.close()
-        for rows in (self.features, self.views, self.pixels):
+        for rows in (self.features, self.views, self.frozen, self.pixels):
             if rows is not None:
                 rows.close()
         self._release(done=kind is None)
@@ -331,6 +366,19 @@ class Cache:
             f"({self._dir} has {_free(self._dir):,} bytes free)",
             remedy=f"set cache.dir to a volume with room, or cache.max_bytes to {minimum}{views}",
         )
+
+
+def _versions(made_from: Mapping[Part, Mapping[str, object]]) -> int:
+    """Return the number of augmented versions of each image."""
+    number: Any = made_from.get("views", {}).get(VERSIONS, 0)
+    return int(number)
+
+
+def _shape(made_from: Mapping[Part, Mapping[str, object]]) -> tuple[int, ...]:
+    """Return the shape of the frozen part's output for an image; empty if none are cached."""
+    shape = made_from.get("frozen", {}).get("shape", ())
+    assert isinstance(shape, list | tuple)
+    return tuple(shape)
 
 
 def _open_folder(parent: str, name: str) -> tuple[Path, int | None]:

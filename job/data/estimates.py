@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from job.config.backbones import BACKBONES, feature_size
 from job.config.settings import view_count
 from job.data.cache import free_bytes, part_bytes
 
@@ -22,13 +23,13 @@ _TRAINING_BASE, _VERIFICATION_BASE = 830 * 2**20, 770 * 2**20
 """Memory of the two processes without any image: Python, TensorFlow, Keras and the graphs."""
 
 _TRAINING_PIXEL, _VERIFICATION_PIXEL = 710, 250
-"""Bytes that a pixel of each image of a batch takes in the activations, at alpha 1: with those that the backward pass
-needs, and without."""
+"""Bytes that a pixel of each image of a batch takes in the activations of MobileNetV2, at alpha 1: with those that the
+backward pass needs, and without. Those of the other backbones are scaled by the size of their activations."""
 
 _WEIGHT_COPIES: Final = 9
 """Of the weights: the model's, Adam's two moments, the best ones, those at the start of the epoch, and checkpoints."""
 
-_WEIGHT_BYTES, _VERIFIED_BATCH = 9_000_000, 32
+_VERIFIED_BATCH: Final = 32
 
 
 class DocumentPart(BaseModel):
@@ -114,11 +115,12 @@ def estimate(settings: Settings, manifest: Manifest) -> Estimates:
         manifest: every listed image.
     """
     images, total = len(manifest), int(manifest.size.sum())
+    features = feature_size(settings.model.backbone, settings.model.alpha)
     parts = part_bytes(
         images,
         encoded_bytes=total,
         image_size=settings.model.image_size,
-        feature_size=feature_size(settings.model.alpha) if settings.feature_extraction.epochs else 0,
+        feature_size=features if settings.feature_extraction.epochs else 0,
         views=view_count(settings),
     )
     folder = Path(settings.cache.dir or tempfile.gettempdir())
@@ -137,11 +139,12 @@ def estimate(settings: Settings, manifest: Manifest) -> Estimates:
 
 
 def _memory(settings: Settings, images: int) -> Memory:
-    """Return the estimate for a run on the CPU, within about a tenth where it was measured (alpha 0.35 and 1)."""
+    """Return the estimate for a run on the CPU: within about a tenth where it was measured (MobileNetV2 0.35 and 1)."""
     alpha, side = settings.model.alpha, settings.model.image_size
-    pixels = side * side * (0.15 + 0.85 * alpha)
+    backbone, measured = BACKBONES[settings.model.backbone], BACKBONES["MobileNetV2"]
+    pixels = side * side * (0.15 + 0.85 * alpha) * backbone.activation_bytes / measured.activation_bytes
     batch = settings.fine_tuning.batch_size if settings.fine_tuning.epochs else _VERIFIED_BATCH
-    weights = _WEIGHT_BYTES * (0.1 + 0.9 * alpha * alpha)
+    weights = 4 * backbone.parameters * (0.1 + 0.9 * alpha * alpha)
     return Memory(
         manifest_bytes=images * MANIFEST_BYTES,
         training_bytes=int(_TRAINING_BASE + _WEIGHT_COPIES * weights + batch * pixels * _TRAINING_PIXEL),
@@ -149,8 +152,3 @@ def _memory(settings: Settings, images: int) -> Memory:
         gpu_bytes=None,
         measured=False,
     )
-
-
-def feature_size(alpha: float) -> int:
-    """Return the length of a feature vector of MobileNetV2, known without TensorFlow (keras.applications)."""
-    return 1280 if alpha <= 1 else max(8, int(1280 * alpha + 4) // 8 * 8)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from job.config.backbones import BACKBONES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -131,7 +133,7 @@ def _front_matter(subject: Subject) -> Document:
         "license_name": "not-chosen-yet",
         "library_name": "keras",
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "tensorflow", "keras", "mobilenetv2", "fine-tuned"],
+        "tags": ["image-classification", "tensorflow", "keras", subject.settings.model.backbone.lower(), "fine-tuned"],
         "metrics": list(_scores_of(subject.metrics["validation"])),
         "model-index": [{"name": subject.run_id, "results": list(_results(subject))}],
     }
@@ -166,9 +168,10 @@ def _summary(subject: Subject) -> list[str]:
     labels, model = list(map(escaped, subject.labels)), subject.settings.model
     shown = ", ".join(labels[:TABLE_LABELS])
     more = f" and {len(labels) - TABLE_LABELS} more" if len(labels) > TABLE_LABELS else ""
+    width = f"alpha {model.alpha:g}, " if BACKBONES[model.backbone].alphas else ""
     return [
         f"An image classifier with {len(labels)} labels: {shown}{more}.",
-        f"{model.backbone} (alpha {model.alpha:g}, {model.image_size} pixels), trained by finetune {subject.version}.",
+        f"{model.backbone} ({width}{model.image_size} pixels), trained by finetune {subject.version}.",
         "The probabilities are in the order of `model/labels.txt`. Every image gets one of these labels, also one that",
         "shows something else.",
     ]
@@ -262,7 +265,7 @@ def _training(subject: Subject) -> list[str]:
         (stage, trained, str(values.epochs), f"{values.learning_rate:g}", str(values.batch_size))
         for stage, trained, values in (
             ("feature\\_extraction", "the head", settings.feature_extraction),
-            ("fine\\_tuning", "everything except BatchNormalization", settings.fine_tuning),
+            ("fine\\_tuning", _fine_tuned(settings.fine_tuning.from_layer), settings.fine_tuning),
         )
     ]
     return [
@@ -299,23 +302,31 @@ def _augmentation(settings: AugmentationSettings) -> list[str]:
     return ["", f"The training images were augmented: {values}."]
 
 
+def _fine_tuned(from_layer: str) -> str:
+    if not from_layer:
+        return "everything except BatchNormalization"
+    return f"the head, and the backbone from {escaped(from_layer)} on except BatchNormalization"
+
+
 def _licence(subject: Subject) -> list[str]:
-    source = subject.settings.model.weights
+    source, backbone = subject.settings.model.weights, subject.settings.model.backbone
     if source == "imagenet":
+        facts = BACKBONES[backbone]
         origin = (
-            "The backbone started from the ImageNet weights of keras.applications, which are published under the "
-            "Apache License 2.0 as Keras is. They were trained on ImageNet, whose terms of access allow non-commercial "
-            "research and education only; whether that binds a model trained on it is not settled."
+            f"The backbone, {backbone}, started from the ImageNet weights of keras.applications. They come from "
+            f"{facts.weights_origin}, under {facts.weights_license}; see there. They were trained on ImageNet, whose "
+            "terms of access allow non-commercial research and education only; whether that binds a model trained on "
+            "it is not settled."
         )
     elif source == "none":
-        origin = "The backbone started from random weights."
+        origin = f"The backbone, {backbone}, started from random weights."
     elif run := subject.weights.get("run"):
         origin = (
             f"The model started from the published model of {escaped(subject.weights['source'])} (its head: "
             f"{escaped(run['head'])}): see the model card there for the licence of its weights."
         )
     else:
-        origin = f"The backbone started from {escaped(source)}: see the licence of these weights."
+        origin = f"The backbone, {backbone}, started from {escaped(source)}: see the licence of these weights."
     return [
         "> **To be chosen by the owner of the model**, who knows the rights in the images: `license` and",
         "> `license_name` in the front matter.",

@@ -71,14 +71,15 @@ def _without_new_arguments(document: Any, owner: str | None = None) -> Any:
 
     Args:
         document: Keras's JSON, or a part of it.
-        owner: the class whose arguments `document` holds.
+        owner: the module of the class whose arguments `document` holds.
     """
     if isinstance(document, list):
         return [_without_new_arguments(value) for value in document]
     if not isinstance(document, dict):
         return document
+    module = str(document.get("module"))
     return {
-        key: _without_new_arguments(value, document.get("class_name") if key == "config" else None)
+        key: _without_new_arguments(value, module if key == "config" else None)
         for key, value in document.items()
         if not (owner and _is_new_default(owner, key, value))
     }
@@ -88,4 +89,4 @@ def _is_new_default(owner: str, argument: str, value: Any) -> bool:
     """Return whether older versions of `owner` refuse this argument, and newer ones need not be given it."""
     if argument in DEFAULTS_OF_NEW_ARGUMENTS:
         return bool(value == DEFAULTS_OF_NEW_ARGUMENTS[argument])
-    return owner == "Round" and argument == "name"  # of an operation that is not a layer: 3.11
+    return argument == "name" and owner.startswith("keras.src.ops.")  # of an operation that is not a layer: 3.11

@@ -1,6 +1,8 @@
 """The classifier: a pretrained base model with a new head, and which variables each stage trains.
 
-uint8 pixels -> rescaling to [-1, 1] -> base model -> global average pooling (features) -> [dropout] -> fc1 -> output
+uint8 pixels -> rescaling -> base model -> global average pooling (features) -> [dropout] -> [fc1] -> output
+
+The rescaling is that of the backbone (`job.model.backbones`): to [-1, 1] for MobileNetV2.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from job.config.settings import STAGES, StageName
-from job.model import folding
+from job.model import backbones, folding, partial_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from job.config.settings import ModelSettings
+    from job.config.settings import FineTuningSettings, ModelSettings, Settings
     from job.model.weights import Provenance
     from job.runtime.device import Device, Precision
 
@@ -54,16 +56,22 @@ class Classifier:
         training_precision: of the base model in a training step.
         xla: the training step is compiled with XLA.
         initial_base: the base model's variables before any training; None: those that it has now.
+        fine_tuning: which part of the base model it trains; None: all of it.
+
+    Raises:
+        errors.SettingsError: there is no such layer, or the frozen part has several outputs that would be cached.
 
     Attributes:
         model: the recipe's Keras model: uint8 pixels [n, size, size, 3] -> probabilities, [n, 1] (sigmoid: that of the
             second label) for two labels, [n, labels] (softmax) for more.
-        base_model: float32 [n, size, size, 3] in [-1, 1] -> float32 [n, height, width, channels].
+        base_model: float32 [n, size, size, 3], scaled as the backbone needs it -> float32 [n, height, width, channels].
         labels: the class names, in the order of the probabilities.
         pretrained: the base model's weights are not random.
         training_precision: of the base model in a training step.
         xla: the training step is compiled with XLA.
         initial_base: the base model's variables before any training: path -> value.
+        fc1: the hidden layer of the head; None if it has none.
+        frozen_layers: layers of the base model that no stage trains.
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class Classifier:
         training_precision: Precision = "float32",
         xla: bool = False,
         initial_base: Arrays | None = None,
+        fine_tuning: FineTuningSettings | None = None,
     ) -> None:
         self.model, self.base_model = network
         self.initial_base = initial_base or variables_of(self.base_model)
@@ -83,12 +92,19 @@ class Classifier:
         self.training_precision = training_precision
         self.xla = xla
         self.rescaling = self.model.get_layer("rescaling")
-        self.fc1 = self.model.get_layer("fc1")
+        self.fc1 = next((layer for layer in self.model.layers if layer.name == "fc1"), None)
         self.output = self.model.get_layer("output")
         self.dropout = float(sum(layer.rate for layer in self.model.layers if isinstance(layer, keras.layers.Dropout)))
+        from_layer = fine_tuning.from_layer if fine_tuning else ""
+        self.frozen_layers = partial_training.frozen_layers(self.base_model, from_layer) if from_layer else []
         self._folded = self._folded_for_training = folding.fold(self.base_model)
         if training_precision != "float32":
             self._folded_for_training = folding.fold(self.base_model, f"mixed_{training_precision}")
+        self.frozen_part = None
+        if fine_tuning and fine_tuning.cache_frozen and fine_tuning.epochs:
+            self.frozen_part = partial_training.FrozenPart(
+                self.base_model, from_layer, None if training_precision == "float32" else f"mixed_{training_precision}"
+            )
 
     @property
     def image_size(self) -> int:
@@ -112,6 +128,25 @@ class Classifier:
         """Return the features, float32 [n, feature_size], of maps, float32 [n, height, width, feature_size]."""
         return keras.ops.mean(maps, axis=(1, 2))
 
+    def frozen_maps(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Return the outputs of the frozen part, float32 [n, *frozen_part.shape], of uint8 pixels."""
+        assert self.frozen_part is not None
+        return self.frozen_part.outputs(self.rescaling(pixels))
+
+    def trained_features(self, frozen_maps: tf.Tensor) -> tf.Tensor:
+        """Return the pooled features, float32 [n, feature_size], of the outputs of the frozen part."""
+        assert self.frozen_part is not None
+        return self.pooled(self.frozen_part.maps(frozen_maps))
+
+    def logits_of_frozen(self, frozen_maps: tf.Tensor) -> tf.Tensor:
+        """Return the logits of the outputs of the frozen part, computed in float32."""
+        return self.head_logits(self.trained_features(frozen_maps))
+
+    def training_logits_of_frozen(self, frozen_maps: tf.Tensor, dropout_seed: tf.Tensor) -> tf.Tensor:
+        """Return the logits, float32, of the outputs of the frozen part, computed in the training precision."""
+        assert self.frozen_part is not None
+        return self.head_logits(self.pooled(self.frozen_part.training_maps(frozen_maps)), dropout_seed)
+
     def head_logits(self, features: tf.Tensor, dropout_seed: tf.Tensor | None = None) -> tf.Tensor:
         """Return the logits, float32 [n, 1] for two labels or [n, labels], of features [n, feature_size].
 
@@ -121,7 +156,8 @@ class Classifier:
         """
         if dropout_seed is not None and self.dropout:
             features = tf.nn.experimental.stateless_dropout(features, self.dropout, seed=dropout_seed)
-        return keras.ops.matmul(self.fc1(features), self.output.kernel) + self.output.bias
+        hidden = features if self.fc1 is None else self.fc1(features)
+        return keras.ops.matmul(hidden, self.output.kernel) + self.output.bias
 
     def logits(self, pixels: tf.Tensor) -> tf.Tensor:
         """Return the logits of uint8 pixels [n, size, size, 3], computed in float32 as in the published model."""
@@ -183,11 +219,13 @@ class Classifier:
     def set_trainable(self, stage: StageName) -> None:
         """Set the trainable flags for `stage`: the head alone, or everything except BatchNormalization.
 
+        Layers before the first one that fine_tuning trains stay frozen, if the settings name one.
+
         ``base_model(x, training=False)`` does not keep BatchNormalization in inference mode, since ``fit`` overrides
         it; ``trainable = False`` on each layer does (https://keras.io/guides/transfer_learning/).
         """
         self.base_model.trainable = stage == "fine_tuning"
-        for layer in self.normalizations():
+        for layer in [*self.frozen_layers, *self.normalizations()]:
             layer.trainable = False
 
     def normalizations(self) -> list[keras.layers.BatchNormalization]:
@@ -197,7 +235,11 @@ class Classifier:
 
     def head_variables(self) -> list[keras.Variable]:
         """Return the head's variables."""
-        return [*self.fc1.variables, *self.output.variables]
+        return [variable for layer in (self.fc1, self.output) if layer is not None for variable in layer.variables]
+
+    def frozen_variables(self) -> list[keras.Variable]:
+        """Return the base model's variables that no stage trains because of `from_layer`."""
+        return [variable for layer in self.frozen_layers for variable in layer.variables]
 
     def head_state(self) -> Arrays:
         """Return a copy of the head's variables: path -> value."""
@@ -213,13 +255,16 @@ class Classifier:
 
 
 def variables_of(model: keras.Model) -> Arrays:
-    """Return a copy of all variables of a model: path -> value."""
-    return {variable.path: np.array(variable.numpy()) for variable in model.variables}
+    """Return a copy of all weights of a model: path -> value. The random state of Keras's Dropout is not among them.
+
+    That layer is part of the saved model alone: training drops features by its own seeds.
+    """
+    return {variable.path: np.array(variable.numpy()) for variable in model.weights}
 
 
 def load_state(model: keras.Model, state: Arrays) -> None:
-    """Set all variables of a model: path -> value."""
-    for variable in model.variables:
+    """Set all weights of a model: path -> value."""
+    for variable in model.weights:
         variable.assign(state[variable.path])
 
 
@@ -232,16 +277,14 @@ def create_network(settings: ModelSettings, labels: tuple[str, ...], *, seed: in
         seed: of the initial weights; the same seed gives the same weights.
     """
     size = settings.image_size
-    base_model = keras.applications.MobileNetV2(
-        input_shape=(size, size, 3), alpha=settings.alpha, include_top=False, weights=None
-    )
+    base_model = backbones.create(settings.backbone, alpha=settings.alpha, image_size=size)
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="rescaling")(pixels)
-    x = base_model(x, training=False)
+    x = base_model(backbones.rescaling(settings.backbone)(pixels), training=False)
     x = keras.layers.GlobalAveragePooling2D(name="pooling")(x)
     if settings.dropout:
         x = keras.layers.Dropout(settings.dropout, name="dropout")(x)
-    x = keras.layers.Dense(settings.head_units, activation="relu", name="fc1")(x)
+    if settings.head_units:
+        x = keras.layers.Dense(settings.head_units, activation="relu", name="fc1")(x)
     if len(labels) == 2:
         x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
     else:
@@ -253,10 +296,9 @@ def create_network(settings: ModelSettings, labels: tuple[str, ...], *, seed: in
 
 
 def build(
-    settings: ModelSettings,
+    settings: Settings,
     labels: tuple[str, ...],
     *,
-    seed: int,
     resumed: Arrays,
     machine: Device,
     load_weights: Callable[[Network], Provenance],
@@ -264,9 +306,8 @@ def build(
     """Create the layers, load or restore their weights, and fold the base model.
 
     Args:
-        settings: the backbone, its width, and the head.
+        settings: the model, the seed of its initial weights, and what fine_tuning trains.
         labels: the class names, at least two.
-        seed: of the initial weights.
         resumed: `Classifier.state` of an earlier start of the run; empty for a new run.
         machine: its training precision and XLA.
         load_weights: sets the weights that a new run starts from.
@@ -275,9 +316,9 @@ def build(
         The classifier, and the provenance of its base model's initial weights.
 
     Raises:
-        errors.FinetuneError: raised by `load_weights`.
+        errors.FinetuneError: raised by `load_weights` or `Classifier`.
     """
-    network = create_network(settings, labels, seed=seed)
+    network = create_network(settings.model, labels, seed=settings.run.seed)
     provenance = load_weights(network)
     initial_base = variables_of(network.base_model)
     if resumed:
@@ -289,6 +330,7 @@ def build(
         training_precision=machine.precision,
         xla=machine.xla,
         initial_base=initial_base,
+        fine_tuning=settings.fine_tuning,
     )
     return classifier, provenance
 
@@ -307,12 +349,24 @@ def _initialize(model: keras.Model, seed: int, skip: set[str]) -> None:
         kernel.assign(keras.initializers.GlorotUniform(seed=key)(kernel.shape, kernel.dtype))
 
 
-def summary(settings: ModelSettings) -> str:
+def summary(settings: ModelSettings, fine_tuning: FineTuningSettings | None = None) -> str:
     """Return a table of the model's layers, for two labels, with their trainable flag in each stage.
 
     Loads no weights and reads no data.
+
+    Args:
+        settings: the backbone and the head.
+        fine_tuning: which part of the backbone it trains; None: all of it.
+
+    Raises:
+        errors.SettingsError: the backbone has no such layer.
     """
-    classifier = Classifier(create_network(settings, ("a", "b"), seed=0), ("a", "b"), pretrained=False)
+    classifier = Classifier(
+        create_network(settings, ("a", "b"), seed=0),
+        ("a", "b"),
+        pretrained=False,
+        fine_tuning=fine_tuning,
+    )
     layers = [
         inner
         for layer in classifier.model.layers

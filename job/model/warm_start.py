@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from job.errors import DataError
+from job.model import backbones
 from job.model.weights import Provenance, digest
 
 if TYPE_CHECKING:
@@ -96,11 +97,12 @@ def _load_head(
     hidden = {path: variable for path, variable in variables.items() if not path.startswith("output/")}
     if missing := [label for label in known if label not in labels]:
         return f"new: the published model has the label {missing[0]!r}, and the data have not", labels
-    if any(_shape(found, path) != tuple(variable.shape) for path, variable in hidden.items()):
+    kernel, bias = variables["output/kernel"], variables["output/bias"]
+    had_hidden = "fc1/kernel" in found
+    if had_hidden != bool(hidden) or any(_shape(found, path) != tuple(v.shape) for path, v in hidden.items()):
         return "new: its hidden layer has another size than that of the published model", labels
     for path, variable in hidden.items():
         variable.assign(found[path])
-    kernel, bias = variables["output/kernel"], variables["output/bias"]
     if labels == known:
         kernel.assign(found["output/kernel"])
         bias.assign(found["output/bias"])
@@ -134,7 +136,8 @@ def _read(published: PublishedModel) -> Arrays:
             f"{published.uri}: its model/model.keras cannot be loaded: {error}",
             remedy="name a run that this version of finetune, or an older one, has published",
         ) from error
-    return {variable.path: np.array(variable.numpy()) for variable in model.variables}
+    backbones.name_variables(model)
+    return {variable.path: np.array(variable.numpy()) for variable in model.weights}
 
 
 def _shape(arrays: Arrays, path: str) -> tuple[int, ...] | None:

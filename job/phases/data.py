@@ -119,6 +119,7 @@ def open_images(
                 "pixels": {"tensorflow": machine.tensorflow},
                 "features": features.dependencies(weights.digest, machine, state),
                 "views": views.dependencies(settings),
+                "frozen": features.frozen_dependencies(classifier),
             },
         ) as cache,
         Dataset(
@@ -144,17 +145,17 @@ def read_images(
         context: of the run.
         classifier: with its pretrained weights.
         images: the data.
-        cache: where features are written, if it has room for them.
+        cache: where features and the frozen part's outputs are written, if the run needs any.
         state: at the start of training.
 
     Returns:
-        The seconds that the features of an image took; None if none were computed.
+        The seconds that the features of an image took, with the frozen part's outputs; None if none were computed.
     """
     from job.training import features
 
     progress, check = context.progress, context.checkpoints.check
     with context.timing.part("ingest"):
-        if cache.needs_features:
+        if cache.needs_features or cache.frozen is not None:
             return features.extract(classifier, images, cache, state, progress, check=check)
         collections.deque(images.ingest(progress, check=check), maxlen=0)
         return None

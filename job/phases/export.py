@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from job.config.settings import RunSettings
+    from job.config.settings import Settings
     from job.data.dataset import Dataset
     from job.data.prepare import Prepared
     from job.evaluation.scores import Scores
@@ -135,9 +135,10 @@ def gate_judge(
     return judge
 
 
-def made_by(settings: RunSettings, machine: device.Device, weights: Weights) -> Document:
+def made_by(settings: Settings, machine: device.Device, weights: Weights) -> Document:
     """Return what makes the model, besides its settings and data, as manifest.json has it."""
-    return provenance.document(settings) | {"device": vars(machine), "weights": weights.document()}
+    weights_document = weights.document() | {"backbone": settings.model.backbone}
+    return provenance.document(settings.run) | {"device": vars(machine), "weights": weights_document}
 
 
 def execution(context: RunContext, machine: device.Device, made_by: Document) -> Execution:

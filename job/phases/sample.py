@@ -48,12 +48,11 @@ def open_sample(
     """
     from job.data.dataset import Dataset
     from job.model import classifier as classifiers
-    from job.training import views
+    from job.training import features, views
 
     classifier, weights = classifiers.build(
-        settings.model,
+        settings,
         sample.labels,
-        seed=settings.run.seed,
         resumed={},
         machine=machine,
         load_weights=load_weights,
@@ -65,9 +64,10 @@ def open_sample(
         image_size=classifier.image_size,
         feature_size=feature_size,
         views=view_count(settings),
+        frozen_shape=classifier.frozen_part.shape if classifier.frozen_part else (),
     )
     # Twice the encoded bytes: objects that are stored compressed are larger in the cache.
-    limit = parts["features"] + parts["views"] + 2 * parts["encoded"] + (parts["pixels"] if keeps_pixels else 0)
+    limit = sum(parts.values()) + parts["encoded"] - (0 if keeps_pixels else parts["pixels"])
     with (
         tempfile.TemporaryDirectory(dir=settings.cache.dir or None) as folder,
         open_cache(
@@ -76,7 +76,12 @@ def open_sample(
             manifest=sample,
             image_size=classifier.image_size,
             feature_size=feature_size,
-            depends_on={"pixels": {}, "features": {}, "views": views.dependencies(settings)},
+            depends_on={
+                "pixels": {},
+                "features": {},
+                "views": views.dependencies(settings),
+                "frozen": features.frozen_dependencies(classifier),
+            },
         ) as cache,
         Dataset(
             sample,

@@ -114,7 +114,15 @@ def examples_of(
         with context.timing.part("ingest"):
             extract_views(views, classifier, images, state, progress, check=context.checkpoints.check)
         progress.event("views.computed", views=views.count, seconds=round(time.monotonic() - started, 1))
-    return create_examples(classifier, images, cache.features, prepared.rows_of, settings=settings, views=views)
+    return create_examples(
+        classifier,
+        images,
+        cache.features,
+        prepared.rows_of,
+        settings=settings,
+        views=views,
+        frozen=cache.frozen,
+    )
 
 
 def train_stages(

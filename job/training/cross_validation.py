@@ -73,13 +73,17 @@ class FoldHeads:
         self._fold = fold
         units, outputs = classifier.output.kernel.shape
         self._units = int(units)
+        self._has_hidden_layer = classifier.fc1 is not None
         fc1, output = (
             [_glorot((examples.seed, head, layer), shape) for head in range(FOLDS)]
             for layer, shape in enumerate([(classifier.feature_size, self._units), (self._units, int(outputs))])
         )
-        # The first layers of all heads are one matrix, [features, heads x units].
-        self._fc1 = keras.Variable(np.concatenate(fc1, axis=1), name="folds_fc1")
-        self._fc1_bias = keras.Variable(np.zeros(FOLDS * self._units, np.float32), name="folds_fc1_bias")
+        self._hidden: list[keras.Variable] = []
+        if self._has_hidden_layer:
+            # The first layers of all heads are one matrix, [features, heads x units].
+            self._fc1 = keras.Variable(np.concatenate(fc1, axis=1), name="folds_fc1")
+            self._fc1_bias = keras.Variable(np.zeros(FOLDS * self._units, np.float32), name="folds_fc1_bias")
+            self._hidden = [self._fc1, self._fc1_bias]
         self._output = keras.Variable(np.stack(output), name="folds_output")
         self._output_bias = keras.Variable(np.zeros((FOLDS, 1, int(outputs)), np.float32), name="folds_output_bias")
         self._answer = tf.function(self._logits, input_signature=[examples.spec], autograph=False)
@@ -146,13 +150,15 @@ class FoldHeads:
         """Return the logits of each head, float32 [heads, n, outputs], of features, float32 [n, feature_size]."""
         if dropout_seed is not None and self._classifier.dropout:
             features = tf.nn.experimental.stateless_dropout(features, self._classifier.dropout, seed=dropout_seed)
+        if not self._has_hidden_layer:
+            return tf.matmul(features[None], self._output) + self._output_bias
         hidden = tf.nn.relu(tf.matmul(features, self._fc1) + self._fc1_bias)
         by_head = tf.transpose(tf.reshape(hidden, (-1, FOLDS, self._units)), (1, 0, 2))
         return tf.matmul(by_head, self._output) + self._output_bias
 
     def _compile(self, optimizer: keras.optimizers.Optimizer) -> Callable[..., tf.Tensor]:
         """Return the training step: features, labels [n], folds [n], dropout seed -> the sum of the heads' losses."""
-        variables = [self._fc1, self._fc1_bias, self._output, self._output_bias]
+        variables = [*self._hidden, self._output, self._output_bias]
         optimizer.build(variables)
 
         def step(features: tf.Tensor, labels: tf.Tensor, fold: tf.Tensor, dropout_seed: tf.Tensor) -> tf.Tensor:

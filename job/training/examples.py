@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -114,8 +115,9 @@ def create_examples(
     *,
     settings: Settings,
     views: Views | None = None,
+    frozen: Rows | None = None,
 ) -> dict[StageName, Examples]:
-    """Return the examples of each stage: stage 1 trains on features, stage 2 on pixels.
+    """Return the examples of each stage: stage 1 trains on features, stage 2 on pixels, or on cached frozen outputs.
 
     Args:
         classifier: folded.
@@ -124,6 +126,7 @@ def create_examples(
         rows_of: the split's name -> rows, int [n].
         settings: of the run: the seed, class weights and augmentation.
         views: the features of augmented images, for stage 1; None: there are none.
+        frozen: outputs of the classifier's frozen part, float32 [images, …], all rows written; None: none are cached.
     """
     size, seed, changes = classifier.image_size, settings.run.seed, settings.augmentation
     pixel_spec = tf.TensorSpec((None, size, size, 3), tf.uint8)
@@ -146,23 +149,30 @@ def create_examples(
         Augmentation(settings=changes, seed=seed, stage=stage, image_size=size)
         for stage in ("feature_extraction", "fine_tuning")
     )
-    return {
-        "feature_extraction": Examples(
-            inputs=features.__getitem__,
-            spec=tf.TensorSpec((None, classifier.feature_size), tf.float32),
-            logits=classifier.head_logits,
-            precision="float32",
-            augmentation=first if runs_backbone(settings) or changes.mixup else None,
-            **head,
-            **shared,
-        ),
-        "fine_tuning": Examples(
-            inputs=images.pixels,
-            spec=pixel_spec,
-            logits=classifier.logits,
-            training_logits=classifier.training_logits,
-            precision=classifier.training_precision,
-            augmentation=second if changes.enabled else None,
-            **shared,
-        ),
-    }
+    feature_extraction = Examples(
+        inputs=features.__getitem__,
+        spec=tf.TensorSpec((None, classifier.feature_size), tf.float32),
+        logits=classifier.head_logits,
+        precision="float32",
+        augmentation=first if runs_backbone(settings) or changes.mixup else None,
+        **head,
+        **shared,
+    )
+    fine_tuning = Examples(
+        inputs=images.pixels,
+        spec=pixel_spec,
+        logits=classifier.logits,
+        training_logits=classifier.training_logits,
+        precision=classifier.training_precision,
+        augmentation=second if changes.enabled else None,
+        **shared,
+    )
+    if frozen is not None and classifier.frozen_part is not None:
+        fine_tuning = dataclasses.replace(
+            fine_tuning,
+            inputs=frozen.__getitem__,
+            spec=tf.TensorSpec((None, *classifier.frozen_part.shape), tf.float32),
+            logits=classifier.logits_of_frozen,
+            training_logits=classifier.training_logits_of_frozen,
+        )
+    return {"feature_extraction": feature_extraction, "fine_tuning": fine_tuning}

@@ -2,6 +2,8 @@
 
 In stage 1 the base model is frozen and its BatchNormalization is in inference mode, so its output for an image never
 changes: one forward pass over the data serves all epochs and is mathematically equivalent to the plain recipe.
+
+With `fine_tuning.cache_frozen` the same pass writes the outputs of the part that stage 2 keeps frozen, too.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from job.runtime import memory
 from job.training import augmentation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,6 +37,15 @@ if TYPE_CHECKING:
 def dependencies(weights_digest: str, machine: Device, state: TrainingState) -> dict[str, object]:
     """Return everything that features depend on besides the pixels, as plain JSON."""
     return {"weights": weights_digest, "part": state.feature_batch, "device": machine.numerics()}
+
+
+def frozen_dependencies(classifier: Classifier) -> dict[str, object]:
+    """Return what the outputs of the frozen part depend on besides what features do, and their shape, as plain JSON.
+
+    Empty if none are cached.
+    """
+    part = classifier.frozen_part
+    return {"from_layer": part.from_layer, "shape": list(part.shape)} if part else {}
 
 
 def extract(
@@ -54,7 +65,7 @@ def extract(
     Args:
         classifier: with its pretrained weights, folded.
         images: the data, before the pass.
-        cache: its `features`, float32 [images, feature_size], are written.
+        cache: its `features` are written if it needs any, and its `frozen` if it has any.
         state: its `feature_batch` is the batch size; lowered if a batch does not fit.
         progress: receives the events.
         check: called after each image; what it raises ends the pass.
@@ -68,23 +79,32 @@ def extract(
     """
     compute = FeaturePass(classifier, cache, state, progress)
     for rows, pixels in images.ingest(progress, check=check):
-        cache.features[rows] = compute(pixels)[: rows.stop - rows.start]
+        _store(cache, rows, compute(pixels))
     fill(images, cache, compute, progress)
     seconds = compute.seconds
     return statistics.median(seconds[1:] or seconds) / RANGE if seconds else None
 
 
 def fill(images: Dataset, cache: Cache, compute: FeaturePass, progress: Progress) -> None:
-    """Write the features of the ranges that lack them: they were discarded, since a batch did not fit."""
-    while missing := [rows for rows in images.ranges() if not cache.features.has(rows)]:
+    """Compute the ranges that were discarded, since a batch did not fit."""
+    while missing := [rows for rows in images.ranges() if not cache.has_computed(rows)]:
         with progress.phase("features again", len(missing), "ranges") as phase:
             for rows in missing:
-                cache.features[rows] = compute(images.range_pixels(rows))[: rows.stop - rows.start]
+                _store(cache, rows, compute(images.range_pixels(rows)))
                 phase.advance()
 
 
+def _store(cache: Cache, rows: slice, computed: Sequence[NDArray[Any]]) -> None:
+    """Write what the feature pass computed of consecutive rows; a range has as many rows as a whole one."""
+    parts = [*([cache.features] if cache.needs_features else []), *([] if cache.frozen is None else [cache.frozen])]
+    for part, values in zip(parts, computed, strict=True):
+        part[rows] = values[: rows.stop - rows.start]
+
+
 class FeaturePass:
-    """Computes features in batches, halved until they fit into the device's memory; then all features are discarded.
+    """Computes features, and the outputs of the frozen part if the cache has any, in batches.
+
+    Batches are halved until they fit into the device's memory; then all that was computed is discarded.
 
     Args:
         classifier: with its pretrained weights, folded.
@@ -113,47 +133,59 @@ class FeaturePass:
         self._compiled_for = 0
         self.seconds: list[float] = []
 
-    def __call__(self, pixels: NDArray[Any], numbers: Numbers | None = None) -> NDArray[Any]:
-        """Return features, float32 [RANGE, feature_size], of uint8 [RANGE, size, size, 3] and what was drawn for them.
+    def __call__(self, pixels: NDArray[Any], numbers: Numbers | None = None) -> list[NDArray[Any]]:
+        """Return what the cache needs of a range of images, float32 [RANGE, ...]: features, if any, and frozen outputs.
+
+        Of augmented images these are the features alone.
+
+        Args:
+            pixels: uint8 [RANGE, size, size, 3].
+            numbers: drawn for the images; None: they stay as they are.
 
         Raises:
             errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
         """
         inputs, started = [pixels, *(numbers or ())], time.monotonic()
-        features = memory.halve_until_it_fits(
+        computed = memory.halve_until_it_fits(
             lambda batch_size: self._compute(inputs, batch_size),
             self._state.feature_batch or RANGE,
             work="the feature pass",
             halved=self._on_halved,
         )
         self.seconds.append(time.monotonic() - started)
-        return features
+        return computed
 
-    def _compute(self, inputs: list[NDArray[Any]], batch_size: int) -> NDArray[Any]:
+    def _compute(self, inputs: list[NDArray[Any]], batch_size: int) -> list[NDArray[Any]]:
         if self._compiled_for != batch_size:
             self._forward, self._compiled_for = self._compile(batch_size), batch_size
         starts = range(0, len(inputs[0]), batch_size)
-        return np.concatenate([self._forward(*(array[n : n + batch_size] for array in inputs)).numpy() for n in starts])
+        batches = [self._forward(*(array[n : n + batch_size] for array in inputs)) for n in starts]
+        return [np.concatenate(tensors) for tensors in zip(*batches, strict=True)]
 
     def _on_halved(self, batch_size: int) -> None:
         self._state.feature_batch = batch_size
         self._cache.clear_features(batch_size)
         self._progress.event("features.batch_halved", severity="warning", feature_batch=batch_size)
 
-    def _compile(self, batch_size: int) -> Callable[..., tf.Tensor]:
-        """Return the forward pass: uint8 [batch_size, size, size, 3] -> float32 [batch_size, feature_size].
+    def _compile(self, batch_size: int) -> Callable[..., list[tf.Tensor]]:
+        """Return the forward pass: uint8 [batch_size, size, size, 3] -> what `__call__` returns.
 
         The batch size is fixed, so that the bits of a feature do not depend on the number of images.
         """
-        classifier, settings = self._classifier, self._settings
+        classifier, cache, settings = self._classifier, self._cache, self._settings
         signature = [tf.TensorSpec((batch_size, classifier.image_size, classifier.image_size, 3), tf.uint8)]
-        forward: Callable[..., tf.Tensor] = classifier.features
+
+        def forward(pixels: tf.Tensor, *numbers: tf.Tensor) -> list[tf.Tensor]:
+            if settings is not None:
+                return [
+                    classifier.features(augmentation.change_images(settings, pixels, augmentation.Numbers(*numbers)))
+                ]
+            if cache.frozen is None:
+                return [classifier.features(pixels)]
+            frozen = classifier.frozen_maps(pixels)
+            return [*([classifier.trained_features(frozen)] if cache.needs_features else []), frozen]
+
         if settings is not None:
             signature += [tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype) for spec in augmentation.SPEC]
-
-            def forward(pixels: tf.Tensor, *numbers: tf.Tensor) -> tf.Tensor:
-                changed = augmentation.change_images(settings, pixels, augmentation.Numbers(*numbers))
-                return classifier.features(changed)
-
-        compiled: Callable[..., tf.Tensor] = tf.function(forward, input_signature=signature, autograph=False)
+        compiled: Callable[..., list[tf.Tensor]] = tf.function(forward, input_signature=signature, autograph=False)
         return compiled

@@ -36,8 +36,9 @@ class StageInvariants:
         self._stage = stage
         normalization = _paths(v for layer in classifier.normalizations() for v in layer.variables)
         head = _paths(classifier.head_variables())
-        everything = _paths(classifier.model.variables)
-        expected = head if stage == "feature_extraction" else everything - normalization
+        everything = _paths(classifier.model.weights)  # not its `variables`: Dropout has a random state
+        frozen = _paths(classifier.frozen_variables())
+        expected = head if stage == "feature_extraction" else everything - normalization - frozen
         trainable = _paths(classifier.model.trainable_variables)
         if trainable != expected:
             raise errors.InvariantError(

@@ -125,7 +125,7 @@ def extract_views(
                 pixels = np.zeros((RANGE, size, size, 3), np.uint8)
                 pixels[: len(rows)] = images.pixels(rows)
                 numbers = drawn.draw(np.resize(rows, RANGE), version)
-                views.stored[stored] = compute(pixels, numbers)[: len(rows)]
+                views.stored[stored] = compute(pixels, numbers)[0][: len(rows)]
                 phase.advance(len(rows))
                 check()
         fill(images, cache, FeaturePass(classifier, cache, state, progress), progress)

@@ -13,7 +13,7 @@ import pytest
 from containers import IMAGE, ROOT, TEMPORARY, docker, run
 
 from job import __version__
-from job.model import weights
+from job.model.backbones import file_name
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_packages_are_those_of_the_lock() -> None:
 
 def test_weights_are_a_layer_of_their_own() -> None:
     """The ImageNet weights of the default model are at the path of the default settings, in a layer of their own."""
-    name = weights.file_name(1.0, 224)
+    name = file_name("MobileNetV2", 1.0, 224)
 
     history = docker("history", "--no-trunc", "--format", "{{.Size}} {{.CreatedBy}}", IMAGE).stdout
 

@@ -320,7 +320,7 @@ import job.commands.demo
 import job.runtime.device
 job.commands.demo.run = lambda arguments, progress: print(arguments)
 job.runtime.device.import_tensorflow = lambda: None
-sys.modules["job.model.classifier"] = types.SimpleNamespace(summary=lambda settings: f"alpha {settings.alpha}")
+sys.modules["job.model.classifier"] = types.SimpleNamespace(summary=lambda model, stage: f"alpha {model.alpha}")
 sys.exit(main(["demo", "--run.seed", "3"]) or main(["summary", "--model.alpha", "0.35"]))
 """
 

@@ -149,6 +149,12 @@ def test_name_that_begins_with_a_quote(tmp_path: Path, monkeypatch: pytest.Monke
         (["--input.validation_fraction=.5", "--input.test_fraction=.5"], ["validation_fraction", "test_fraction"]),
         (["--input.group_column=a", "--input.group_pattern=b"], ["input.group_column", "input.group_pattern"]),
         (["--model.alpha=0.4"], ["model.alpha", "model.weights"]),
+        (["--model.alpha=1.3", "--model.backbone=MobileNetV3Small"], ["model.alpha", "model.weights"]),
+        (
+            ["--model.alpha=0.5", "--model.backbone=ResNet50", "--model.weights=none"],
+            ["model.alpha", "model.backbone"],
+        ),
+        (["--fine_tuning.cache_frozen"], ["fine_tuning.cache_frozen", "fine_tuning.from_layer"]),
         (["--input.uri=gs://bkt/d", "--output.uri=gs://bkt/d"], ["output.uri", "input.uri"]),
         (["--input.uri=gs://bkt/d", "--output.uri=gs://bkt/d/out/"], ["output.uri", "input.uri"]),
         (["--input.uri=/d", "--output.uri=/d/out"], ["output.uri", "input.uri"]),
@@ -219,7 +225,8 @@ def test_result_settings_added_later() -> None:
     options = {"schedule", "warmup_epochs", "min_learning_rate", "patience", "min_delta", "restore"}
     options |= {"weight_decay", "clip_norm", "label_smoothing"}
     for stage in STAGES:
-        assert options == {name.partition(".")[2] for name in later if name.startswith(f"{stage}.")} - {"views"}
+        found = {name.partition(".")[2] for name in later if name.startswith(f"{stage}.")}
+        assert options == found - {"views", "from_layer", "cache_frozen"}
     assert not later & set(result_settings(Settings()))
     assert "a(.)" == result_settings(load_settings(["--input.group_pattern=a(.)"], {}).settings)["input.group_pattern"]
 

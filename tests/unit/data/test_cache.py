@@ -265,3 +265,45 @@ def test_views_of_other_settings_are_not_reused(tmp_path: Path, change: dict[str
             assert found == kept.views.has(slice(0, 1))
             kept.views[0:1] = np.ones((1, 3), np.float32)
             raise errors.StoppedError("stopped", remedy="")
+
+
+FROZEN = {**DATA, "frozen": {"from_layer": "b", "shape": [2, 3]}}
+FROZEN_BYTES = 40 * (2 * 3 * 4 + 4)
+
+
+def test_outputs_of_the_frozen_part_are_kept(tmp_path: Path) -> None:
+    """They are part of the cache, found again by a later start, and discarded where they depend on something else."""
+    values = np.arange(240, dtype=np.float32).reshape(40, 2, 3)
+    with contextlib.suppress(errors.StoppedError), open_cache(tmp_path, made_from=FROZEN) as kept:
+        fill(kept)
+        assert not kept.has(slice(0, 40))
+        kept.frozen[0:40] = values
+        assert FROZEN_BYTES == kept.facts["frozen_bytes"]
+        raise errors.StoppedError("stopped", remedy="")
+    with contextlib.suppress(errors.StoppedError), open_cache(tmp_path, made_from=FROZEN) as kept:
+        assert kept.has(slice(0, 40))
+        assert np.array_equal(values, kept.frozen[np.arange(40)])
+        raise errors.StoppedError("stopped", remedy="")
+    other = {**DATA, "frozen": {"from_layer": "a", "shape": [2, 3]}}
+    with open_cache(tmp_path, made_from=other) as kept:
+        assert not kept.frozen.has(slice(0, 1))
+        assert kept.features.has(slice(0, 40))
+
+
+def test_outputs_of_the_frozen_part_must_fit(tmp_path: Path) -> None:
+    """The budget knows them: a cache without room for them is refused, with the bytes that it needs."""
+    needed = 4000 + INDEX_BYTES + FEATURE_BYTES + FROZEN_BYTES
+
+    with pytest.raises(errors.DataError, match=f"{needed:,} bytes"):
+        open_cache(tmp_path, made_from=FROZEN, max_bytes=needed - 1)
+    with open_cache(tmp_path, made_from=FROZEN, max_bytes=needed) as kept:
+        assert kept.pixels is None
+
+
+def test_clearing_features_clears_the_frozen_part(tmp_path: Path) -> None:
+    """Both are computed by the same pass, in batches of the same size."""
+    with open_cache(tmp_path, made_from=FROZEN) as kept:
+        kept.frozen[0:40] = np.zeros((40, 2, 3), np.float32)
+        kept.clear_features(16)
+        assert not kept.frozen.has(slice(0, 1))
+        assert 16 == json.loads((kept.folder / "made_from.json").read_text())["frozen"]["part"]

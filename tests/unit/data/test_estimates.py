@@ -6,7 +6,7 @@ import pytest
 from surveys import survey
 
 from job.config.settings import Settings
-from job.data.estimates import Estimates, Seconds, estimate, feature_size
+from job.data.estimates import Estimates, Seconds, estimate
 
 MIB = 2**20
 
@@ -62,10 +62,14 @@ def test_batches_count_only_where_they_are_trained() -> None:
     assert few.training_bytes < many.training_bytes / 4
 
 
-@pytest.mark.parametrize(("alpha", "size"), [(0.35, 1280), (1.0, 1280), (1.3, 1664), (1.4, 1792)])
-def test_feature_size(alpha: float, size: int) -> None:
-    """MobileNetV2's last layer grows with alpha above 1 only, in steps of 8."""
-    assert size == feature_size(alpha)
+def test_memory_of_another_backbone() -> None:
+    """The activations and the weights are those of the backbone."""
+    small, large = (
+        estimated(model={"backbone": name, "image_size": 224}).memory.training_bytes
+        for name in ("MobileNetV3Small", "ConvNeXtSmall")
+    )
+
+    assert small < estimated(model={"image_size": 224}).memory.training_bytes < large / 2
 
 
 def test_total_seconds() -> None:

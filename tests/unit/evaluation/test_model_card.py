@@ -222,3 +222,30 @@ def test_augmentation() -> None:
 
     assert any("augmented: flip horizontal, rotation 15, mixup 0.2." in text for text in sections[0])
     assert not any("augmented" in text for text in sections[1])
+
+
+@pytest.mark.parametrize(
+    ("backbone", "licence", "origin"),
+    [
+        ("MobileNetV2", "Apache License 2.0", "tensorflow/models"),
+        ("ResNet50", "MIT License", "KaimingHe"),
+        ("DenseNet121", "BSD 3-Clause License", "DenseNet"),
+    ],
+)
+def test_backbone(backbone: str, licence: str, origin: str) -> None:
+    """The card names the backbone, and the origin and licence of its ImageNet weights."""
+    front_matter, body = parts(card(subject(settings=settings(backbone=backbone))))
+    [text] = [text for text in shown(body)["Licence"] if "ImageNet weights" in text]
+
+    assert backbone.lower() in front_matter["tags"]
+    assert all(part in text for part in (backbone, licence, origin))
+    assert ("(alpha 1, 224 pixels)" in body) == (backbone == "MobileNetV2")
+
+
+def test_a_trained_top_is_named() -> None:
+    """Where stage 2 trained the top of the backbone alone, the table of the training names its first layer."""
+    changed = Settings.model_validate({"fine_tuning": {"from_layer": "block_13_expand"}})
+
+    assert any(
+        "from block_13_expand on" in text for text in shown(parts(card(subject(settings=changed)))[1])["Training"]
+    )

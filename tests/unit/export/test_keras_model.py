@@ -70,6 +70,10 @@ def test_arguments_that_older_versions_refuse_are_omitted(tmp_path: Path) -> Non
 
 def test_a_value_that_is_no_default_stays() -> None:
     """An argument that matters is written: an older version must refuse such a model, not load another one."""
-    layer = {"class_name": "BatchNormalization", "config": {"renorm": True, "renorm_momentum": 0.99}}
+    layer = {
+        "module": "keras.layers",
+        "class_name": "BatchNormalization",
+        "config": {"renorm": True, "renorm_momentum": 0.99},
+    }
 
     assert {"renorm": True} == keras_model._without_new_arguments(layer)["config"]

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from classifiers import new_classifier
 
-from job.config.settings import ModelSettings
+from job.config.settings import FineTuningSettings, ModelSettings
 from job.model.classifier import Classifier, create_network, summary
 
 SMALL = ModelSettings(alpha=0.35, image_size=32, weights="none")
@@ -223,3 +223,30 @@ def test_summary_shows_the_flags_of_both_stages() -> None:
     assert ["yes", "yes"] == lines["output"][-2:]
     assert "474,309 parameters; trainable: 64,101 in feature_extraction, 446,149 in fine_tuning" in text
     assert "for two labels is one column, the probability of the second label" in text
+
+
+def test_head_without_a_hidden_layer() -> None:
+    """With `head_units: 0` the features lead to the output: the head is one dense layer behind the dropout."""
+    classifier = new_classifier(SMALL.model_copy(update={"head_units": 0, "dropout": 0.5}), ("a", "b"), seed=7)
+    features = np.random.default_rng(0).normal(size=(3, 1280)).astype(np.float32)
+    names = [layer.name for layer in classifier.model.layers]
+
+    assert ["pooling", "dropout", "output"] == names[-3:]
+    assert classifier.fc1 is None
+    assert ["output/kernel", "output/bias"] == list(classifier.head_state())
+    expected = features @ classifier.output.kernel.numpy() + classifier.output.bias.numpy()
+    np.testing.assert_allclose(expected, classifier.head_logits(tf.constant(features)), atol=1e-5)
+    classifier.set_trainable("feature_extraction")
+    assert ["output/kernel", "output/bias"] == [v.path for v in classifier.model.trainable_variables]
+
+
+def test_summary_of_a_trained_top() -> None:
+    """The summary shows that the layers before `from_layer` are frozen in both stages."""
+    lines = {
+        line.split()[0]: line.split()
+        for line in summary(SMALL, FineTuningSettings(from_layer="block_13_expand")).splitlines()
+    }
+
+    assert ["no", "no"] == lines["block_12_project"][-2:]
+    assert ["no", "yes"] == lines["block_13_expand"][-2:]
+    assert ["no", "no"] == lines["block_13_expand_BN"][-2:]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from job import errors
 from job.model import folding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @pytest.fixture
@@ -158,3 +159,85 @@ def test_merge_equals_plain(use_bias: bool) -> None:
 
 def _is_normalization(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
+
+
+def test_fold_in_another_precision() -> None:
+    """Every layer with variables computes in half precision, also what is not folded, and the variables are shared."""
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 255)(pixels)
+    x = keras.layers.Conv2D(4, 1, activation="relu", name="activated")(x)
+    x = keras.layers.LayerNormalization()(x) + 3.0
+    x = keras.layers.Dense(5)(x) * 0.5
+    model = keras.Model(pixels, keras.layers.BatchNormalization()(x))
+    randomize(model)
+    inputs = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.float32)
+
+    folded = folding.fold(model, "mixed_bfloat16")
+
+    outputs = folded(inputs)
+    assert outputs.dtype == tf.bfloat16
+    assert {id(v) for v in model.variables} == {id(v) for v in folded.variables}
+    assert {"float32"} == {v.dtype for v in folded.variables}
+    assert "float32" == folded.layers[1].compute_dtype  # the scaling of the pixels
+    np.testing.assert_allclose(tf.cast(outputs, tf.float32), model(inputs, training=False), rtol=0.05, atol=0.05)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.cast(folded(inputs), tf.float32) ** 2)
+    assert all(g is not None and g.dtype == tf.float32 for g in tape.gradient(loss, model.trainable_variables))
+
+
+@pytest.mark.usefixtures("float64")
+def test_fold_one_group_per_channel() -> None:
+    """A grouped convolution with one group per channel becomes a depthwise one; a nested Sequential is opened."""
+    pixels = keras.Input((8, 8, 3))
+    stem = keras.Sequential([keras.layers.Conv2D(6, 3, name="stem"), keras.layers.BatchNormalization()])
+    x = keras.layers.Conv2D(6, 3, padding="same", groups=6, activation="relu", name="grouped")(stem(pixels))
+    model = keras.Model(pixels, x)
+    for layer in model._flatten_layers(include_self=False):
+        if _is_normalization(layer):
+            layer.set_weights([np.random.default_rng(2).uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
+    model.get_layer("grouped").bias.assign(np.arange(6.0))
+    inputs = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
+    expected = model(inputs, training=False)
+
+    for other in (folding.fold(model), folding.merge(model)):
+        np.testing.assert_allclose(other(inputs), expected, rtol=1e-9, atol=1e-9)
+        assert not any(_is_normalization(layer) for layer in other.layers)
+    assert isinstance(folding.merge(model).get_layer("grouped"), keras.layers.DepthwiseConv2D)
+
+
+def test_fold_keeps_what_an_operation_or_the_output_reads() -> None:
+    """A convolution that an operation that is no layer reads too, or that is an output, is not folded."""
+    pixels = keras.Input((8, 8, 3))
+    shared = keras.layers.Conv2D(4, 1)(pixels)
+    read_by_operation = keras.Model(pixels, keras.layers.BatchNormalization()(shared) + shared)
+    output = keras.layers.Conv2D(4, 1)(pixels)
+    read_as_output = keras.Model(pixels, [output, keras.layers.BatchNormalization()(output)])
+
+    for model in (read_by_operation, read_as_output):
+        assert 1 == sum(map(_is_normalization, folding.fold(model).layers))
+
+
+def twice() -> keras.Model:
+    """Return a model with a layer that is called twice."""
+    pixels = keras.Input((8, 8, 3))
+    layer = keras.layers.Conv2D(3, 1, name="again")
+    return keras.Model(pixels, layer(layer(pixels)), name="net")
+
+
+def two_inputs() -> keras.Model:
+    """Return a model with two inputs."""
+    inputs = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
+    return keras.Model(inputs, keras.layers.Add()(inputs), name="net")
+
+
+@pytest.mark.parametrize(("model", "named"), [(twice, "again"), (two_inputs, "2 inputs")])
+@pytest.mark.parametrize("fold", [folding.fold, folding.merge])
+def test_what_cannot_be_folded_is_refused(
+    model: Callable[[], keras.Model], named: str, fold: Callable[[keras.Model], keras.Model]
+) -> None:
+    """A layer that is called twice, or a second input, is refused by name."""
+    with pytest.raises(errors.SettingsError, match=named) as caught:
+        fold(model())
+
+    assert 2 == caught.value.exit_code
+    assert "net" in caught.value.message

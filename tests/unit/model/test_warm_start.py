@@ -146,3 +146,11 @@ def test_model_that_cannot_be_loaded(two_labels: Published, tmp_path: Path) -> N
 
     with pytest.raises(DataError, match=r"model/model.keras cannot be loaded"):
         warm_start.load_into(create_network(SETTINGS, ("b", "d"), seed=2), ("b", "d"), broken, Progress())
+
+
+def test_another_head_is_new(two_labels: Published) -> None:
+    """A linear head does not take over the output of a head with a hidden layer."""
+    classifier, provenance = two_labels.start(("b", "d"), head_units=0)
+
+    assert classifier.fc1 is None
+    assert str(provenance.document()["run"]["head"]).startswith("new: its hidden layer")

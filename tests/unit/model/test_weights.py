@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import importlib.util
 import io
 from typing import TYPE_CHECKING, Any
@@ -15,7 +17,8 @@ from paths import ROOT, WEIGHTS
 from job import storage
 from job.config.settings import ModelSettings
 from job.errors import DataError, SettingsError, UnavailableError
-from job.model import weights
+from job.model import backbones, weights
+from job.model.backbones import file_name
 from job.observability.progress import Event, Listener, Progress
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from job.storage import Store
 
-NAME = weights.file_name(0.35, 32)
+NAME = file_name("MobileNetV2", 0.35, 32)
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -104,7 +107,7 @@ def address(home: Path, emulator: str, bucket: str, monkeypatch: pytest.MonkeyPa
     """Return what lies at Keras's address, which is a bucket; there is nothing yet, nor in Keras's cache."""
     assert not home.exists()
     monkeypatch.setattr(weights, "URL", f"{emulator}/{bucket}/")
-    return storage.open_store(f"gs://{bucket}")
+    return storage.open_store(f"gs://{bucket}/mobilenet_v2")
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def test_known_digests(alpha: float) -> None:
         if isinstance(node, h5py.Dataset):
             found["/".join(path.split("/")[-2:])] = node[()]
 
-    with h5py.File(WEIGHTS / weights.file_name(alpha, 224)) as opened:
+    with h5py.File(WEIGHTS / file_name("MobileNetV2", alpha, 224)) as opened:
         opened.visititems(visit)
 
     assert weights.KNOWN_DIGESTS["MobileNetV2", alpha, 224] == weights.digest(found)
@@ -175,7 +178,7 @@ def test_known_digests(alpha: float) -> None:
 def test_file_name_is_that_of_keras(alpha: float, image_size: int, expected: str) -> None:
     """Sizes that Keras has no weights for start from those of 224, as in keras.applications.mobilenet_v2."""
     name = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{expected}_no_top.h5"
-    assert name == weights.file_name(alpha, image_size)
+    assert name == file_name("MobileNetV2", alpha, image_size)
 
 
 @pytest.mark.usefixtures("home")
@@ -217,7 +220,7 @@ def test_download_is_cached(
 
     found = load(base_model, heard)
 
-    assert (weights.URL + NAME, True) == (found.source, found.verified)
+    assert (weights.url("MobileNetV2", 0.35, 32), True) == (found.source, found.verified)
     assert_holds(base_model, arrays)
     assert [NAME] == [path.name for path in home.iterdir()]
     assert file == (home / NAME).read_bytes()
@@ -232,7 +235,7 @@ def locate(**settings: Any) -> str:
 def test_locate(home: Path, address: Store, file: bytes, tmp_path: Path) -> None:
     """What would be loaded is found in its order, and neither loaded nor downloaded."""
     address.write(NAME, file)
-    assert weights.URL + NAME == locate()
+    assert weights.url("MobileNetV2", 0.35, 32) == locate()
     assert not home.exists()
     cached = put(home, file)
     assert str(cached) == locate()
@@ -298,7 +301,7 @@ def test_unreachable(base_model: keras.Model, home: Path, heard: Heard) -> None:
     with pytest.raises(UnavailableError) as caught:
         load(base_model, heard)
 
-    for place in (f"/nonexistent/{NAME}", str(home / NAME), f"{weights.URL}{NAME}", "3 attempts"):
+    for place in (f"/nonexistent/{NAME}", str(home / NAME), weights.url("MobileNetV2", 0.35, 32), "3 attempts"):
         assert place in caught.value.message
 
 
@@ -339,7 +342,7 @@ def test_unknown_digest_is_told(
     base_model: keras.Model, arrays: Arrays, file: bytes, tmp_path: Path, heard: Heard
 ) -> None:
     """Weights of a size whose digest nobody knows are loaded, their digest is recorded, and the log says so."""
-    put(tmp_path, file, weights.file_name(0.35, 96))
+    put(tmp_path, file, file_name("MobileNetV2", 0.35, 96))
 
     found = load(base_model, heard, image_size=96, weights_dir=str(tmp_path))
 
@@ -522,3 +525,51 @@ def test_script_replaces_a_damaged_file(
 def test_new_head(run: dict[str, object] | None, is_new: bool) -> None:
     """A head is new unless a warm start took it over, or a part of it."""
     assert is_new == weights.Provenance("there", "d1", verified=False, run=run).has_new_head
+
+
+@pytest.fixture(scope="module")
+def other_backbone() -> keras.Model:
+    """Return a small backbone of which Keras publishes checksums."""
+    return backbones.create("MobileNetV3Small", alpha=1.0, image_size=32)
+
+
+def test_other_backbones_are_verified_by_the_checksum_of_the_file(
+    other_backbone: keras.Model, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file with Keras's checksum is loaded and verified; any other one is refused, naming both checksums."""
+    name = file_name("MobileNetV3Small", 1.0, 224)
+    path = tmp_path / name
+    other_backbone.save_weights(tmp_path / "new.weights.h5")
+    (tmp_path / "new.weights.h5").rename(path)
+    expected = weights.checksum(path.read_bytes(), like="0" * 32)
+    settings = {"backbone": "MobileNetV3Small", "alpha": 1.0, "weights_dir": str(tmp_path)}
+
+    with pytest.raises(DataError, match=expected) as caught:
+        load(other_backbone, heard, **settings)
+    assert backbones.BACKBONES["MobileNetV3Small"].checksums[1.0] in caught.value.message
+
+    known = dataclasses.replace(backbones.BACKBONES["MobileNetV3Small"], checksums={1.0: expected})
+    monkeypatch.setattr(weights, "BACKBONES", {**backbones.BACKBONES, "MobileNetV3Small": known})
+    found = load(other_backbone, heard, **settings)
+    assert (str(path), True) == (found.source, found.verified)
+
+
+@pytest.mark.parametrize(("algorithm", "length"), [("md5", 32), ("sha256", 64)])
+def test_checksum(algorithm: str, length: int) -> None:
+    """Keras publishes MD5 for most files, and SHA-256 for some: the length says which."""
+    assert hashlib.new(algorithm, b"data").hexdigest() == weights.checksum(b"data", like="0" * length)
+
+
+def test_fetch_published(fetch_weights: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The script writes a file of another backbone only with Keras's checksum, and downloads it once."""
+    checksum = weights.checksum(b"file", like="0" * 32)
+    known = dataclasses.replace(backbones.BACKBONES["ResNet50"], checksums={1.0: checksum})
+    monkeypatch.setattr(backbones, "BACKBONES", {**backbones.BACKBONES, "ResNet50": known})
+    answers = [b"file", b"other"]
+    monkeypatch.setattr(weights, "download", lambda *_, **__: answers.pop(0))
+
+    for _ in range(2):  # the second time, the file is there
+        fetch_weights.fetch_published("ResNet50", 1.0, tmp_path, Progress())
+    assert b"file" == (tmp_path / file_name("ResNet50", 1.0, 224)).read_bytes()
+    with pytest.raises(DataError, match=checksum):
+        fetch_weights.fetch_published("ResNet50", 1.0, tmp_path / "elsewhere", Progress())

@@ -158,3 +158,20 @@ def test_empty_share_of_a_batch(classifier: Classifier) -> None:
     heads.train(StageSettings(epochs=1, learning_rate=1e-2, batch_size=1), 1e-2, Progress())
 
     assert np.isfinite(np.concatenate(list(heads.predict()))).all()
+
+
+def test_heads_without_a_hidden_layer() -> None:
+    """With `head_units: 0` each head is linear: its answers are the sigmoid of one matrix, and it is trained."""
+    linear = small_classifier(head_units=0)
+    examples = stage_one(linear, LABELS)
+    heads = FoldHeads(linear, examples, FOLD)
+    before = heads._output.numpy()
+
+    heads.train(SETTINGS, 1e-2, Progress())
+
+    kernel, bias = heads._output.numpy(), heads._output_bias.numpy()
+    assert not np.array_equal(before, kernel)
+    assert (5, 8, 1) == kernel.shape
+    logits = np.einsum("nf,nfo->no", FEATURES[examples.train], kernel[FOLD]) + bias[FOLD, 0]
+    expected = 1 / (1 + np.exp(-logits[:, 0]))
+    np.testing.assert_allclose(expected, np.concatenate(list(heads.predict()))[:, 1], atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from classifiers import LABELS, examples, refolded, small_classifier
 
-from job.config.settings import STAGES, Settings
+from job.config.settings import STAGES, FineTuningSettings, Settings
 from job.training.examples import create_examples
 
 ROWS = {"train": np.array([0, 1]), "validation": np.array([2]), "test": np.array([], np.intp)}
@@ -104,3 +104,19 @@ def test_backbone_in_each_epoch() -> None:
     assert len(data.train) == len(numbers.contrast)
     assert (None, classifier.feature_size) == tuple(data.spec.shape)
     np.testing.assert_allclose(data.predict(data.inputs(data.train)), logits, rtol=1e-4, atol=1e-5)
+
+
+def test_cached_outputs_of_the_frozen_part_give_the_same_logits() -> None:
+    """Stage 2 reads the outputs of the frozen part, and its logits are those of the pixels."""
+    classifier = small_classifier(FineTuningSettings(from_layer="b", cache_frozen=True))
+    cached = examples(classifier, "fine_tuning")
+    assert classifier.frozen_part is not None
+    rows, seed = np.arange(12), tf.constant((1, 2))
+    pixels = examples(small_classifier(), "fine_tuning").inputs(rows)
+
+    assert (None, *classifier.frozen_part.shape) == tuple(cached.spec.shape)
+    for actual, expected in (
+        (cached.logits(cached.inputs(rows)), classifier.logits(pixels)),
+        (cached.training_logits(cached.inputs(rows), seed), classifier.training_logits(pixels, seed)),
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)

@@ -10,10 +10,12 @@ import pytest
 from classifiers import LABELS, examples, small_classifier
 
 from job import errors
+from job.config.settings import STAGES, FineTuningSettings
 from job.training import invariants
 from job.training.step import compile_step
 
 if TYPE_CHECKING:
+    from job.config.settings import StageName
     from job.model.classifier import Classifier
 
 
@@ -67,3 +69,30 @@ def test_unmoved_backbone_in_stage_2_is_noticed(classifier: Classifier) -> None:
     with pytest.raises(errors.InvariantError, match=r"none of its 5 trainable variables moved"):
         watch.check(is_complete=True)
     assert 9 == errors.InvariantError.exit_code
+
+
+def test_layers_before_the_first_trained_one_stay_frozen() -> None:
+    """With `from_layer`, the layers before it are frozen in both stages, and what moves among them is noticed."""
+    classifier = small_classifier(FineTuningSettings(from_layer="b"))
+    classifier.set_trainable("fine_tuning")
+    watch = invariants.StageInvariants(classifier, "fine_tuning")
+    trainable = {variable.path for variable in classifier.model.trainable_variables}
+
+    assert {path for path in trainable if path.startswith("b/")}
+    assert not {path for path in trainable if path.startswith("a/") or "_BN/" in path}
+    kernel = classifier.base_model.get_layer("a").kernel
+    kernel.assign(kernel + 0.5)
+    with pytest.raises(errors.InvariantError, match=r"a/kernel"):
+        watch.check(is_complete=True)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_state_of_dropout_is_no_weight(stage: StageName) -> None:
+    """Keras's Dropout layer has a random state, which no stage trains and no checkpoint holds."""
+    classifier = small_classifier(dropout=0.5)
+    classifier.set_trainable(stage)
+
+    invariants.StageInvariants(classifier, stage).check(is_complete=False)
+
+    assert not any("seed" in path for path in classifier.state())
+    classifier.load_state(classifier.state())
