@@ -110,7 +110,7 @@ def _opened(
         load = weight_loader(settings.model, sample.labels, published, open_store, progress)
         opened = open_sample(settings, sample, open_store, machine, keeps_pixels=keeps_pixels, load_weights=load)
         classifier, weights, images, cache = stack.enter_context(opened)
-        if settings.feature_extraction.epochs:
+        if cache.needs_features or cache.frozen is not None:
             features.extract(classifier, images, cache, TrainingState(), progress)
         else:
             collections.deque(images.ingest(progress), maxlen=0)
