@@ -18,6 +18,7 @@ IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True)
 
 # The places are such that none lies inside another.
 VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "preset": st.just("none"),  # others set further settings
     "input.uri": st.builds("gs://pictures/{}/{}".format, WORDS, WORDS) | st.just("") | st.just("/in"),
     "input.format": st.sampled_from(["auto", "folders", "csv", "jsonl"]),
     "input.layout": st.sampled_from(["auto", "classes", "splits"]),

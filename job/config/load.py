@@ -23,7 +23,7 @@ class Loaded:
 
     Attributes:
         settings: the effective settings.
-        origins: dotted name -> ``default``, ``file``, ``environment`` or ``flag``, for every setting.
+        origins: dotted name -> ``default``, ``preset``, ``file``, ``environment`` or ``flag``, for every setting.
     """
 
     settings: Settings
@@ -40,7 +40,7 @@ def load_settings(
     *,
     required: Sequence[str] = (),
 ) -> Loaded:
-    """Read the settings: defaults < YAML file < environment < flags.
+    """Read the settings: defaults < preset < YAML file < environment < flags.
 
     Args:
         arguments: flags: ``--config FILE``, ``--name value``, ``--name=value``; a switch needs no value. The last of
@@ -55,6 +55,7 @@ def load_settings(
     fields = setting_fields()
     collected = sources.Sources({name: _kind(field) for name, field in fields.items()})
     collected.read(arguments, environment.everything() if variables is None else variables)
+    collected.apply_preset()
     settings, mistakes = _validate({name: raw.text for name, raw in collected.raw.items()})
     for names, problem in mistakes:
         values = (

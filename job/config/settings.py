@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from job import uri
 from job.config.backbones import BACKBONES, BackboneName
+from job.config.presets import Preset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -551,6 +552,10 @@ class LogSettings(_Group):
 
 class Settings(_Group):
     """All settings of the job."""
+
+    # Not part of the identity: the settings that it stands for are, so that a newer version of it makes another run.
+    preset: Preset = "none"
+    """A named set of settings, for what it was measured on: docs/training.md. What is set elsewhere overrides it."""
 
     input: InputSettings = InputSettings()
     output: OutputSettings = OutputSettings()

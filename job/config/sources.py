@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import yaml
 
 from job.config.hints import did_you_mean, hint, similar
+from job.config.presets import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-Origin = Literal["default", "file", "environment", "flag"]
+Origin = Literal["default", "preset", "file", "environment", "flag"]
 
 Kind = Literal["text", "switch", "list", "other"]
 """An empty value is valid for a text; for a switch (true or false) and all others it counts as not set. A list is one
@@ -77,6 +78,12 @@ class Sources:
         if below := [known for known in self.kinds if known.startswith(f"{name}.")]:
             return f"{name!r} is a group of settings{hint(name, ()) or ': ' + ', '.join(below)}"
         return f"unknown setting {name!r}{hint(name, names)}"
+
+    def apply_preset(self) -> None:
+        """Add the settings of the preset that was chosen, where no source has them. An unknown preset adds none."""
+        chosen = self.raw["preset"].text if "preset" in self.raw else "none"
+        for name, text in PRESETS.get(chosen, {}).items():
+            self.raw.setdefault(name, RawValue(text, "preset", f"preset {chosen}"))
 
     # Flags
 

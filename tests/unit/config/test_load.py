@@ -9,14 +9,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from setting_values import VALUES, mistakes_of
 
 from job.config import sources
+from job.config.ineffective import find
 from job.config.load import Loaded, load_settings
-from job.config.settings import Settings
+from job.config.presets import PRESETS
+from job.config.settings import Settings, result_settings
 
 GIVEN = st.fixed_dictionaries({}, optional=VALUES).filter(
     lambda given: not (given.get("input.group_column") and given.get("input.group_pattern"))  # only one may be set
@@ -156,3 +159,44 @@ def test_nothing_heavy_is_imported() -> None:
     code = f"{program}; print({heavy} & set(sys.modules))"
 
     assert "set()\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_preset() -> None:
+    """A preset is a source of its own: it overrides defaults, and every other source overrides it."""
+    variables = {"FINETUNE_MODEL__DROPOUT": "0.4"}
+    loaded = load_settings(["--preset", "small-data", "--feature_extraction.epochs", "3"], variables)
+    expected = PRESETS["small-data"]
+
+    assert (3, 0.4) == (loaded.settings.feature_extraction.epochs, loaded.settings.model.dropout)
+    assert "small-data" == loaded.document()["settings"]["preset"]
+    from_preset = {name for name, origin in loaded.origins.items() if origin == "preset"}
+    assert expected.keys() - {"feature_extraction.epochs", "model.dropout"} == from_preset
+    assert float(expected["augmentation.rotation"]) == loaded.settings.augmentation.rotation
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid(name: str) -> None:
+    """Every preset is a set of valid settings, each of which differs from its default and has an effect."""
+    loaded = load_settings(["--preset", name], {})
+
+    assert {*PRESETS[name]} == {name for name, origin in loaded.origins.items() if origin == "preset"}
+    given = result_settings(loaded.settings).items() - result_settings(Settings()).items()
+    assert {*PRESETS[name]} == {name for name, _ in given}
+    assert {} == find(loaded.settings, (30, 10))
+
+
+def test_run_of_a_preset_is_that_of_its_settings() -> None:
+    """The preset's name has no part in the identity: the settings have."""
+    flags = [f"--{name}={value}" for name, value in PRESETS["fast"].items()]
+
+    assert result_settings(load_settings(["--preset=fast"], {}).settings) == result_settings(
+        load_settings(flags, {}).settings
+    )
+
+
+def test_unknown_preset() -> None:
+    """An unknown preset is named once, with those that there are."""
+    [mistake] = mistakes_of("--preset=small")
+
+    assert "preset = 'small' (flag --preset)" in mistake
+    assert "'small-data'" in mistake
