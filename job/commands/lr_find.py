@@ -106,7 +106,7 @@ def _measure(settings: Settings, steps: int, progress: Progress) -> tuple[list[C
     prepared = prepare(listing.listed, listing.quarantined, found, settings.input, progress, hashes=found.hashes)
     device.prepare()
     machine = device.configure(settings, notify=progress.event)
-    from job.lr_finder import find
+    from job.trials.lr_finder import find
 
     return find(settings, prepared, open_store, machine, progress, steps=steps), machine
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from job.data.survey import Survey
     from job.data.validation import Validation
     from job.observability.progress import Progress
-    from job.rehearsal import Decoded
     from job.storage import OpenStore
+    from job.trials.rehearsal import Decoded
 
 MANUAL = Manual(
     summary="List and judge the images of an input as a run would, before a GPU is paid for.",
@@ -146,7 +146,7 @@ def _judge(settings: Settings, options: Options, progress: Progress) -> Validati
         prepared = error
     else:
         if decoded and estimated.fits_cache:
-            from job.rehearsal import rehearse
+            from job.trials.rehearsal import rehearse
 
             estimated = rehearse(settings, prepared, open_store, decoded, estimated, progress)
     if options.sheet is not None:
@@ -180,7 +180,7 @@ def _decode(settings: Settings, found: Survey, open_store: OpenStore, progress: 
     anywhere = settings.device.model_copy(update={"require_gpu": False})
     machine = device.configure(settings.model_copy(update={"device": anywhere}))
     from job.data.deep_survey import decode_all
-    from job.rehearsal import Decoded
+    from job.trials.rehearsal import Decoded
 
     import_seconds = time.monotonic() - started
     decoding = decode_all(

@@ -21,12 +21,12 @@ from job.export import saved_model
 from job.export.verification import Scorer
 from job.model import weights
 from job.observability.progress import Progress
-from job.phases.sample import open_sample, save_nothing
 from job.runtime import device
 from job.runtime.memory import exhaustion_converted
 from job.training import features, prediction, stages, views
 from job.training.examples import create_examples
 from job.training.state import TrainingState
+from job.trials.sample import open_sample, save_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from surveys import prepared, survey
 
-from job import rehearsal
 from job.config.settings import Settings
 from job.data.deep_survey import Effort
 from job.data.labels import TRAIN, VALIDATION
-from job.rehearsal import Costs, Decoded, StageCost
 from job.runtime.device import Device
+from job.trials import rehearsal
+from job.trials.rehearsal import Costs, Decoded, StageCost
 
 if TYPE_CHECKING:
     from job.data.prepare import Prepared

@@ -21,7 +21,6 @@ from job.config.settings import STAGES
 from job.data import estimates
 from job.data.labels import TRAIN
 from job.observability.progress import Progress
-from job.phases.sample import open_sample, save_nothing
 from job.phases.weights import warm_start, weight_loader
 from job.runtime.memory import exhaustion_converted
 from job.training import features, imbalance, stages, views
@@ -29,6 +28,7 @@ from job.training.examples import create_examples
 from job.training.prediction import predict, prefetch
 from job.training.range_test import Curve
 from job.training.state import TrainingState
+from job.trials.sample import open_sample, save_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,11 +11,11 @@ from classifiers import LABELS, examples, small_classifier
 from short_stages import same_arrays, settings
 from surveys import prepared, survey
 
-from job import lr_finder
 from job.config.settings import STAGES, StageName
 from job.data.labels import TRAIN, VALIDATION
 from job.observability.progress import Progress
 from job.training import stages
+from job.trials import lr_finder
 
 pytestmark = pytest.mark.usefixtures("functions_run_eagerly")
 
