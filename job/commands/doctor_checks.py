@@ -9,7 +9,6 @@ from job import storage
 from job.commands.command import check_tensorflow
 from job.config import certificates, environment
 from job.export import formats
-from job.runs.published import open_warm_start
 from job.runtime import machine
 from job.runtime.checks import Check, Finding, Group
 from job.storage.probe import OutputProbe, read_input
@@ -149,6 +148,7 @@ def _check_clock(probe: OutputProbe) -> str | Finding:
 
 def _check_weights(settings: Settings, seconds: float) -> str | Finding:
     from job.model import weights  # imports NumPy and h5py
+    from job.runs.published import open_warm_start  # imports NumPy
 
     open_store = storage.opener(settings.storage, retry=_retry(seconds))
     if settings.model.is_warm_start:

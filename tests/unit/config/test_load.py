@@ -163,15 +163,15 @@ def test_nothing_heavy_is_imported() -> None:
 
 def test_preset() -> None:
     """A preset is a source of its own: it overrides defaults, and every other source overrides it."""
-    variables = {"FINETUNE_MODEL__DROPOUT": "0.4"}
-    loaded = load_settings(["--preset", "small-data", "--feature_extraction.epochs", "3"], variables)
+    variables = {"FINETUNE_FINE_TUNING__EPOCHS": "4"}
+    loaded = load_settings(["--preset", "small-data", "--feature_extraction.learning_rate", "3e-3"], variables)
     expected = PRESETS["small-data"]
 
-    assert (3, 0.4) == (loaded.settings.feature_extraction.epochs, loaded.settings.model.dropout)
+    assert (3e-3, 4) == (loaded.settings.feature_extraction.learning_rate, loaded.settings.fine_tuning.epochs)
     assert "small-data" == loaded.document()["settings"]["preset"]
     from_preset = {name for name, origin in loaded.origins.items() if origin == "preset"}
-    assert expected.keys() - {"feature_extraction.epochs", "model.dropout"} == from_preset
-    assert float(expected["augmentation.rotation"]) == loaded.settings.augmentation.rotation
+    assert expected.keys() - {"feature_extraction.learning_rate", "fine_tuning.epochs"} == from_preset
+    assert float(expected["augmentation.crop"]) == loaded.settings.augmentation.crop
 
 
 @pytest.mark.parametrize("name", PRESETS)

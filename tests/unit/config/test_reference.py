@@ -34,6 +34,7 @@ def test_settings_table() -> None:
     lines = reference.settings_table().splitlines()
 
     assert len(VALUES) == len(lines) - 2
-    assert lines[2].startswith('| `input.uri` | `""` | `FINETUNE_INPUT__URI` | Labelled images: ')
+    assert lines[2].startswith('| `preset` | `"none"` | `FINETUNE__PRESET` | A named set of settings')
+    assert lines[3].startswith('| `input.uri` | `""` | `FINETUNE_INPUT__URI` | Labelled images: ')
     assert all(line.count(" | ") == 3 and len(line.rpartition(" | ")[2]) > 10 for line in lines[2:])
     assert "One of: `best`, `last`." in reference.settings_table()

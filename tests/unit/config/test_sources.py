@@ -201,7 +201,7 @@ def test_variable() -> None:
 
 def test_origins_are_those_of_the_type() -> None:
     """The words for where a setting came from are the ones that config.json documents."""
-    assert ("default", "file", "environment", "flag") == get_args(Origin)
+    assert ("default", "preset", "file", "environment", "flag") == get_args(Origin)
 
 
 def test_files_are_merged_in_their_order(tmp_path: Path) -> None:
