@@ -41,11 +41,13 @@ def main() -> None:
     parser.add_argument(
         "--settings", nargs="*", default=[], help="further variants: flags of finetune run, one text each"
     )
+    parser.add_argument("--common", default="", help="flags of every variant, the recipe included")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--title", default="Presets against the recipe")
     options = parser.parse_args()
     variants = {"recipe": []} | {name: ["--preset", name] for name in options.presets}
     variants |= {flags: shlex.split(flags) for flags in options.settings}
+    common = shlex.split(options.common)
     rows = []
     for data in options.data:
         measured: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
@@ -53,7 +55,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as scratch:
                 pictures = subset(data, Path(scratch, "in"), options.images, seed)
                 for number, (name, flags) in enumerate(variants.items()):
-                    measured[name].append(train(pictures, Path(scratch, str(number)), options.weights, seed, flags))
+                    measured[name].append(
+                        train(pictures, Path(scratch, str(number)), options.weights, seed, [*common, *flags])
+                    )
                     print(f"{data.name}, seed {seed}: {name}: {measured[name][-1]}", file=sys.stderr)
         rows += [row(data.name, name, found, measured["recipe"]) for name, found in measured.items()]
     counts = " and ".join(map(str, options.images))
