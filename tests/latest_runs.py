@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING
 
@@ -61,8 +62,10 @@ def publish(
         "gate": {"passed": True, "accuracy": 0.9, "min_accuracy": 0.0},
         "files": {name: described(data).document() for name, data in files.items()},
     }
-    output.write(f"runs/{run_id}/manifest.json", encode(manifest))
-    output.write(f"runs/{run_id}/_SUCCESS", b"{}")
+    encoded = encode(manifest)
+    output.write(f"runs/{run_id}/manifest.json", encoded)
+    success = {"manifest_sha256": hashlib.sha256(encoded).hexdigest()}
+    output.write(f"runs/{run_id}/_SUCCESS", encode(success))
     point_to(output, run_id, published_at=published_at)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from job.errors import DataError
 from job.model import backbones
-from job.model.weights import Provenance, digest
+from job.model.weights import Provenance, arrays_of, digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,14 +70,9 @@ def load_into(network: Network, labels: tuple[str, ...], published: PublishedMod
     for path, variable in base.items():
         variable.assign(found[path])
     head, new = _load_head(network.model, labels, found, published.labels)
-    arrays = {
-        f"{layer.name}/{variable.name}": np.asarray(variable)
-        for layer in network.base_model.layers
-        for variable in layer.weights
-    }
     provenance = Provenance(
         published.uri,
-        digest(arrays),
+        digest(arrays_of(network.base_model)),
         verified=False,
         run={"manifest_sha256": published.manifest_sha256, "head": head, "new_labels": list(new)},
     )

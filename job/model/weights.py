@@ -92,7 +92,7 @@ def load_into(
         UnavailableError: the ImageNet weights are not on this machine and cannot be downloaded.
     """
     if settings.weights == "none":
-        provenance = Provenance("random", digest(_arrays(base_model)), verified=False)
+        provenance = Provenance("random", digest(arrays_of(base_model)), verified=False)
         progress.event("weights.left_random", severity="warning", note="nothing is pretrained: model.weights is none")
         return provenance
     if settings.weights == "imagenet":
@@ -326,7 +326,7 @@ def _load(base_model: keras.Model, data: bytes, source: str) -> Provenance:
             copy.write(data)
             copy.flush()
             base_model.load_weights(copy.name)
-        arrays = _arrays(base_model)
+        arrays = arrays_of(base_model)
         if missing := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
             raise ValueError(f"{missing[0]} is not in the file, or not finite")  # noqa: TRY301
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:  # raised by h5py and Keras
@@ -339,7 +339,7 @@ def _load(base_model: keras.Model, data: bytes, source: str) -> Provenance:
     return Provenance(source, actual, verified=actual in KNOWN_DIGESTS.values())
 
 
-def _arrays(base_model: keras.Model) -> dict[str, NDArray[Any]]:
+def arrays_of(base_model: keras.Model) -> dict[str, NDArray[Any]]:
     """Return ``layer/variable`` -> array."""
     return {
         f"{layer.name}/{variable.name}": np.asarray(variable)

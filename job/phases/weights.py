@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job.errors import DataError
 from job.runs import download
-from job.runs.latest import PublishedFiles
+from job.runs.download import KERAS_MODEL, LABELS
+from job.runs.latest import MANIFEST, SPLIT, training_content
 from job.runs.published import open_warm_start
 
 if TYPE_CHECKING:
@@ -42,15 +44,21 @@ def warm_start(settings: Settings, open_store: OpenStore, state: TrainingState) 
     from job.model.warm_start import PublishedModel
 
     store = open_store(state.warm_start) if state.warm_start else open_warm_start(settings, open_store)
-    with tempfile.TemporaryDirectory(prefix="warm-start-") as folder:
-        path, labels = download.download_keras_model(store, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="warm-start-") as scratch:
+        folder = Path(scratch)
+        download.download_files(store, (LABELS, KERAS_MODEL, SPLIT, MANIFEST), folder)
+        try:
+            with (folder / SPLIT).open("rb") as split, (folder / MANIFEST).open("rb") as rows:
+                trained_on = training_content(split, rows)
+        except ValueError as error:
+            raise DataError(f"{store.uri}: {error}", remedy="start from a run of this version of finetune") from error
         state.warm_start = store.uri
         yield PublishedModel(
             uri=store.uri,
             manifest_sha256=download.manifest_sha256(store),
-            labels=labels,
-            path=path,
-            trained_on=PublishedFiles(store).training_content(),
+            labels=tuple((folder / LABELS).read_text("utf-8").split("\n")[:-1]),
+            path=folder / KERAS_MODEL,
+            trained_on=trained_on,
         )
 
 

@@ -11,7 +11,7 @@ from job.runs import documents
 from job.runs.checksums import difference, measure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from job.runs.documents import PublishedFile, PublishedManifest
@@ -41,22 +41,17 @@ def download_model(store: Store, folder: Path) -> None:
     download(store, wanted, folder)
 
 
-def download_keras_model(store: Store, folder: Path) -> tuple[Path, tuple[str, ...]]:
-    """Copy ``model.keras`` of a published run into a local folder.
-
-    Returns:
-        Its path, and the labels in the order of its probabilities.
+def download_files(store: Store, names: Sequence[str], folder: Path) -> None:
+    """Copy files of a published run into a local folder, under their names.
 
     Raises:
         errors.DataError: a file is missing, or differs from what was published.
         errors.AccessError, errors.UnavailableError: the store or the disk fails.
     """
     files = read_manifest(store).files
-    for name in (LABELS, KERAS_MODEL):
-        if name not in files:
-            raise _differs(store, f"manifest.json of {store.uri} has no {name}")
-    download(store, {name: files[name] for name in (LABELS, KERAS_MODEL)}, folder)
-    return folder / KERAS_MODEL, tuple((folder / LABELS).read_text("utf-8").split("\n")[:-1])
+    if missing := [name for name in names if name not in files]:
+        raise _differs(store, f"manifest.json of {store.uri} has no {missing[0]}")
+    download(store, {name: files[name] for name in names}, folder)
 
 
 def manifest_sha256(store: Store) -> str:

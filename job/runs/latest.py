@@ -24,12 +24,14 @@ from job.observability import log
 from job.runs import documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from job.evaluation.gates import Gate
     from job.storage import Store
+
+SPLIT, MANIFEST = "data/split.jsonl", "data/manifest.jsonl"
 
 _MODEL = "model/saved_model/"
 _MODEL_FILE = re.compile(r"saved_model\.pb|fingerprint\.pb|variables/variables\.(index|data-\d{5}-of-\d{5})")
@@ -76,29 +78,50 @@ def pointer(
     return documents.encode(document)
 
 
+def training_content(split: Iterable[bytes], rows: Iterable[bytes]) -> NDArray[np.uint64]:
+    """Return size and checksum, as one number, of each image that a run trained on: uint64 [n].
+
+    Args:
+        split: lines of ``data/split.jsonl``.
+        rows: lines of ``data/manifest.jsonl``, of the same images.
+
+    Raises:
+        ValueError: they are of another format.
+    """
+    sizes, checksums = array("q"), array("I")
+    try:
+        for side, line in zip(split, rows, strict=True):
+            if json.loads(side)["split"] == "train":
+                row = json.loads(line)
+                sizes.append(row["size"])
+                checksums.append(row["crc32c"])
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"{SPLIT} or {MANIFEST} is of another format: {error!r}") from error
+    return content_keys(np.asarray(sizes), np.asarray(checksums))
+
+
 class PublishedFiles:
     """The files of a published run, each verified against its manifest.json.
 
     Args:
-        store: of the output, or of the run itself.
-        run_id: as named by a document in the output; None: the store is the run's.
+        output: the store.
+        run_id: as named by a document in it.
 
     Raises:
         UnusableRunError: it is no run's name, or names no published run, or manifest.json is unreadable.
     """
 
-    def __init__(self, store: Store, run_id: str | None = None) -> None:
-        if run_id is not None and not (run_id and re.fullmatch(NAME_PATTERN, run_id)):
+    def __init__(self, output: Store, run_id: str) -> None:
+        if not run_id or not re.fullmatch(NAME_PATTERN, run_id):
             raise UnusableRunError(f"{run_id!r} is not the name of a run")
-        self._store = store
-        self._prefix = "" if run_id is None else f"runs/{run_id}/"
-        uri = store.uri_of(self._prefix).rstrip("/")
-        if store.read(f"{self._prefix}_SUCCESS") is None:
-            raise UnusableRunError(f"the run {uri} is deleted: it has no _SUCCESS")
+        self._output = output
+        self._prefix = f"runs/{run_id}"
+        if output.read(f"{self._prefix}/_SUCCESS") is None:
+            raise UnusableRunError(f"the run {run_id} is deleted: it has no _SUCCESS")
         try:
             self._files = documents.parse(self._bytes("manifest.json"), documents.PublishedManifest).files
         except documents.UnreadableError as error:
-            raise UnusableRunError(f"manifest.json of the run {uri} is unreadable: {error}") from error
+            raise UnusableRunError(f"manifest.json of the run {run_id} is unreadable: {error}") from error
 
     def read(self, name: str) -> bytes:
         """Return a file.
@@ -125,19 +148,10 @@ class PublishedFiles:
         Raises:
             UnusableRunError: see `read`; or the files are of another format.
         """
-        sizes, checksums = array("q"), array("I")
         try:
-            is_train = [json.loads(line)["split"] == "train" for line in self.read("data/split.jsonl").splitlines()]
-            rows = map(json.loads, self.read("data/manifest.jsonl").splitlines())
-            for row, train in zip(rows, is_train, strict=True):
-                if train:
-                    sizes.append(row["size"])
-                    checksums.append(row["crc32c"])
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            raise UnusableRunError(
-                f"data/split.jsonl or data/manifest.jsonl is of another format: {error!r}"
-            ) from error
-        return content_keys(np.asarray(sizes), np.asarray(checksums))
+            return training_content(self.read(SPLIT).splitlines(), self.read(MANIFEST).splitlines())
+        except ValueError as error:
+            raise UnusableRunError(str(error)) from error
 
     @contextlib.contextmanager
     def downloaded_model(self, scratch: Path) -> Iterator[Path]:
@@ -168,7 +182,7 @@ class PublishedFiles:
             yield folder
 
     def _bytes(self, name: str) -> bytes:
-        found = self._store.read(f"{self._prefix}{name}")
+        found = self._output.read(f"{self._prefix}/{name}")
         if found is None:
-            raise UnusableRunError(f"{self._store.uri_of(self._prefix + name)} is missing")
+            raise UnusableRunError(f"{name} is missing in {self._output.uri_of(self._prefix)}")
         return found[0]

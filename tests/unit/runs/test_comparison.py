@@ -138,7 +138,7 @@ def test_other_labels(output: Store, tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (b"{", "latest.json is unreadable"),
-        (b'{"run_id": "gone", "published_at": ""}', "runs/gone is deleted"),
+        (b'{"run_id": "gone", "published_at": ""}', "the run gone is deleted"),
         (b'{"run_id": "../jobs", "published_at": ""}', "is not the name of a run"),
         (b'{"run_id": "new", "published_at": ""}', "names this run itself"),
     ],

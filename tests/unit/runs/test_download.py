@@ -10,7 +10,7 @@ from published_runs import FILES, described, publish
 
 from job import storage
 from job.errors import DataError
-from job.runs.download import download, download_keras_model, download_model, read_manifest
+from job.runs.download import download, download_files, download_model, read_manifest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,19 +34,20 @@ def test_model(store: Store, tmp_path: Path) -> None:
     assert {"model/labels.txt", "model/saved_model/saved_model.pb"} == copied
 
 
-def test_keras_model(tmp_path: Path) -> None:
-    """model.keras is copied, and its labels are read."""
+def test_named_files(tmp_path: Path) -> None:
+    """Files that are named are copied, and no others."""
     run = publish(storage.open_store(str(tmp_path / "run")), FILES | {"model/model.keras": b"zip"})
 
-    path, labels = download_keras_model(run, tmp_path / "copy")
+    download_files(run, ("model/labels.txt", "model/model.keras"), tmp_path / "copy")
 
-    assert (b"zip", ("cats", "dogs")) == (path.read_bytes(), labels)
+    copied = {path.name: path.read_bytes() for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert {"labels.txt": b"cats\ndogs\n", "model.keras": b"zip"} == copied
 
 
-def test_run_without_a_keras_model(store: Store, tmp_path: Path) -> None:
-    """A run that lacks it is refused."""
+def test_run_without_a_named_file(store: Store, tmp_path: Path) -> None:
+    """A run that lacks one is refused."""
     with pytest.raises(DataError, match=r"has no model/model.keras"):
-        download_keras_model(store, tmp_path / "copy")
+        download_files(store, ("model/labels.txt", "model/model.keras"), tmp_path / "copy")
 
 
 @pytest.mark.parametrize("missing", ["model/labels.txt", "model/saved_model/saved_model.pb"])

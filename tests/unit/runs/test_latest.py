@@ -89,7 +89,7 @@ def test_name_that_is_no_run(output: Store, run_id: str) -> None:
 def test_deleted_run(output: Store) -> None:
     """A run without _SUCCESS is none, nor is one without manifest.json or with a foreign one."""
     output.write("runs/old/manifest.json", b"{}")
-    with pytest.raises(UnusableRunError, match=r"manifest\.json of the run .*/runs/old is unreadable"):
+    with pytest.raises(UnusableRunError, match=r"manifest\.json of the run old is unreadable"):
         PublishedFiles(output, "old")
     output.delete("runs/old/manifest.json")
     with pytest.raises(UnusableRunError, match=r"manifest\.json is missing"):
