@@ -14,6 +14,8 @@ from job.model.classifier import Classifier, Network, create_network
 from job.training.examples import Examples, create_examples
 
 if TYPE_CHECKING:
+    import pytest
+
     from job.config.settings import FineTuningSettings, ModelSettings, StageName
     from job.runtime.device import Precision
 
@@ -42,6 +44,21 @@ def small_classifier(
     x = keras.layers.Dense(1, activation="sigmoid", name="output")(x)
     network = Network(keras.Model(pixels, x), base_model)
     return Classifier(network, ("a", "b"), pretrained=True, fine_tuning=fine_tuning)
+
+
+def part_dependent_classifier(monkeypatch: pytest.MonkeyPatch) -> Classifier:
+    """Return a small classifier whose features depend on how many images are computed at once.
+
+    So do the last bits of a large one's.
+    """
+    classifier = small_classifier()
+    plain = classifier.features
+
+    def features_of_a_part(pixels: tf.Tensor) -> tf.Tensor:
+        return plain(pixels) + tf.cast(tf.shape(pixels)[0], tf.float32)
+
+    monkeypatch.setattr(classifier, "features", features_of_a_part)
+    return classifier
 
 
 def new_classifier(settings: ModelSettings, labels: tuple[str, ...], *, seed: int) -> Classifier:

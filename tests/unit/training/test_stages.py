@@ -40,10 +40,6 @@ def classifier() -> Classifier:
     return small_classifier()
 
 
-def ignore_images(_: int) -> None:
-    """Count nothing."""
-
-
 def test_order_is_a_permutation_of_its_own_for_each_epoch() -> None:
     """Every image comes once an epoch; seed, stage and epoch each change the order, and nothing else does."""
     orders = {

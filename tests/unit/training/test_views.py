@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from classifiers import small_classifier
+from classifiers import part_dependent_classifier, small_classifier
 from runs import Recorder, draw
 
 from job import errors, storage
@@ -44,14 +44,7 @@ SETTINGS = Settings.model_validate(
 @pytest.fixture
 def classifier(monkeypatch: pytest.MonkeyPatch) -> Classifier:
     """A small classifier whose features depend on how many images are computed at once, as a large one's last bits."""
-    classifier = small_classifier()
-    plain = classifier.features
-
-    def features_of_a_part(pixels: tf.Tensor) -> tf.Tensor:
-        return plain(pixels) + tf.cast(tf.shape(pixels)[0], tf.float32)
-
-    monkeypatch.setattr(classifier, "features", features_of_a_part)
-    return classifier
+    return part_dependent_classifier(monkeypatch)
 
 
 @pytest.fixture
