@@ -23,7 +23,7 @@ SLOW = TINY | {
     "config.fine_tuning.learning_rate": 0.0001,
     "config.keep": "last",  # the best epoch might lie before the disturbance
 }
-"""Values for a second stage of half a minute, so that something can happen in it."""
+"""Values for a second stage of 10 to 30 s: one disturbance of a Pod fits into it, and nothing slow before that."""
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,10 @@ def test_upgrade_under_a_job_of_the_cronjob(namespace: Namespace, undisturbed: B
     values = SLOW | undisturbed.values(output_prefix="scheduled") | {"cronjob.enabled": True}
     namespace.helm("install", "finetune", CHART, *namespace.settings(**values))
     namespace.kubectl("create", "job", "nightly", "--from=cronjob/finetune")
-    pods = [in_stage_2(namespace, "nightly", [])]
+    namespace.wait_for_event("nightly", "run.started")
 
     namespace.helm("upgrade", "finetune", CHART, *namespace.settings(**values | {"config.run.seed": 8}))
+    pods = [in_stage_2(namespace, "nightly", [])]
     evict(namespace, pods[-1]["metadata"]["name"])
 
     namespace.wait_for_event("nightly", "run.started", after=pods, resumed=True)
@@ -112,13 +113,13 @@ def test_suspended_by_a_queue(namespace: Namespace, undisturbed: Bucket, tmp_pat
     job = namespace.install(values)
     suspend(True)
     suspend(False)
-    pod = in_stage_2(namespace, job, [])
+    pod = namespace.wait_for_event(job, "run.started")
 
     assert job == namespace.install(values, command="upgrade")
     assert namespace.job(job)["spec"]["suspend"] is False
     assert pod["metadata"]["uid"] == namespace.pods(job)[-1]["metadata"]["uid"]
 
-    before = namespace.pods(job)
+    before = [in_stage_2(namespace, job, [])]
     suspend(True)
     namespace.wait(lambda: not namespace.job(job)["status"].get("active"))
     suspend(False)
