@@ -152,6 +152,8 @@ def main() -> int:
     name, _, where = os.environ[SIGNAL_AT].partition(" ")
 
     class Sender(progress.Listener):
+        needs_each_step = True
+
         def on_event(self, event: progress.Event) -> None:
             if event.name == "step.taken" and where == " ".join(map(str, position(event.facts))):
                 signal.raise_signal(signal.Signals[name])

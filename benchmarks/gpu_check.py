@@ -4,7 +4,8 @@ r"""What the first GPU at hand does with the job: every precision, with and with
     python benchmarks/gpu_check.py --small       on the CPU, in small: a check of this script, not of any device
 
 The run is the recipe at 224 px on the demo's pictures, drawn here. Each combination must be published, with an exported
-model that answers as the run's own did. The GPU image has all that this file needs:
+model that answers as the run's own did. Beside them, `calls.py` compares both stages with one and with several steps a
+call. The GPU image has all that these files need:
 
     docker run --gpus all --volume "$PWD/benchmarks:/benchmarks" --entrypoint python finetune:gpu \
         /benchmarks/gpu_check.py --results /tmp/RESULTS.md
@@ -49,6 +50,12 @@ SMALL = {
 }
 FULL = {"feature_extraction.epochs": "3", "fine_tuning.epochs": "3", "device.require_gpu": "true"}
 
+CALLS = {
+    "feature_extraction": ("stage 1, time of an epoch with two calls and with one call a step", 50_000, 16),
+    "fine_tuning": ("stage 2, time of an epoch with two calls and with one call a step", 2_048, 6),
+}
+"""Stage -> name of its row, images of an epoch, steps of a call; those of stage 2 at 224 px."""
+
 Settings = dict[str, str]
 Document = dict[str, Any]
 
@@ -89,6 +96,8 @@ def main() -> None:
         rows = [row(name, output) for name, output in outputs.items()]
         same_bits = digest(resumed) == digest(undisturbed)
         device = provenance(undisturbed)["device"]
+    for stage, (name, *_) in CALLS.items():
+        rows.append([f"{name} over several", ratio_of_calls(stage, small=options.small)])
     rows.append(["resumed run ends in the same bits", "yes" if same_bits else "no"])
     rows.append(["whole check", f"{time.monotonic() - started:.0f} s"])
     title = f"GPU check: {device['name']}"
@@ -147,6 +156,20 @@ def run_out_of_memory(shared: Settings, folder: Path) -> Path:
     settings = {"fine_tuning.batch_size": str(LARGE_BATCH), "device.xla": "false"}
     with occupied(LEFT_BYTES):
         return train(Case("out of memory", settings), shared, folder)
+
+
+def ratio_of_calls(stage: str, *, small: bool) -> str:
+    """Measure a stage with several steps a call; return how many times longer it takes with other calls."""
+    _, images, steps = CALLS[stage]
+    settings = ["model.alpha=0.35", "model.image_size=32"] if small else ["device.require_gpu=true"]
+    images, epochs = (128, 1) if small else (images, 3)
+    print(f"{stage}, several steps a call …", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        script = Path(__file__).with_name("calls.py")
+        flags = [f"--stage={stage}", f"--images={images}", f"--epochs={epochs}", f"--steps={2 if small else steps}"]
+        results = f"--results={scratch}/RESULTS.md"
+        done = harness.run([sys.executable, script, *flags, results, "--settings", *settings])
+    return done.output.splitlines()[-1]
 
 
 @contextlib.contextmanager

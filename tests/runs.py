@@ -46,6 +46,7 @@ class Facts(Listener):
 
     def __init__(self, name: str) -> None:
         self.seen: list[Mapping[str, object]] = []
+        self.needs_each_step = name == "step.taken"
         self._name = name
 
     def on_event(self, event: Event) -> None:
@@ -58,6 +59,7 @@ class At(Listener):
     """Does something when an event comes."""
 
     def __init__(self, name: str, action: Callable[[], object]) -> None:
+        self.needs_each_step = name == "step.taken"
         self._name = name
         self._action = action
 

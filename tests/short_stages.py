@@ -38,7 +38,9 @@ EVERYTHING = {
 
 
 class Recorder(Listener):
-    """Remembers the events."""
+    """Remembers the events, each step too."""
+
+    needs_each_step = True
 
     def __init__(self) -> None:
         self.events = []

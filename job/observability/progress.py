@@ -11,7 +11,8 @@ Event names are dotted, in the past tense; facts are keywords. Any name is allow
                      epoch) of the stages that can be estimated before they start
     stage.started    stage, epochs; epochs_done if the stage resumes after an interruption
     stage.first_step stage, step, seconds: the first of this start, with compilation; from here on the device is busy
-    step.taken       stage, epoch, step (the next ones, from 0, as in checkpoint.loaded), steps (per epoch); debug
+    step.taken       stage, epoch, step (the next ones, from 0, as in checkpoint.loaded), steps (per epoch); debug; only
+                     where a listener needs each step
     epoch.finished   the canonical event: stage, epoch (from 1 in each stage), epochs (of the stage), epoch_total (from
                      1, across both stages), loss, accuracy, val_loss, val_accuracy, seconds, images_per_second,
                      input_wait, learning_rate (of its last step); added here: eta_seconds (to the end of the stage),
@@ -235,7 +236,13 @@ class Phase:
 
 
 class Listener:
-    """Receives every event. Override the handlers you need; calls are serialized."""
+    """Receives every event. Override the handlers you need; calls are serialized.
+
+    Attributes:
+        needs_each_step: of `step.taken`: then each step is a call of its own, and short steps take longer.
+    """
+
+    needs_each_step = False
 
     def on_event(self, event: Event) -> None:
         """Handle an event."""
@@ -266,6 +273,11 @@ class Progress:
         """Add a listener for the events from now on."""
         with self._lock:
             self._listeners.append(listener)
+
+    @property
+    def each_step(self) -> bool:
+        """Whether a listener needs `step.taken` for each step."""
+        return any(listener.needs_each_step for listener in self._listeners)
 
     @contextlib.contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -352,6 +364,7 @@ class LogListener(Listener):
     """
 
     def __init__(self, interval: float | None = 10.0) -> None:
+        self.needs_each_step = log.get().is_enabled_for(logging.DEBUG)
         self._interval = interval
         self._logged: dict[Phase, float] = {}
 

@@ -67,6 +67,22 @@ class Examples:
         inputs = self.inputs(rows) if self.training_inputs is None else self.training_inputs(rows, epoch)
         return inputs if self.augmentation is None else (inputs, self.augmentation.draw(rows, epoch))
 
+    def load_call(self, batches: NDArray[Any], epoch: int) -> tuple[NDArray[Any], Any]:
+        """Return the rows of a call, int [k, n], with their inputs: as `step_spec`, with a first axis of k where k > 1.
+
+        All rows are read at once. Augmentation draws for each batch by itself: mixup blends images of one batch.
+        """
+        steps, images = batches.shape
+        if steps == 1:
+            return batches, self.load_for_training(batches[0], epoch)
+        rows = batches.ravel()
+        flat = self.inputs(rows) if self.training_inputs is None else self.training_inputs(rows, epoch)
+        inputs = flat.reshape(steps, images, *flat.shape[1:])
+        if self.augmentation is None:
+            return batches, inputs
+        drawn = [self.augmentation.draw(batch, epoch) for batch in batches]
+        return batches, (inputs, augmentation.Numbers(*map(np.stack, zip(*drawn, strict=True))))
+
     @property
     def gradient_spec(self) -> tf.TensorSpec:
         """Of the inputs of `training_logits`."""

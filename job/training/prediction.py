@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import tensorflow as tf
 from job.runtime import memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -86,17 +87,21 @@ def measure(
     return float(losses.mean(dtype=np.float64)), float(correct.mean())
 
 
-def prefetch(load: Callable[[_Batch], _Inputs], batches: Sequence[_Batch]) -> Iterator[tuple[_Inputs, float]]:
+def prefetch(load: Callable[[_Batch], _Inputs], batches: Iterable[_Batch]) -> Iterator[tuple[_Inputs, float]]:
     """Load the inputs of the batches in a background thread, two batches ahead.
+
+    Args:
+        load: returns the inputs of a batch.
+        batches: each is taken in the caller's thread, when it is to be loaded.
 
     Yields:
         The inputs, and the seconds spent waiting for them.
     """
+    remaining = iter(batches)
     with ThreadPoolExecutor(1, "prefetch") as pool:
-        ahead = deque(pool.submit(load, batch) for batch in batches[:2])
-        for batch in [*batches[2:], None, None][: len(batches)]:
+        ahead = deque(pool.submit(load, batch) for batch in itertools.islice(remaining, 2))
+        while ahead:
             started = time.monotonic()
             inputs = ahead.popleft().result()
-            if batch is not None:
-                ahead.append(pool.submit(load, batch))
+            ahead.extend(pool.submit(load, batch) for batch in itertools.islice(remaining, 1))
             yield inputs, time.monotonic() - started

@@ -19,7 +19,7 @@ import numpy as np
 from job import errors
 from job.config.settings import STAGES
 from job.runtime import memory, signals
-from job.training import early_stopping, optimizers, schedules
+from job.training import calls, early_stopping, optimizers, schedules
 from job.training.invariants import StageInvariants
 from job.training.prediction import measure, predict, prefetch
 from job.training.state import EpochResult, TrainingState
@@ -117,6 +117,10 @@ class StageTrainer:
         if state.optimizer:
             self._restore_optimizer(state.optimizer)
         self._step = self._compile_step()
+        self._take_several = calls.compile_several(
+            self._step, examples, self.optimizer, sets_rate=not schedules.is_constant(settings)
+        )
+        self._pace = calls.Pace(calls.batch_bytes(examples, settings.batch_size))
         if state.step == 0:
             self._start_epoch(self.capture())
         self._has_stepped = False
@@ -138,6 +142,10 @@ class StageTrainer:
             images, wait_seconds = self._take_steps()
             train_seconds = time.monotonic() - started
             val_loss, val_accuracy = self._validate()
+        except calls.DoesNotFitError:
+            self._pace.stop()
+            self._progress.event("training.calls_shortened", severity="warning", epoch=state.epoch, step=state.step)
+            return
         except errors.NotFiniteError as error:
             if state.learning_rate_scale < 1:
                 raise
@@ -217,43 +225,87 @@ class StageTrainer:
         state, settings, examples = self._state, self._settings, self._examples
         total = len(examples.train)
         rows = examples.train[order(examples.seed, state.stage, state.epoch, total)]
-        batches = [rows[start : start + settings.batch_size] for start in range(0, total, settings.batch_size)]
-        remaining = batches[state.step :]
+        steps = math.ceil(total / settings.batch_size)
         done = min(state.step * settings.batch_size, total)
         wait_seconds = 0.0
         with self._progress.phase(
             f"{state.stage} {state.epoch + 1}/{settings.epochs}", total, "images", done=done
         ) as phase:
-            load = functools.partial(examples.load_for_training, epoch=state.epoch)
-            for batch, (inputs, wait) in zip(remaining, prefetch(load, remaining), strict=True):
-                # note: the key is that of the step within the run, so that a resumed run drops the same features
-                key = ((examples.seed + STAGES.index(state.stage)) % 2**32, state.epoch * len(batches) + state.step)
-                arguments = (inputs, examples.labels[batch], np.array(key, np.uint32).view(np.int32))
+            load = functools.partial(examples.load_call, epoch=state.epoch)
+            for (batches, inputs), wait in prefetch(load, self._calls(rows, steps)):
                 started = time.monotonic()
                 with self._changing_state():
-                    self._set_learning_rate()
-                    loss_sum, correct = self.take_step(arguments)
-                    if not math.isfinite(loss_sum):
-                        raise self._not_finite(f"the loss is {loss_sum}", f", step {state.step + 1}")
-                    state.loss_sum += loss_sum
+                    losses, correct = self._take_call(batches, inputs, steps)
+                    for number, loss in enumerate(losses, state.step + 1):
+                        if not math.isfinite(loss):
+                            raise self._not_finite(f"the loss is {loss}", f", step {number}")
+                        state.loss_sum += loss
                     state.correct += correct
-                    state.step += 1
+                    state.step += len(losses)
                 seconds = time.monotonic() - started
-                self._progress.event(
-                    "step.taken",
-                    severity="debug",
-                    stage=state.stage,
-                    epoch=state.epoch,
-                    step=state.step,
-                    steps=len(batches),
-                )
+                if batches.shape[1] == settings.batch_size:
+                    self._pace.record(len(losses), seconds)
+                if self._progress.each_step:
+                    self._progress.event(
+                        "step.taken",
+                        severity="debug",
+                        stage=state.stage,
+                        epoch=state.epoch,
+                        step=state.step,
+                        steps=steps,
+                    )
                 if not self._has_stepped:  # logged once: from here on the GPU is in use
                     self._has_stepped = True
                     self._progress.event("stage.first_step", stage=state.stage, step=state.step, seconds=seconds)
                 wait_seconds += wait
-                phase.advance(len(batch), loss=loss_sum / len(batch), step=state.step, steps=len(batches))
+                phase.advance(batches.size, loss=losses[-1] / batches.shape[1], step=state.step, steps=steps)
                 self._finish_step(self.capture)
         return total - done, wait_seconds
+
+    def _calls(self, rows: NDArray[Any], steps: int) -> Iterator[NDArray[Any]]:
+        """Yield the rows of each call in the rest of the epoch: int [steps of the call, images].
+
+        The number of steps is chosen when the inputs are to be loaded. A last, smaller batch is a call of its own.
+
+        Args:
+            rows: of the epoch, in its order.
+            steps: of the epoch.
+        """
+        state, settings, step = self._state, self._settings, self._state.step
+        while step < steps:
+            # note: a step in float16 may have to be repeated before the next one
+            is_float16, needs_each = self._examples.precision == "float16", self._progress.each_step
+            several = state.micro_batch is None and not is_float16 and not needs_each
+            count = self._pace.choose((settings.epochs - state.epoch) * steps - step) if several else 1
+            count = max(1, min(count, len(rows) // settings.batch_size - step))
+            yield rows[step * settings.batch_size :][: count * settings.batch_size].reshape(count, -1)
+            step += count
+
+    def _take_call(self, batches: NDArray[Any], inputs: Any, steps: int) -> tuple[list[float], int]:
+        """Take the steps of a call; return the summed loss of each, and the correct predictions of all.
+
+        Args:
+            batches: rows, int [steps of the call, images].
+            inputs: of them: as `Examples.load_call` returns them.
+            steps: of the epoch.
+
+        Raises:
+            calls.DoesNotFitError: several steps do not fit into the device's memory.
+            errors.FinetuneError: see `take_step`.
+        """
+        state, examples = self._state, self._examples
+        taken = range(state.step, state.step + len(batches))
+        # note: a key is that of the step within the run, so that a resumed run drops the same features
+        seed = (examples.seed + STAGES.index(state.stage)) % 2**32
+        keys = np.array([(seed, state.epoch * steps + step) for step in taken], np.uint32).view(np.int32)
+        labels = examples.labels[batches]
+        if len(batches) == 1:
+            self._set_learning_rate()
+            loss, correct = self.take_step((inputs, labels[0], keys[0]))
+            return [loss], correct
+        rates = np.array([self._learning_rate(step) for step in taken], np.float32)
+        losses, hits = self._take_several(inputs, labels, keys, rates)
+        return losses.tolist(), int(hits.sum())
 
     def _validate(self) -> tuple[float, float]:
         """Return the loss and the accuracy on the validation split."""
@@ -331,12 +383,13 @@ class StageTrainer:
     def _changing_state(self) -> Iterator[None]:
         """Block captures while the state is inconsistent.
 
-        After a non-finite loss or gradient, roll back to the start of the epoch before the error propagates.
+        After a non-finite loss or gradient, or a call that did not fit into the device's memory, roll back to the start
+        of the epoch before the error propagates.
         """
         with self._state_lock:
             try:
                 yield
-            except errors.NotFiniteError:
+            except (errors.NotFiniteError, calls.DoesNotFitError):
                 self._roll_back()
                 raise
 

@@ -9,6 +9,7 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
+from job.observability import log
 from job.observability.progress import Event, Listener, LogListener, Phase, Progress
 
 
@@ -326,6 +327,23 @@ def test_every_event_is_a_line_of_the_log() -> None:
         {"event": "epoch.finished", "log_level": "info", "stage": "fine_tuning", "epoch": 1, "loss": 0.5},
         {"event": "image.quarantined", "log_level": "warning", "level": "y"},
     ] == lines
+
+
+@pytest.mark.parametrize(("level", "expected"), [("info", False), ("debug", True)])
+def test_log_of_level_debug_needs_each_step(level: log.Level, *, expected: bool) -> None:
+    """Steps are sent one by one where the log shows them, or another listener needs them."""
+    log.configure(console=False, level=level)
+    progress = Progress([Listener(), LogListener()])
+    assert expected == progress.each_step
+
+    progress.subscribe(Each())
+    assert progress.each_step
+
+
+class Each(Listener):
+    """Needs each step."""
+
+    needs_each_step = True
 
 
 def test_a_long_phase_is_logged_every_ten_seconds(clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from classifiers import LABELS, examples, refolded, small_classifier
 
 from job.config.settings import STAGES, FineTuningSettings, Settings
 from job.training.examples import create_examples
+
+if TYPE_CHECKING:
+    from job.config.settings import StageName
 
 ROWS = {"train": np.array([0, 1]), "validation": np.array([2]), "test": np.array([], np.intp)}
 
@@ -120,3 +124,21 @@ def test_cached_outputs_of_the_frozen_part_give_the_same_logits() -> None:
         (cached.training_logits(cached.inputs(rows), seed), classifier.training_logits(pixels, seed)),
     ):
         np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("changes", [{}, {"flip": "both", "mixup": 0.4}])
+def test_inputs_of_a_call_are_those_of_its_batches(stage: StageName, changes: dict[str, object]) -> None:
+    """Read at once, each batch has the inputs that it has by itself, with its own partners of mixup."""
+    of_run = Settings.model_validate({"augmentation": changes, "feature_extraction": {"views": 0}})
+    data = examples(small_classifier(), stage, of_run)
+    batches = np.array([[5, 0, 3], [1, 2, 7]])
+
+    rows, together = data.load_call(batches, 1)
+    _, alone = data.load_call(batches[1:], 1)
+
+    assert np.array_equal(batches, rows)
+    expected = [data.load_for_training(batch, 1) for batch in batches]
+    for values, *each in zip(*map(tf.nest.flatten, (together, *expected)), strict=True):
+        assert np.array_equal(values, np.stack(each))
+    assert all(map(np.array_equal, tf.nest.flatten(alone), tf.nest.flatten(expected[1])))

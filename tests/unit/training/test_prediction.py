@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import threading
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from job.training import prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_prefetch_keeps_the_order() -> None:
@@ -46,3 +50,17 @@ def test_prefetch_passes_on_errors() -> None:
 
     with pytest.raises(OSError, match="gone"):
         list(prediction.prefetch(load, [np.array([0])]))
+
+
+def test_prefetch_takes_a_batch_when_it_is_to_be_loaded() -> None:
+    """At most two batches are ahead of the one in use, so what a later one is may be decided late."""
+    taken: list[int] = []
+
+    def batches() -> Iterator[int]:
+        for number in range(5):
+            taken.append(number)
+            yield number
+
+    ahead = [len(taken) - used for used, _ in prediction.prefetch(lambda number: number, batches())]
+
+    assert [3, 3, 3, 2, 1] == ahead

@@ -19,7 +19,7 @@ from job import errors
 from job.config.settings import STAGES, Settings, StageName, StageSettings
 from job.observability.progress import Event, Listener, Phase, Progress
 from job.runtime import signals
-from job.training import stages
+from job.training import calls, stages
 from job.training.examples import Examples, create_examples
 from job.training.state import TrainingState
 
@@ -584,6 +584,173 @@ def test_validation_takes_no_larger_batches_than_training(classifier: Classifier
     )
 
     assert [8, 2, 2] == sizes
+
+
+def fixed_pace(monkeypatch: pytest.MonkeyPatch, steps: int) -> list[int]:
+    """Have every call take so many steps, where it may; return those of each call of several, once taken."""
+    taken: list[int] = []
+    compiled = calls.compile_several
+
+    def compile_spy(*arguments: Any, **options: bool) -> Any:
+        take = compiled(*arguments, **options)
+        return lambda inputs, labels, *rest: taken.append(len(labels)) or take(inputs, labels, *rest)
+
+    monkeypatch.setattr(calls.Pace, "choose", lambda pace, _: min(steps, pace._limit))
+    monkeypatch.setattr(calls, "compile_several", compile_spy)
+    return taken
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_steps_of_a_call_change_no_bit(
+    classifier: Classifier, stage: StageName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many steps a call takes, and wherever a run is stopped, it ends in the bits of single steps."""
+    tf.config.experimental.enable_op_determinism()
+    classifier.dropout = 0.5
+    before, data = classifier.state(), examples(classifier, stage)
+    chosen = settings(batch_size=3, warmup_epochs=1, schedule="cosine", weight_decay=0.1)
+
+    def train(state: TrainingState, steps: int) -> tuple[list[TrainingState], list[int]]:
+        captured: list[TrainingState] = []
+        with monkeypatch.context() as patched:
+            taken = fixed_pace(patched, steps)
+            stages.run(
+                stage,
+                chosen,
+                classifier,
+                data,
+                state,
+                progress=Progress(),
+                save=lambda capture, **_: captured.append(capture()),
+            )
+        return captured, taken
+
+    single, none_taken = train(TrainingState(), 1)
+    assert [] == none_taken
+    by_position = {(state.epoch, state.step): state for state in single}
+    classifier.load_state(before)
+    captured, taken = train(TrainingState(), 16)
+    assert [2, 2] == taken  # of three steps in each epoch, two have a whole batch
+    resumed = TrainingState.from_document(single[0].document(), single[0].arrays())
+    assert (0, 1) == (resumed.epoch, resumed.step)
+    classifier.load_state(resumed.weights)
+    after, taken = train(resumed, 2)
+    assert [2] == taken  # and one whole batch is left in the epoch that is resumed
+    for state in (*captured, *after):
+        expected = by_position[state.epoch, state.step]
+        assert same_arrays(expected.weights, state.weights)
+        assert same_arrays(expected.optimizer, state.optimizer)
+        assert (expected.loss_sum, expected.correct) == (state.loss_sum, state.correct)
+    expected, seen, after_resume = (
+        [dataclasses.replace(result, seconds=0, images_per_second=0, input_wait=0) for result in states[-1].history]
+        for states in (single, captured, after)
+    )
+    assert expected == seen == after_resume
+
+
+@eagerly
+def test_call_of_several_steps_is_one_advance(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call is saved and reported once; the step that is next is that after its last one."""
+    fixed_pace(monkeypatch, 3)
+    data, state = examples(classifier, "feature_extraction"), TrainingState()
+    saved, done = [], []
+    advance = Phase.advance
+    monkeypatch.setattr(Phase, "advance", lambda phase, n, **facts: done.append((n, facts)) or advance(phase, n))
+    stages.run(
+        "feature_extraction",
+        settings(epochs=1, batch_size=2),
+        classifier,
+        data,
+        state,
+        progress=Progress(),
+        save=lambda capture, *, now, **_: saved.append((capture().step, now)),
+    )
+
+    assert [(3, False), (4, False)] == saved[:2]
+    assert [(6, 3), (2, 4)] == [(n, facts["step"]) for n, facts in done[:2]]
+
+
+@eagerly
+@pytest.mark.parametrize("needed", ["float16", "micro-batches", "each step"])
+def test_each_step_is_a_call(classifier: Classifier, monkeypatch: pytest.MonkeyPatch, needed: str) -> None:
+    """In float16, in micro-batches, and where a listener needs each step, no call takes several."""
+    taken = fixed_pace(monkeypatch, 3)
+    if needed == "float16":
+        classifier = refolded(classifier, training_precision="float16")
+    data, state = examples(classifier, "fine_tuning"), TrainingState(stage="fine_tuning")
+    if needed == "micro-batches":
+        state.micro_batch = 1
+    progress, chosen = Progress([Recorder()] if needed == "each step" else []), settings(epochs=1, batch_size=2)
+    stages.run("fine_tuning", chosen, classifier, data, state, progress=progress, save=ignore)
+
+    assert [] == taken
+    assert 1 == len(state.history)
+
+
+@eagerly
+@pytest.mark.parametrize("steps", [1, 3])
+def test_step_that_is_not_finite_is_named(classifier: Classifier, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """The first step whose loss is not finite is named, also where later steps were taken in the same call."""
+    fixed_pace(monkeypatch, steps)
+    data = examples(classifier, "feature_extraction")
+    bad = data.train[stages.order(data.seed, "feature_extraction", 0, 8)][3]  # of the second batch
+    spoiled = dataclasses.replace(
+        data, inputs=lambda rows: np.where((rows == bad)[:, None], np.float32(np.nan), data.inputs(rows))
+    )
+    state = TrainingState(learning_rate_scale=0.5)
+    with pytest.raises(errors.NotFiniteError, match="the loss is nan in feature_extraction, epoch 1, step 2"):
+        stages.run(
+            "feature_extraction",
+            settings(batch_size=2),
+            classifier,
+            spoiled,
+            state,
+            progress=Progress(),
+            save=ignore,
+        )
+
+    assert (0, 0.0, 0) == (state.step, state.loss_sum, state.correct)
+    assert all(np.isfinite(value).all() for value in classifier.state().values())
+
+
+@eagerly
+def test_call_that_does_not_fit(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training rolls back to the start of the epoch and takes single steps from there: the same bits."""
+    tf.config.experimental.enable_op_determinism()
+    before, data = classifier.state(), examples(classifier, "feature_extraction")
+    expected, chosen = run(classifier, "feature_extraction", batch_size=2), settings(batch_size=2)
+    weights = classifier.state()
+    classifier.load_state(before)
+    recorder, taken = Events(), fixed_pace(monkeypatch, 2)
+    compiled = calls.compile_several
+
+    def compile_for_a_small_device(*arguments: Any, **options: bool) -> Any:
+        take = compiled(*arguments, **options)
+
+        def fail_the_second_time(*inputs: Any) -> Any:
+            results = take(*inputs)
+            if len(taken) == 2:
+                raise calls.DoesNotFitError
+            return results
+
+        return fail_the_second_time
+
+    monkeypatch.setattr(calls, "compile_several", compile_for_a_small_device)
+    state = TrainingState()
+    stages.run("feature_extraction", chosen, classifier, data, state, progress=Progress([recorder]), save=ignore)
+
+    assert [2, 2] == taken
+    [facts] = [event.facts for event in recorder.events if event.name == "training.calls_shortened"]
+    assert {"epoch": 0, "step": 0} == facts
+    assert same_arrays(weights, classifier.state())
+    assert [result.loss for result in expected.history] == [result.loss for result in state.history]
+    assert (None, 1.0) == (state.micro_batch, state.learning_rate_scale)
+
+
+class Events(Recorder):
+    """Remembers the events, but not each step."""
+
+    needs_each_step = False
 
 
 def small_device(data: Examples, *, trains: int, predicts: int) -> Examples:
