@@ -94,7 +94,11 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         machine = configure_device(context)
         from job.export.verification import Scorer
         from job.model import classifier as classifiers
-    with context.part("model"), warm_start(settings, context.open_store, state) as published:
+        from job.training import strategy
+
+        context = context._replace(replicas=strategy.create(machine))
+    scope = strategy.scope(context.replicas)
+    with context.part("model"), warm_start(settings, context.open_store, state) as published, scope:
         classifier, weights = classifiers.build(
             settings,
             data.listed.labels,

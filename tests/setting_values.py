@@ -89,6 +89,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     **{f"augmentation.{name}": st.floats(0, 1) for name in ("brightness", "contrast", "mixup")},
     "keep": st.sampled_from(["best", "last"]),
     "device.require_gpu": st.booleans(),
+    "device.gpus": st.just("all") | COUNTS,
     "device.threads": COUNTS | st.none(),
     "device.mixed_precision": st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
     "device.xla": st.booleans() | st.none(),

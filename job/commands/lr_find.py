@@ -105,7 +105,7 @@ def _measure(settings: Settings, steps: int, progress: Progress) -> tuple[list[C
     found = survey(listing.listed, open_store, max_pixels=settings.input.max_pixels, progress=progress)
     prepared = prepare(listing.listed, listing.quarantined, found, settings.input, progress, hashes=found.hashes)
     device.prepare()
-    machine = device.configure(settings, notify=progress.event)
+    machine = device.configure(settings, notify=progress.event, single=True)
     from job.trials.lr_finder import find
 
     return find(settings, prepared, open_store, machine, progress, steps=steps), machine

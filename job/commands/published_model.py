@@ -40,7 +40,7 @@ def loaded_model(run: Store, settings: Settings, progress: Progress) -> Iterator
             download_model(run, Path(folder))
         with progress.phase("import", None, ""), imports.without_gc():
             device.prepare()
-            machine = device.configure(settings, notify=progress.event)
+            machine = device.configure(settings, notify=progress.event, single=True)
             from job.export.predictor import Predictor
         progress.event("device.configured", **vars(machine))
         with progress.phase("model", None, ""):

@@ -178,7 +178,7 @@ def _decode(settings: Settings, found: Survey, open_store: OpenStore, progress: 
     started = time.monotonic()
     device.prepare()
     anywhere = settings.device.model_copy(update={"require_gpu": False})
-    machine = device.configure(settings.model_copy(update={"device": anywhere}))
+    machine = device.configure(settings.model_copy(update={"device": anywhere}), single=True)
     from job.data.deep_survey import decode_all
     from job.trials.rehearsal import Decoded
 

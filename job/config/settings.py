@@ -420,6 +420,10 @@ class DeviceSettings(_Group):
     require_gpu: bool = False
     """End with exit code 4 if there is no usable GPU."""
 
+    gpus: Annotated[Literal["all"] | Annotated[int, Field(ge=1)], BeforeValidator(_parse_integer)] = "all"
+    """GPUs to train on: all that are visible, or the first N of them; fewer than N visible ones end the run with exit
+    code 4. If none can be used, `device.require_gpu` decides."""
+
     # The thread count changes the bits but is not part of the identity: checkpoints store it, and a resume keeps it.
     threads: Annotated[int, Field(ge=1), BeforeValidator(_parse_integer)] | None = None
     """CPU threads of one operation. Null: the container's CPU quota, rounded up."""
@@ -430,7 +434,7 @@ class DeviceSettings(_Group):
 
     # These change only the last bits of the result, as another GPU would.
     xla: bool | None = None
-    """Compile the training step with XLA. Null: where the run has a GPU, and XLA works on it."""
+    """Compile the training step with XLA. Null: where the run has a single GPU, and XLA works on it."""
 
     memory_growth: bool | None = None
     """Allocate GPU memory on demand instead of all of it at the start. Null: true."""

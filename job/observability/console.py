@@ -47,7 +47,8 @@ def _run_started(facts: Any, _: Event) -> str:
 
 def _device_configured(facts: Any, _: Event) -> str:
     threads = f", {facts['threads']} threads" if facts["kind"] == "cpu" else ""
-    return f"training on {facts['name']}{threads}, TensorFlow {facts['tensorflow']}, {facts['precision']}"
+    count = f"{facts['replicas']} x " if facts.get("replicas", 1) > 1 else ""
+    return f"training on {count}{facts['name']}{threads}, TensorFlow {facts['tensorflow']}, {facts['precision']}"
 
 
 def _cache_opened(facts: Any, _: Event) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from job.runs.run import Run
     from job.runtime.timing import Part, Timing
     from job.storage import OpenStore
+    from job.training.strategy import Replicas
 
 
 class RunContext(NamedTuple):
@@ -31,6 +32,7 @@ class RunContext(NamedTuple):
         retry: the policy of all of them.
         timing: measures the seconds of each phase.
         progress: receives the events.
+        replicas: that train together; None: a single device, and before the device is configured.
     """
 
     loaded: Loaded
@@ -41,6 +43,7 @@ class RunContext(NamedTuple):
     retry: storage.RetryPolicy
     timing: Timing
     progress: Progress
+    replicas: Replicas | None = None
 
     @contextlib.contextmanager
     def part(self, name: Part) -> Iterator[None]:

@@ -156,7 +156,7 @@ def read_images(
     progress, check = context.progress, context.checkpoints.check
     with context.timing.part("ingest"):
         if cache.needs_features or cache.frozen is not None:
-            return features.extract(classifier, images, cache, state, progress, check=check)
+            return features.extract(classifier, images, cache, state, progress, check=check, replicas=context.replicas)
         collections.deque(images.ingest(progress, check=check), maxlen=0)
         return None
 

@@ -112,9 +112,10 @@ def examples_of(
 
         started, views = time.monotonic(), Views(cache, settings, prepared.rows_of["train"])
         with context.timing.part("ingest"):
-            extract_views(views, classifier, images, state, progress, check=context.checkpoints.check)
+            check, replicas = context.checkpoints.check, context.replicas
+            extract_views(views, classifier, images, state, progress, check=check, replicas=replicas)
         progress.event("views.computed", views=views.count, seconds=round(time.monotonic() - started, 1))
-    return create_examples(
+    examples = create_examples(
         classifier,
         images,
         cache.features,
@@ -123,6 +124,7 @@ def examples_of(
         views=views,
         frozen=cache.frozen,
     )
+    return {stage: dataclasses.replace(data, replicas=context.replicas) for stage, data in examples.items()}
 
 
 def train_stages(

@@ -63,7 +63,9 @@ class Device:
     memory_growth: bool = False
     """Whether GPU memory is allocated on demand."""
     gpus: tuple[gpu.Gpu, ...] = ()
-    """The GPU in use; empty on the CPU."""
+    """The GPUs in use; empty on the CPU."""
+    replicas: int = 1
+    """Devices that train together: the GPUs in use, or 1."""
     driver: str | None = None
     cuda: str | None = None
     cudnn: str | None = None
@@ -76,8 +78,8 @@ class Device:
     def facts(self) -> dict[str, Any]:
         """Return the facts that a later start of this run needs.
 
-        It keeps the number of threads and, if its device supports them, precision and XLA. `cpu` and `gpu` (the GPU's
-        name, or None) may change.
+        It keeps the number of threads and, if its device supports them, precision and XLA. `cpu`, `gpu` (the GPU's
+        name, or None) and `replicas` may change.
         """
         gpu_name = self.name if self.kind == "gpu" else None
         return {
@@ -86,6 +88,7 @@ class Device:
             "xla": self.xla,
             "cpu": self.cpu,
             "gpu": gpu_name,
+            "replicas": self.replicas,
         }
 
     def changes(self, before: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -121,18 +124,27 @@ def log_event(name: str, /, *, severity: log.Level = "info", **facts: object) ->
 
 
 def configure(
-    settings: Settings, *, before: Mapping[str, Any] = MappingProxyType({}), notify: Notify = log_event
+    settings: Settings,
+    *,
+    before: Mapping[str, Any] = MappingProxyType({}),
+    notify: Notify = log_event,
+    single: bool = False,
 ) -> Device:
     """Import TensorFlow, set its threads and determinism, and return the device that the run computes on.
+
+    Each logical CPU device that the process has configured before (tf.config.set_logical_device_configuration) counts
+    as a replica on the CPU.
 
     Args:
         settings: all of them.
         before: the `Device.facts` of an earlier start of this run. Its threads are kept and, if this device supports
             them, its precision and XLA: the bits depend on them.
         notify: receives the events; the log by default.
+        single: use one device, for work that is not spread over several.
 
     Raises:
-        errors.DeviceError: ``device.require_gpu`` is set and no GPU can be used; the message has the reason.
+        errors.DeviceError: ``device.require_gpu`` is set and no GPU can be used; the message has the reason. Or there
+            are fewer GPUs than ``device.gpus``.
         errors.SettingsError: there is no directory for temporary files.
     """
     ensure_temp_dir(settings.cache.dir)
@@ -140,13 +152,15 @@ def configure(
         # The driver's cache of compiled kernels. Its default, ~/.nv, rarely outlives a container.
         # note: must be set before the driver is loaded
         environment.set_default("CUDA_CACHE_PATH", str(Path(settings.cache.dir).absolute() / "cuda-kernels"))
-    found = find_gpus(required=settings.device.require_gpu)
+    count = 1 if single else settings.device.gpus
+    found = find_gpus(count, required=settings.device.require_gpu)
     import_tensorflow()
     import tensorflow as tf
 
     if found:
         built_for = tf.sysconfig.get_build_info().get("cuda_compute_capabilities")
-        found = select_gpu(found, built_for, required=settings.device.require_gpu, notify=notify)
+        if not have_kernels(found, built_for, required=settings.device.require_gpu, notify=notify):
+            found = None
     threads = before.get("threads") or settings.device.threads or cpu_quota()
     tf.config.threading.set_intra_op_parallelism_threads(threads)
     # With more than one inter-op thread, identical runs on the CPU give different weights, even with op determinism.
@@ -168,8 +182,10 @@ def configure(
     )
     if found is None:
         tf.config.set_visible_devices([], "GPU")  # an unusable GPU would fail later, with a worse message
-        return machine
-    return _configure_gpu(machine, found, settings.device, before)
+        [cpu] = tf.config.list_physical_devices("CPU")
+        logical = tf.config.get_logical_device_configuration(cpu) or [cpu]
+        return machine if single else dataclasses.replace(machine, replicas=len(logical))
+    return _configure_gpus(machine, found, settings.device, before, notify)
 
 
 def ensure_temp_dir(cache_dir: str) -> None:
@@ -194,72 +210,79 @@ def ensure_temp_dir(cache_dir: str) -> None:
         environment.set_default("TMPDIR", cache_dir)  # for child processes
 
 
-def find_gpus(*, required: bool, root: Path = Path("/")) -> gpu.Found | None:
+def find_gpus(count: int | Literal["all"], *, required: bool, root: Path = Path("/")) -> gpu.Found | None:
     """Return the GPUs to compute on; None: the CPU.
 
     Args:
+        count: how many, the first of those that are visible.
         required: fail instead of using the CPU.
         root: parent of ``dev`` and ``proc``.
 
     Raises:
-        errors.DeviceError: a GPU is required, and none can be used.
+        errors.DeviceError: a GPU is required, and none can be used; or fewer than `count` are visible.
     """
     if not required and not gpu.device_files(root):
         return None
     try:
-        return gpu.look(root)
+        found = gpu.look(root, count=None if count == "all" else count)
     except errors.DeviceError as error:
         if required:
             raise
         _ignore_gpu(error)
         return None
+    return first_gpus(found, count)
+
+
+def first_gpus(found: gpu.Found, count: int | Literal["all"]) -> gpu.Found:
+    """Return `found` with only the first GPUs.
+
+    Raises:
+        errors.DeviceError: there are fewer.
+    """
+    if count == "all":
+        return found
+    if len(found.gpus) < count:
+        raise errors.DeviceError(
+            f"device.gpus is {count}, and {len(found.gpus)} are visible",
+            remedy=f"give the container {count} GPUs, or set device.gpus to all",
+        )
+    return dataclasses.replace(found, gpus=found.gpus[:count])
 
 
 def _ignore_gpu(error: errors.DeviceError) -> None:
     log.get().warning("device.gpu_ignored", why=error.message, note="the run uses the CPU")
 
 
-def select_gpu(
-    found: gpu.Found, built_for: Sequence[str] | None, *, required: bool, notify: Notify
-) -> gpu.Found | None:
-    """Return `found` with only the first GPU, which the run uses; None: the CPU.
+def have_kernels(found: gpu.Found, built_for: Sequence[str] | None, *, required: bool, notify: Notify) -> bool:
+    """Return whether TensorFlow has kernels for all GPUs; if not, the run uses the CPU.
 
     Args:
-        found: all visible GPUs.
+        found: the GPUs to compute on.
         built_for: the architectures that TensorFlow has kernels for; None: unknown.
         required: fail instead of using the CPU.
-        notify: receives ``device.gpus_unused`` and ``device.kernels_compiled_at_first_use``.
+        notify: receives ``device.kernels_compiled_at_first_use``.
 
     Raises:
-        errors.DeviceError: a GPU is required, and TensorFlow has no kernels for this one.
+        errors.DeviceError: a GPU is required, and TensorFlow has no kernels for one of these.
     """
-    used, *unused = found.gpus
     try:
-        compiled_at_first_use = gpu.compiled_at_first_use(used, built_for)
+        late = [used for used in found.gpus if gpu.compiled_at_first_use(used, built_for)]
     except errors.DeviceError as error:
         if required:
             raise
         _ignore_gpu(error)
-        return None
-    if unused:
-        notify(
-            "device.gpus_unused",
-            severity="warning",
-            count=len(unused),
-            used=used.name,
-            note="training uses the first visible GPU only: request one GPU until several are supported",
-        )
-    if compiled_at_first_use:
+        return False
+    if late:
         notify(
             "device.kernels_compiled_at_first_use",
             severity="warning",
-            gpu=used.name,
-            compute_capability=used.compute_capability,
+            gpu=late[0].name,
+            compute_capability=late[0].compute_capability,
             built_for=built_for,
             note="TensorFlow has no compiled kernels for this GPU, so the driver compiles each one when it is first "
             "used. This can take 30 minutes or longer",
         )
-    return dataclasses.replace(found, gpus=(used,))
+    return True
 
 
 def precision(settings: DeviceSettings, gpus: Sequence[gpu.Gpu], before: Precision | None = None) -> Precision:
@@ -289,46 +312,63 @@ def precisions(gpus: Sequence[gpu.Gpu]) -> tuple[Precision, ...]:
 
 
 def memory_peaks(machine: Device) -> dict[str, int | None]:
-    """Return the peak memory so far in bytes: of the GPU (None on the CPU) and of the process."""
+    """Return the peak memory so far in bytes: of the GPU with the highest (None on the CPU) and of the process."""
     import tensorflow as tf
 
-    on_device = tf.config.experimental.get_memory_info("GPU:0")["peak"] if machine.kind == "gpu" else None
+    peaks = [tf.config.experimental.get_memory_info(f"GPU:{number}")["peak"] for number, _ in enumerate(machine.gpus)]
+    on_device = max(peaks, default=None)
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"device_peak_bytes": on_device, "resident_peak_bytes": resident}
 
 
-def requested_xla(settings: DeviceSettings, before: Mapping[str, Any]) -> bool | None:
+def requested_xla(
+    settings: DeviceSettings, before: Mapping[str, Any], replicas: int = 1, notify: Notify = log_event
+) -> bool | None:
     """Return whether to compile a GPU's training step with XLA; None: if XLA works on the device.
 
     Args:
-        settings: the requested value; null: no if an earlier start on a GPU did without, since the bits depend on it.
+        settings: the requested value; null: no if an earlier start on a GPU did without, since the bits depend on it,
+            and no with several replicas: TensorFlow has open bugs there (tensorflow#90686, tensorflow#120579).
         before: the `Device.facts` of an earlier start of this run.
+        replicas: devices that train together.
+        notify: receives ``device.xla_off``.
     """
+    if settings.xla is None and replicas > 1:
+        notify("device.xla_off", replicas=replicas, note="several replicas train without XLA unless device.xla is true")
+        return False
     if settings.xla is None and before.get("gpu") and not before.get("xla"):
         return False
     return settings.xla
 
 
-def _configure_gpu(machine: Device, found: gpu.Found, settings: DeviceSettings, before: Mapping[str, Any]) -> Device:
+def _configure_gpus(
+    machine: Device, found: gpu.Found, settings: DeviceSettings, before: Mapping[str, Any], notify: Notify
+) -> Device:
     import tensorflow as tf
 
+    replicas = len(found.gpus)
     devices = tf.config.list_physical_devices("GPU")
-    if not devices:
+    if len(devices) < replicas:
         raise errors.DeviceError(
-            f"the driver offers {found.gpus[0].name}, and TensorFlow does not take it",
+            f"the driver offers {replicas} GPUs ({found.gpus[0].name}), and TensorFlow takes {len(devices)}",
             remedy="set TF_CPP_MIN_LOG_LEVEL=0 to see what TensorFlow says about it",
         )
-    # Only the first is visible: TensorFlow would initialize the others too, and allocate memory on each.
-    tf.config.set_visible_devices(devices[:1], "GPU")
+    # Only those in use are visible: TensorFlow would initialize the others too, and allocate memory on each.
+    tf.config.set_visible_devices(devices[:replicas], "GPU")
     memory_growth = settings.memory_growth is not False
-    tf.config.experimental.set_memory_growth(devices[0], memory_growth)
+    for device in devices[:replicas]:
+        tf.config.experimental.set_memory_growth(device, memory_growth)
+    xla = requested_xla(settings, before, replicas, notify)
+    for number in range(replicas):
+        xla = check(f"GPU:{number}", machine.precision, xla=xla)
     return dataclasses.replace(
         machine,
         kind="gpu",
         name=found.gpus[0].name,
-        xla=check("GPU:0", machine.precision, xla=requested_xla(settings, before)),
+        xla=bool(xla),
         memory_growth=memory_growth,
         gpus=found.gpus,
+        replicas=replicas,
         driver=found.driver,
         cuda=found.cuda,
         cudnn=found.cudnn,

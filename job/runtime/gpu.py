@@ -72,16 +72,19 @@ class _Problem(NamedTuple):
     remedy: str
 
 
-def look(root: Path = Path("/"), *, packages: Path | None = None, load: Load = ctypes.CDLL) -> Found:
+def look(
+    root: Path = Path("/"), *, packages: Path | None = None, load: Load = ctypes.CDLL, count: int | None = None
+) -> Found:
     """Check everything that a GPU needs, and query the GPUs.
 
     Args:
         root: parent of ``dev`` and ``proc``.
         packages: folder of the Python packages; by default that of this process.
         load: opens a library.
+        count: how many of them the run uses, the first ones; None: all.
 
     Raises:
-        DeviceError: no GPU can be used; the message names everything that is missing or broken.
+        DeviceError: a GPU that the run uses cannot be used; the message names everything that is missing or broken.
     """
     versions = installed(packages)
     problems = []
@@ -103,7 +106,7 @@ def look(root: Path = Path("/"), *, packages: Path | None = None, load: Load = c
     if problems:
         raise _error(problems)
     return Found(
-        gpus=_gpus(cuda),
+        gpus=_gpus(cuda, count),
         driver=driver,
         driver_cuda=_dotted(_driver_cuda(cuda)),
         cuda=toolkit,
@@ -209,22 +212,23 @@ def _driver_cuda(cuda: Any) -> tuple[int, int]:
     return number.value // 1000, number.value % 1000 // 10
 
 
-def _gpus(cuda: Any) -> tuple[Gpu, ...]:
+def _gpus(cuda: Any, used: int | None) -> tuple[Gpu, ...]:
     _call(cuda, "cuInit", 0)
     count = ctypes.c_int()
     _call(cuda, "cuDeviceGetCount", ctypes.byref(count))
     if not count.value:
         raise _error([_Problem("the driver offers none", _GIVE_GPU)])
     gpus = tuple(_gpu(cuda, number) for number in range(count.value))
-    _check_first(cuda, gpus[0].name)
+    for number, gpu in enumerate(gpus[:used]):
+        _check_context(cuda, number, gpu.name)
     return gpus
 
 
-def _check_first(cuda: Any, name: str) -> None:
-    """Create a context on the first GPU, the only one that a run uses."""
+def _check_context(cuda: Any, number: int, name: str) -> None:
+    """Create a context on a GPU that the run uses."""
     # A GPU that another process uses exclusively or has filled is listed all the same: only a context shows it.
-    device, context, suffix = ctypes.c_int(), ctypes.c_void_p(), f" of GPU 0 ({name})"
-    _call(cuda, "cuDeviceGet", ctypes.byref(device), 0)
+    device, context, suffix = ctypes.c_int(), ctypes.c_void_p(), f" of GPU {number} ({name})"
+    _call(cuda, "cuDeviceGet", ctypes.byref(device), number)
     _call(cuda, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device, suffix=suffix)
     _call(cuda, "cuDevicePrimaryCtxRelease_v2", device, suffix=suffix)
 

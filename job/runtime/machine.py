@@ -70,12 +70,16 @@ class _GpuChecks:
     def look(self) -> str | Finding:
         if not self._settings.device.require_gpu and not gpu.device_files(self._root):
             return Finding("skipped", "no GPU here: training uses the CPU", "--device.require_gpu requires one")
+        count = self._settings.device.gpus
         try:
-            self._found = gpu.look(self._root)
+            visible = gpu.look(self._root, count=None if count == "all" else count)
         except DeviceError as error:
             return self._unusable(error)
+        self._found = device.first_gpus(visible, count)
         used, *others = self._found.gpus
-        more = f", and {len(others)} more that training does not use" if others else ""
+        more = f", and {len(others)} more that train with it" if others else ""
+        unused = len(visible.gpus) - len(self._found.gpus)
+        more += f", and {unused} that training does not use" if unused else ""
         return f"{used.name}, compute capability {'.'.join(map(str, used.compute_capability))}{more}"
 
     def driver(self) -> str | Finding:

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from job.config.settings import runs_backbone
 from job.training import augmentation, imbalance
-from job.training.augmentation import Augmentation
+from job.training.augmentation import Augmentation, Numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,7 +24,50 @@ if TYPE_CHECKING:
     from job.data.dataset import Dataset
     from job.model.classifier import Classifier
     from job.runtime.device import Precision
+    from job.training.strategy import Part, Replicas
     from job.training.views import Views
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPart:
+    """A replica's part of a batch, loaded.
+
+    Attributes:
+        start: position of its first image in the batch.
+        inputs: as `Examples.step_spec`, of the own images.
+        labels: int32 [n].
+        partners: inputs and labels of the images to blend with; None without mixup.
+        weight: of each image in the loss: 0 if another replica has it as well, else 1.
+    """
+
+    start: int
+    inputs: Any
+    labels: NDArray[Any]
+    partners: tuple[Any, NDArray[Any]] | None
+    weight: float
+
+    def __len__(self) -> int:
+        """Return the number of own images."""
+        return len(self.labels)
+
+    def piece(self, start: int, size: int) -> tuple[Any, NDArray[Any], NDArray[np.float32]]:
+        """Return inputs, labels and weights of some own images, at most `size`; their partners follow without a weight.
+
+        From the end of the part on, it is the first image with a weight of 0.
+        """
+        rows, weight = slice(start, start + size), self.weight
+        if start >= len(self):
+            rows, weight = slice(1), 0.0
+        own = tf.nest.map_structure(lambda values: values[rows], (self.inputs, self.labels))
+        count = len(own[1])
+        weights = np.full(count, weight, np.float32)
+        if self.partners is None:
+            return (*own, weights)
+        ((values, numbers), labels) = tf.nest.map_structure(
+            lambda first, second: np.concatenate([first, second[rows]]), own, self.partners
+        )
+        partner = np.tile(np.arange(count, 2 * count, dtype=np.int32), 2)
+        return (values, numbers._replace(partner=partner)), labels, weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +89,7 @@ class Examples:
         training_inputs: rows and epoch -> the inputs of the training step; None: `inputs`, in every epoch.
         training_spec: of those inputs; None: `spec`.
         augmentation: changes the inputs in the training step; None: they stay as they are.
+        replicas: that train together; None: a single device.
     """
 
     inputs: Callable[[NDArray[Any]], NDArray[Any]]
@@ -61,10 +105,13 @@ class Examples:
     training_inputs: Callable[[NDArray[Any], int], NDArray[Any]] | None = None
     training_spec: tf.TensorSpec | None = None
     augmentation: Augmentation | None = None
+    replicas: Replicas | None = None
 
     def load_for_training(self, rows: NDArray[Any], epoch: int) -> Any:
-        """Return a batch for the training step in an epoch: as `step_spec`."""
-        inputs = self.inputs(rows) if self.training_inputs is None else self.training_inputs(rows, epoch)
+        """Return a batch for the training step in an epoch: as `step_spec`, or the parts of this process's replicas."""
+        if self.replicas is not None:
+            return self.load_parts(rows, epoch, self.replicas.local_parts(len(rows)))
+        inputs = self._load(rows, epoch)
         return inputs if self.augmentation is None else (inputs, self.augmentation.draw(rows, epoch))
 
     def load_call(self, batches: NDArray[Any], epoch: int) -> tuple[NDArray[Any], Any]:
@@ -76,12 +123,40 @@ class Examples:
         if steps == 1:
             return batches, self.load_for_training(batches[0], epoch)
         rows = batches.ravel()
-        flat = self.inputs(rows) if self.training_inputs is None else self.training_inputs(rows, epoch)
+        flat = self._load(rows, epoch)
         inputs = flat.reshape(steps, images, *flat.shape[1:])
         if self.augmentation is None:
             return batches, inputs
         drawn = [self.augmentation.draw(batch, epoch) for batch in batches]
-        return batches, (inputs, augmentation.Numbers(*map(np.stack, zip(*drawn, strict=True))))
+        return batches, (inputs, Numbers(*map(np.stack, zip(*drawn, strict=True))))
+
+    def load_parts(self, rows: NDArray[Any], epoch: int, parts: Sequence[Part]) -> list[BatchPart]:
+        """Return parts of a batch. What is drawn for an image does not depend on how the batch is split.
+
+        Args:
+            rows: of the whole batch.
+            epoch: of the stage.
+            parts: of the batch. Other images are read only if they are blended with those of a part.
+        """
+        drawn = None if self.augmentation is None else self.augmentation.draw(rows, epoch)
+
+        def load(positions: NDArray[Any]) -> tuple[Any, NDArray[Any]]:
+            inputs, labels = self._load(rows[positions], epoch), self.labels[rows[positions]]
+            return (inputs if drawn is None else (inputs, Numbers(*(n[positions] for n in drawn)))), labels
+
+        loaded = []
+        for part in parts:
+            positions = np.arange(part.rows.start, part.rows.stop)
+            inputs, labels = load(positions)
+            partners = None if drawn is None or not self.blend_spec else load(drawn.partner[positions])
+            weight = 0.0 if part.is_padding else 1.0
+            loaded.append(
+                BatchPart(start=part.rows.start, inputs=inputs, labels=labels, partners=partners, weight=weight)
+            )
+        return loaded
+
+    def _load(self, rows: NDArray[Any], epoch: int) -> NDArray[Any]:
+        return self.inputs(rows) if self.training_inputs is None else self.training_inputs(rows, epoch)
 
     @property
     def gradient_spec(self) -> tf.TensorSpec:
@@ -121,6 +196,12 @@ class Examples:
 
         compiled: Callable[..., tf.Tensor] = tf.function(forward, input_signature=[self.spec], autograph=False)
         return compiled
+
+    @functools.cached_property
+    def predict_on_replicas(self) -> Callable[..., list[list[tf.Tensor]]]:
+        """`logits`, compiled for the replicas of this process: see `Replicas.compile`."""
+        assert self.replicas is not None
+        return self.replicas.compile(lambda inputs: [self.logits(inputs)], [self.spec])
 
 
 def create_examples(

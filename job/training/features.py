@@ -8,9 +8,10 @@ With `fine_tuning.cache_frozen` the same pass writes the outputs of the part tha
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +21,7 @@ from job.runtime import memory
 from job.training import augmentation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from job.model.classifier import Classifier
     from job.observability.progress import Progress
     from job.runtime.device import Device
-    from job.training.augmentation import Numbers
     from job.training.state import TrainingState
+    from job.training.strategy import Replicas
+
+_Range = TypeVar("_Range")
 
 
 def dependencies(weights_digest: str, machine: Device, state: TrainingState) -> dict[str, object]:
@@ -56,6 +59,7 @@ def extract(
     progress: Progress,
     *,
     check: Callable[[], object] = int,
+    replicas: Replicas | None = None,
 ) -> float | None:
     """Make the pass over the data, and write the features of every usable image to the cache.
 
@@ -69,6 +73,7 @@ def extract(
         state: its `feature_batch` is the batch size; lowered if a batch does not fit.
         progress: receives the events.
         check: called after each image; what it raises ends the pass.
+        replicas: each of them computes a range at once; None: a single device.
 
     Returns:
         The seconds that an image took; None if no features were computed. The first range is not counted, since its
@@ -77,9 +82,10 @@ def extract(
     Raises:
         errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
     """
-    compute = FeaturePass(classifier, cache, state, progress)
-    for rows, pixels in images.ingest(progress, check=check):
-        _store(cache, rows, compute(pixels))
+    compute = FeaturePass(classifier, cache, state, progress, replicas=replicas)
+    for group in compute.groups(images.ingest(progress, check=check)):
+        for (rows, _), computed in zip(group, compute([[pixels] for _, pixels in group]), strict=True):
+            _store(cache, rows, computed)
     fill(images, cache, compute, progress)
     seconds = compute.seconds
     return statistics.median(seconds[1:] or seconds) / RANGE if seconds else None
@@ -89,9 +95,11 @@ def fill(images: Dataset, cache: Cache, compute: FeaturePass, progress: Progress
     """Compute the ranges that were discarded, since a batch did not fit."""
     while missing := [rows for rows in images.ranges() if not cache.has_computed(rows)]:
         with progress.phase("features again", len(missing), "ranges") as phase:
-            for rows in missing:
-                _store(cache, rows, compute(images.range_pixels(rows)))
-                phase.advance()
+            for group in compute.groups(missing):
+                pixels = [[images.range_pixels(rows)] for rows in group]
+                for rows, computed in zip(group, compute(pixels), strict=True):
+                    _store(cache, rows, computed)
+                    phase.advance()
 
 
 def _store(cache: Cache, rows: slice, computed: Sequence[NDArray[Any]]) -> None:
@@ -112,9 +120,10 @@ class FeaturePass:
         state: its `feature_batch` is the batch size; lowered if a batch does not fit.
         progress: receives the events.
         settings: of the augmentation; None: the images stay as they are.
+        replicas: each of them computes a range at once, as a single device would; None: there is one device.
 
     Attributes:
-        seconds: that each call took.
+        seconds: that each range took.
     """
 
     def __init__(
@@ -124,51 +133,64 @@ class FeaturePass:
         state: TrainingState,
         progress: Progress,
         settings: AugmentationSettings | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self._classifier = classifier
         self._cache = cache
         self._state = state
         self._progress = progress
         self._settings = settings
+        self._replicas = replicas
         self._compiled_for = 0
         self.seconds: list[float] = []
 
-    def __call__(self, pixels: NDArray[Any], numbers: Numbers | None = None) -> list[NDArray[Any]]:
-        """Return what the cache needs of a range of images, float32 [RANGE, ...]: features, if any, and frozen outputs.
+    def groups(self, ranges: Iterable[_Range]) -> Iterator[list[_Range]]:
+        """Yield the ranges that are computed at once: one on each replica."""
+        iterator = iter(ranges)
+        while group := list(itertools.islice(iterator, 1 if self._replicas is None else self._replicas.local)):
+            yield group
+
+    def __call__(self, ranges: Sequence[Sequence[NDArray[Any]]]) -> list[list[NDArray[Any]]]:
+        """Return what the cache needs of ranges of images, float32 [RANGE, ...]: features, if any, and frozen outputs.
 
         Of augmented images these are the features alone.
 
         Args:
-            pixels: uint8 [RANGE, size, size, 3].
-            numbers: drawn for the images; None: they stay as they are.
+            ranges: uint8 [RANGE, size, size, 3], pixels, followed by what `augmentation.draw` returned for augmented
+                images; of a group of ranges.
 
         Raises:
             errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
         """
-        inputs, started = [pixels, *(numbers or ())], time.monotonic()
+        started = time.monotonic()
         computed = memory.halve_until_it_fits(
-            lambda batch_size: self._compute(inputs, batch_size),
+            lambda batch_size: self._compute(ranges, batch_size),
             self._state.feature_batch or RANGE,
             work="the feature pass",
             halved=self._on_halved,
         )
-        self.seconds.append(time.monotonic() - started)
+        self.seconds += [(time.monotonic() - started) / len(ranges)] * len(ranges)
         return computed
 
-    def _compute(self, inputs: list[NDArray[Any]], batch_size: int) -> list[NDArray[Any]]:
+    def _compute(self, ranges: Sequence[Sequence[NDArray[Any]]], batch_size: int) -> list[list[NDArray[Any]]]:
         if self._compiled_for != batch_size:
             self._forward, self._compiled_for = self._compile(batch_size), batch_size
-        starts = range(0, len(inputs[0]), batch_size)
-        batches = [self._forward(*(array[n : n + batch_size] for array in inputs)) for n in starts]
-        return [np.concatenate(tensors) for tensors in zip(*batches, strict=True)]
+        starts = range(0, len(ranges[0][0]), batch_size)
+        batches = [
+            self._forward([[array[n : n + batch_size] for array in inputs] for inputs in ranges]) for n in starts
+        ]
+        return [
+            [np.concatenate(tensors) for tensors in zip(*of_range, strict=True)]
+            for of_range in zip(*batches, strict=True)
+        ]
 
     def _on_halved(self, batch_size: int) -> None:
         self._state.feature_batch = batch_size
         self._cache.clear_features(batch_size)
         self._progress.event("features.batch_halved", severity="warning", feature_batch=batch_size)
 
-    def _compile(self, batch_size: int) -> Callable[..., list[tf.Tensor]]:
-        """Return the forward pass: uint8 [batch_size, size, size, 3] -> what `__call__` returns.
+    def _compile(self, batch_size: int) -> Callable[[list[list[NDArray[Any]]]], list[list[tf.Tensor]]]:
+        """Return the forward pass of a group: uint8 [batch_size, size, size, 3] of each range -> as `__call__` returns.
 
         The batch size is fixed, so that the bits of a feature do not depend on the number of images.
         """
@@ -187,5 +209,13 @@ class FeaturePass:
 
         if settings is not None:
             signature += [tf.TensorSpec((batch_size, *spec.shape[1:]), spec.dtype) for spec in augmentation.SPEC]
-        compiled: Callable[..., list[tf.Tensor]] = tf.function(forward, input_signature=signature, autograph=False)
-        return compiled
+        if (replicas := self._replicas) is None:
+            compiled = tf.function(forward, input_signature=signature, autograph=False)
+            return lambda inputs: [compiled(*inputs[0])]
+        on_replicas = replicas.compile(forward, signature)
+
+        def forward_group(inputs: list[list[NDArray[Any]]]) -> list[list[tf.Tensor]]:
+            unused = replicas.local - len(inputs)  # of the last group
+            return on_replicas(inputs + inputs[:1] * unused)[: len(inputs)]
+
+        return forward_group

@@ -63,6 +63,37 @@ def load_values(optimizer: keras.optimizers.Optimizer, values: Arrays) -> None:
         variable.assign(values[variable.path])
 
 
+def is_scaled(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Whether the loss is scaled, as in float16."""
+    return isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+def adjust_loss_scale(optimizer: keras.optimizers.LossScaleOptimizer, *, has_overflowed: bool) -> None:
+    """Adjust the loss scale after a step as the optimizer's own `apply` does, which needs a single device.
+
+    Args:
+        optimizer: of the step.
+        has_overflowed: a scaled gradient was not finite: the scale is halved. After many finite steps it is doubled.
+    """
+    scale, finite_steps = loss_scale(optimizer), int(optimizer.step_counter.numpy()) + 1
+    if has_overflowed:
+        scale, finite_steps = scale / 2, 0
+    elif finite_steps == optimizer.dynamic_growth_steps:
+        scale, finite_steps = scale * 2, 0
+    optimizer.dynamic_scale.assign(scale)
+    optimizer.step_counter.assign(finite_steps)
+
+
+def without_all_reduce(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    """Return the optimizer that updates the variables, without a loss scale, with gradients that are already summed.
+
+    On a replica Keras sums them over the replicas by itself, after it has clipped those of each replica alone.
+    """
+    updater = optimizer.inner_optimizer if is_scaled(optimizer) else optimizer
+    updater._all_reduce_sum_gradients = lambda gradients_and_variables: gradients_and_variables  # noqa: SLF001 (Keras has no public way)
+    return updater
+
+
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> float:
     """Return the factor that the loss is multiplied by before the gradients are computed: 1 except in float16."""
-    return float(optimizer.dynamic_scale) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else 1.0
+    return float(optimizer.dynamic_scale.numpy()) if is_scaled(optimizer) else 1.0

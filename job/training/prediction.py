@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from job.observability.progress import Progress
     from job.training.examples import Examples
     from job.training.state import TrainingState
+    from job.training.strategy import Replicas
 
 _Batch = TypeVar("_Batch")
 _Inputs = TypeVar("_Inputs")
@@ -49,24 +50,65 @@ def predict(
     Raises:
         errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
     """
-    batch_size = min(batch_size, state.predict_batch or batch_size)
-    batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+    replicas = examples.replicas
+    devices = 1 if replicas is None else replicas.total
+    at_once = min(-(-batch_size // devices), state.predict_batch or batch_size)
+    batches = [rows[start : start + at_once * devices] for start in range(0, len(rows), at_once * devices)]
+
+    def load(batch: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return the inputs of each device of this process."""
+        if replicas is None:
+            return [examples.inputs(batch)]
+        return [examples.inputs(batch[part.rows]) for part in replicas.local_parts(len(batch))]
 
     def on_halved(images: int) -> None:
         state.predict_batch = images
         progress.event("prediction.batch_halved", severity="warning", predict_batch=images)
 
-    def predict_in_parts(inputs: NDArray[Any], images: int) -> NDArray[Any]:
-        starts = range(0, len(inputs), images)
-        return np.concatenate([examples.predict(inputs[start : start + images]).numpy() for start in starts])
-
     logits = []
-    for inputs, _ in prefetch(examples.inputs, batches):
-        images = min(batch_size, state.predict_batch or batch_size)
-        compute = functools.partial(predict_in_parts, inputs)
+    for batch, (inputs, _) in zip(batches, prefetch(load, batches), strict=True):
+        images = min(at_once, state.predict_batch or at_once)
+        if replicas is None:
+            compute = functools.partial(_predict_in_parts, examples, inputs[0])
+        else:
+            compute = functools.partial(_predict_on_replicas, examples, replicas, inputs, len(batch))
         logits.append(memory.halve_until_it_fits(compute, images, work="validation and evaluation", halved=on_halved))
-        after_batch(len(inputs))
+        after_batch(len(batch))
     return np.concatenate(logits)
+
+
+def _predict_in_parts(examples: Examples, inputs: NDArray[Any], images: int) -> NDArray[Any]:
+    starts = range(0, len(inputs), images)
+    return np.concatenate([examples.predict(inputs[start : start + images]).numpy() for start in starts])
+
+
+def _predict_on_replicas(
+    examples: Examples, replicas: Replicas, inputs: Sequence[NDArray[Any]], total: int, images: int
+) -> NDArray[Any]:
+    """Return the logits of a batch, float32 [total, outputs], in every process.
+
+    Args:
+        examples: provide the logits.
+        replicas: of which each computes its part.
+        inputs: of the parts of this process's replicas.
+        total: images of the batch.
+        images: that a replica computes at once.
+    """
+    columns: list[list[NDArray[Any]]] = [[] for _ in inputs]
+
+    def compute() -> NDArray[Any]:
+        for start in range(0, max(map(len, inputs)), images):
+            pieces = [[part[start : start + images] if start < len(part) else part[:1]] for part in inputs]
+            for column, [logits] in zip(columns, examples.predict_on_replicas(pieces), strict=True):
+                column.append(logits.numpy())
+        return np.zeros(0)
+
+    replicas.agreed(compute, 0)
+    logits = np.zeros((total, columns[0][0].shape[1]), np.float32)
+    for part, column in zip(replicas.local_parts(total), columns, strict=True):
+        if not part.is_padding:
+            logits[part.rows] = np.concatenate(column)[: part.rows.stop - part.rows.start]
+    return replicas.sum(logits).astype(np.float32)  # the other processes' logits, to which this one adds zeros
 
 
 def measure(

@@ -19,9 +19,10 @@ import numpy as np
 from job import errors
 from job.config.settings import STAGES
 from job.runtime import memory, signals
-from job.training import calls, early_stopping, optimizers, schedules
+from job.training import calls, early_stopping, optimizers, replica_checks, schedules, strategy
 from job.training.invariants import StageInvariants
 from job.training.prediction import measure, predict, prefetch
+from job.training.replicated_step import ReplicatedStep
 from job.training.state import EpochResult, TrainingState
 from job.training.step import compile_step
 
@@ -70,6 +71,7 @@ def run(
         classifier.set_trainable(stage)
         invariants, is_complete = StageInvariants(classifier, stage), (state.epoch, state.step) == (0, 0)
         trainer = StageTrainer(settings, classifier, examples, state, progress, save)
+        trainer.check_replicas()
     progress.event(
         "stage.started",
         stage=stage,
@@ -110,9 +112,10 @@ class StageTrainer:
         self._progress = progress
         self._save = save
         self._state_lock = threading.Lock()  # held while the state is inconsistent, as during a step
-        self.optimizer = optimizers.create_optimizer(
-            settings, state.learning_rate_scale, examples.precision, classifier.model.trainable_variables
-        )
+        with strategy.scope(examples.replicas):
+            self.optimizer = optimizers.create_optimizer(
+                settings, state.learning_rate_scale, examples.precision, classifier.model.trainable_variables
+            )
         self._initial_scaling = optimizers.scaling_of(optimizers.values_of(self.optimizer))
         if state.optimizer:
             self._restore_optimizer(state.optimizer)
@@ -132,7 +135,27 @@ class StageTrainer:
 
     def _compile_step(self) -> Step:
         settings, micro_batch = self._settings, self._state.micro_batch
-        return compile_step(self._classifier, self._examples, self.optimizer, micro_batch, settings.label_smoothing)
+        compiled = compile_step if self._examples.replicas is None else ReplicatedStep
+        return compiled(self._classifier, self._examples, self.optimizer, micro_batch, settings.label_smoothing)
+
+    def check_replicas(self) -> None:
+        """Check that all replicas compute the same, on the first batch of the epoch; nothing changes.
+
+        Raises:
+            errors.InvariantError: one computes something else.
+        """
+        state, examples = self._state, self._examples
+        if (replicas := examples.replicas) is None:
+            return
+        rows = examples.train[order(examples.seed, state.stage, state.epoch, len(examples.train))]
+        rows = rows[: self._settings.batch_size]
+        parts = examples.load_parts(rows, state.epoch, replicas.parts(len(rows)))
+
+        def check(_: int) -> None:
+            assert isinstance(self._step, ReplicatedStep)
+            replica_checks.check_step(self._step, parts, len(rows), np.zeros(2, np.int32))
+
+        memory.halve_until_it_fits(check, self._images_at_once(), work=state.stage, halved=self._on_halved)
 
     def train_epoch(self) -> None:
         """Train to the end of the current epoch, validate, and record the result."""
@@ -172,6 +195,8 @@ class StageTrainer:
             epochs=self._settings.epochs,
             epoch_total=len(state.history),
         )
+        if replicas := self._examples.replicas:
+            replica_checks.check_variables(replicas, [*self._classifier.model.weights, *self.optimizer.variables])
         captured = self.capture()
         self._start_epoch(captured)
         self._finish_step(lambda: captured, now=True)
@@ -199,10 +224,12 @@ class StageTrainer:
     def _finish_step(self, capture: Callable[[], TrainingState], *, now: bool = False) -> None:
         """Save the state if it is due; after a signal, save it and stop.
 
+        Several replicas stop after the step in which all processes have learnt of the signal.
+
         Raises:
             errors.StoppedError: a signal was received.
         """
-        signal = signals.received()
+        signal = signals.received() if self._examples.replicas is None else self._examples.replicas.stop_signal
         self._save(capture, now=now or signal is not None, wait=signal is not None)
         if signal:
             raise errors.StoppedError(
@@ -275,7 +302,8 @@ class StageTrainer:
         while step < steps:
             # note: a step in float16 may have to be repeated before the next one
             is_float16, needs_each = self._examples.precision == "float16", self._progress.each_step
-            several = state.micro_batch is None and not is_float16 and not needs_each
+            is_single = state.micro_batch is None and self._examples.replicas is None
+            several = is_single and not is_float16 and not needs_each
             count = self._pace.choose((settings.epochs - state.epoch) * steps - step) if several else 1
             count = max(1, min(count, len(rows) // settings.batch_size - step))
             yield rows[step * settings.batch_size :][: count * settings.batch_size].reshape(count, -1)
@@ -353,20 +381,25 @@ class StageTrainer:
             loss, correct = self._step(*arguments)
             return float(loss), int(correct)  # note: this is a CPU-GPU sync point
 
-        def on_halved(images: int) -> None:
-            self._state.micro_batch = images
-            self._progress.event("training.micro_batch_halved", severity="warning", micro_batch=images)
-            self._step = self._compile_step()
-
         while True:
-            images = self._state.micro_batch or self._settings.batch_size
+            images = self._images_at_once()
             scale = optimizers.loss_scale(self.optimizer)
-            loss, correct = memory.halve_until_it_fits(take, images, work=self._state.stage, halved=on_halved)
+            loss, correct = memory.halve_until_it_fits(take, images, work=self._state.stage, halved=self._on_halved)
             if not math.isfinite(loss) or optimizers.loss_scale(self.optimizer) >= scale:
                 return loss, correct
             if scale <= 1:
                 raise self._not_finite(f"a gradient is not finite at a loss scale of {scale:g}")
             self._progress.event("training.loss_scale_halved", severity="debug", loss_scale=scale / 2)
+
+    def _images_at_once(self) -> int:
+        """Return how many images' gradients are computed at once, on each replica."""
+        replicas = 1 if self._examples.replicas is None else self._examples.replicas.total
+        return self._state.micro_batch or -(-self._settings.batch_size // replicas)
+
+    def _on_halved(self, images: int) -> None:
+        self._state.micro_batch = images
+        self._progress.event("training.micro_batch_halved", severity="warning", micro_batch=images)
+        self._step = self._compile_step()
 
     def _learning_rate(self, step: int) -> float:
         """Return the learning rate of a step of the current epoch."""

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 _LABELS_AND_SEED = (tf.TensorSpec((None,), tf.int32), tf.TensorSpec((2,), tf.int32))
-Step: TypeAlias = "Callable[[Any, NDArray[Any], NDArray[Any]], tuple[tf.Tensor, tf.Tensor]]"
-"""A compiled training step: inputs (as `Examples.step_spec`), labels, dropout seed -> summed loss and number of correct
-predictions."""
+Step: TypeAlias = "Callable[[Any, NDArray[Any], NDArray[Any]], tuple[Any, Any]]"
+"""A compiled training step: inputs (as `Examples.load_for_training`), labels, dropout seed -> summed loss and number of
+correct predictions."""
 
 
 def compile_step(
@@ -44,7 +44,7 @@ def compile_step(
     variables = classifier.model.trainable_variables
     if not optimizer.built:  # note: a second build would reset the loss scale
         optimizer.build(variables)
-    compiled_gradients = _compile_gradients(classifier, examples, optimizer, label_smoothing)
+    compiled_gradients = compile_gradients(classifier, examples, optimizer, label_smoothing)
 
     def step(inputs: Any, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         inputs, *blend = examples.augment(inputs, labels)  # note: XLA has no kernel for the warp
@@ -92,20 +92,62 @@ def _compile_augmentation(examples: Examples) -> Callable[[Any, NDArray[Any]], t
     return compiled
 
 
-def _compile_gradients(
-    classifier: Classifier, examples: Examples, optimizer: keras.optimizers.Optimizer, label_smoothing: float
-) -> Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]]:
-    """Return the part of the step that XLA may compile.
+Gradients: TypeAlias = "Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]]"
+"""The part of the step that XLA may compile: inputs, labels, dropout seed, images of the whole batch, with mixup the
+partners' labels and the own shares -> the scaled gradients of the trainable variables, the summed loss, and the number
+of correct predictions. With mixup, a prediction is correct if it is the image's own label, whose share is the larger
+one."""
 
-    inputs, labels, dropout seed, images of the whole batch, with mixup the partners' labels and the own shares -> the
-    scaled gradients of the trainable variables, the summed loss, and the number of correct predictions; with mixup, a
-    prediction is correct if it is the image's own label, whose share is the larger one.
+
+def compile_gradients(
+    classifier: Classifier,
+    examples: Examples,
+    optimizer: keras.optimizers.Optimizer,
+    label_smoothing: float,
+    *,
+    is_weighted: bool = False,
+) -> Gradients:
+    """Return `gradient_function`, compiled."""
+    weights = [tf.TensorSpec((None,), tf.float32)] if is_weighted else []
+    compiled: Gradients = tf.function(
+        gradient_function(classifier, examples, optimizer, label_smoothing, is_weighted=is_weighted),
+        input_signature=[
+            *(examples.gradient_spec, *_LABELS_AND_SEED, tf.TensorSpec((), tf.int32)),
+            *examples.blend_spec,
+            *weights,
+        ],
+        autograph=False,
+        jit_compile=classifier.xla or None,
+    )
+    return compiled
+
+
+def gradient_function(
+    classifier: Classifier,
+    examples: Examples,
+    optimizer: keras.optimizers.Optimizer,
+    label_smoothing: float,
+    *,
+    is_weighted: bool = False,
+) -> Gradients:
+    """Return the function that computes the gradients.
+
+    Args:
+        classifier: the model to train.
+        examples: define the inputs and their logits.
+        optimizer: scales the loss.
+        label_smoothing: of the loss.
+        is_weighted: the function's last argument is a weight of each image, float32 [n]: 0 for one that another replica
+            has as well.
     """
     variables = classifier.model.trainable_variables
 
     def compute_gradients(
         inputs: tf.Tensor, labels: tf.Tensor, dropout_seed: tf.Tensor, images: tf.Tensor, *blend: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        weights = None
+        if is_weighted:
+            blend, weights = blend[:-1], blend[-1]
         with tf.GradientTape() as tape:
             logits = examples.training_logits(inputs, dropout_seed)
             weighted = functools.partial(
@@ -115,17 +157,13 @@ def _compile_gradients(
             if blend:
                 partner_labels, share = blend
                 losses = share * losses + (1 - share) * weighted(logits, partner_labels)
+            if weights is not None:
+                losses *= weights
             loss = optimizer.scale_loss(tf.reduce_sum(losses) / tf.cast(images, losses.dtype))
-        correct = tf.math.count_nonzero(tf.equal(classifier.predictions(logits), labels), dtype=tf.int32)
+        is_correct = tf.equal(classifier.predictions(logits), labels)
+        if weights is not None:
+            is_correct &= weights > 0
+        correct = tf.math.count_nonzero(is_correct, dtype=tf.int32)
         return tape.gradient(loss, variables), tf.reduce_sum(losses), correct
 
-    compiled: Callable[..., tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]] = tf.function(
-        compute_gradients,
-        input_signature=[
-            *(examples.gradient_spec, *_LABELS_AND_SEED, tf.TensorSpec((), tf.int32)),
-            *examples.blend_spec,
-        ],
-        autograph=False,
-        jit_compile=classifier.xla or None,
-    )
-    return compiled
+    return compute_gradients

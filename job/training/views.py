@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from job.model.classifier import Classifier
     from job.observability.progress import Progress
     from job.training.state import TrainingState
+    from job.training.strategy import Replicas
 
 
 def dependencies(settings: Settings) -> dict[str, object]:
@@ -96,6 +97,7 @@ def extract_views(
     progress: Progress,
     *,
     check: Callable[[], object] = int,
+    replicas: Replicas | None = None,
 ) -> None:
     """Compute the features of the augmented training images, except those that an earlier start wrote.
 
@@ -109,6 +111,7 @@ def extract_views(
         state: its `feature_batch` is the batch size; lowered if a batch does not fit.
         progress: receives the events.
         check: called after each part; what it raises ends the pass.
+        replicas: each of them computes a part at once; None: a single device.
 
     Raises:
         errors.DeviceMemoryError: a batch of one image does not fit into the device's memory.
@@ -117,16 +120,20 @@ def extract_views(
     drawn = augmentation.Augmentation(
         settings=changes, seed=views.settings.run.seed, stage="feature_extraction", image_size=size
     )
-    compute = FeaturePass(classifier, cache, state, progress, changes)
+    compute = FeaturePass(classifier, cache, state, progress, changes, replicas)
+
+    def load(part: Part) -> list[NDArray[Any]]:
+        pixels = np.zeros((RANGE, size, size, 3), np.uint8)
+        pixels[: len(part.rows)] = images.pixels(part.rows)
+        return [pixels, *drawn.draw(np.resize(part.rows, RANGE), part.version)]
+
     missing = [part for part in views.parts() if not views.is_intact(part.stored)]
     while missing:
         with progress.phase("augmented features", sum(len(part.rows) for part in missing), "images") as phase:
-            for version, rows, stored in missing:
-                pixels = np.zeros((RANGE, size, size, 3), np.uint8)
-                pixels[: len(rows)] = images.pixels(rows)
-                numbers = drawn.draw(np.resize(rows, RANGE), version)
-                views.stored[stored] = compute(pixels, numbers)[0][: len(rows)]
-                phase.advance(len(rows))
-                check()
-        fill(images, cache, FeaturePass(classifier, cache, state, progress), progress)
+            for group in compute.groups(missing):
+                for part, [features] in zip(group, compute([load(part) for part in group]), strict=True):
+                    views.stored[part.stored] = features[: len(part.rows)]
+                    phase.advance(len(part.rows))
+                    check()
+        fill(images, cache, FeaturePass(classifier, cache, state, progress, replicas=replicas), progress)
         missing = [part for part in views.parts() if not views.stored.has(part.stored)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -114,7 +114,7 @@ def test_xla_of_a_resumed_run(asked: bool | None, before: dict[str, object], exp
 
 def test_without_a_gpu_it_is_the_cpu(tmp_path: Path) -> None:
     """Where none is required and none is there, nothing is looked for."""
-    assert device.find_gpus(required=False, root=tmp_path) is None
+    assert device.find_gpus("all", required=False, root=tmp_path) is None
 
 
 def test_unusable_gpu_is_told_and_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,7 @@ def test_unusable_gpu_is_told_and_not_used(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidia0").touch()
 
-    assert device.find_gpus(required=False, root=tmp_path) is None
+    assert device.find_gpus("all", required=False, root=tmp_path) is None
 
     said = "".join(capsys.readouterr())
     assert "device.gpu_ignored" in said
@@ -186,24 +186,45 @@ class Events:
         self.facts[name] = {"severity": severity} | facts
 
 
-def test_first_of_several_gpus_is_used() -> None:
-    """Of several GPUs the first is used and reported, and one warning names it and counts the others."""
+@pytest.mark.parametrize(("count", "used"), [("all", 3), (3, 3), (2, 2), (1, 1)])
+def test_number_of_gpus(count: int | Literal["all"], used: int) -> None:
+    """All visible GPUs are used, or the first ones, as many as device.gpus says; the weakest decides the precision."""
+    selected = device.first_gpus(found_gpus((8, 9), (8, 9), (7, 0)), count)
+
+    assert used == len(selected.gpus)
+    assert ("float16" if used == 3 else "bfloat16") == device.precision(DeviceSettings(), selected.gpus)
+
+
+def test_fewer_gpus_than_asked_for() -> None:
+    """device.gpus above the number of visible GPUs is exit code 4, with both numbers."""
+    with pytest.raises(DeviceError, match=r"device\.gpus is 4, and 2 are visible") as raised:
+        device.first_gpus(found_gpus((8, 9), (8, 9)), 4)
+
+    assert 4 == raised.value.exit_code
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, False), (True, True), (False, False)])
+def test_xla_of_several_replicas(asked: bool | None, *, expected: bool) -> None:
+    """Several replicas train without XLA unless it is asked for; an event says so."""
     events = Events()
 
-    selected = device.select_gpu(found_gpus((8, 9), (7, 0), (7, 0)), None, required=True, notify=events)
+    assert expected == device.requested_xla(DeviceSettings(xla=asked), {}, 2, events)
+    assert (["device.xla_off"] if asked is None else []) == list(events.facts)
 
-    assert selected == found_gpus((8, 9))
-    assert "bfloat16" == device.precision(DeviceSettings(), selected.gpus)
-    assert ["device.gpus_unused"] == list(events.facts)
-    facts = events.facts["device.gpus_unused"]
-    assert ("warning", 2, "NVIDIA") == (facts["severity"], facts["count"], facts["used"])
+
+def test_number_of_replicas_is_a_fact() -> None:
+    """A resume on another number of replicas is a change; a checkpoint of a version without it is none."""
+    machine = device.Device(kind="cpu", name="x", cpu="x", threads=2, onednn=True, tensorflow="2", replicas=2)
+
+    assert {"before": {"replicas": 1}, "now": {"replicas": 2}} == machine.changes({"replicas": 1})
+    assert {} == machine.changes({"threads": 2})
 
 
 def test_one_gpu_that_tensorflow_is_built_for() -> None:
     """One GPU that there are compiled kernels for is no event."""
     events = Events()
 
-    assert found_gpus((8, 9)) == device.select_gpu(found_gpus((8, 9)), ["sm_80"], required=True, notify=events)
+    assert device.have_kernels(found_gpus((8, 9)), ["sm_80"], required=True, notify=events)
     assert {} == events.facts
 
 
@@ -211,9 +232,9 @@ def test_gpu_newer_than_the_kernels() -> None:
     """A GPU that kernels have to be compiled for is used, and an event says so before its first use."""
     events = Events()
 
-    selected = device.select_gpu(found_gpus((12, 0)), ["sm_80", "compute_90"], required=True, notify=events)
+    found = found_gpus((8, 9), (12, 0))
 
-    assert found_gpus((12, 0)) == selected
+    assert device.have_kernels(found, ["sm_80", "compute_90"], required=True, notify=events)
     facts = events.facts["device.kernels_compiled_at_first_use"]
     assert ("warning", (12, 0)) == (facts["severity"], facts["compute_capability"])
 
@@ -221,9 +242,9 @@ def test_gpu_newer_than_the_kernels() -> None:
 def test_gpu_older_than_the_kernels(capsys: pytest.CaptureFixture[str]) -> None:
     """A GPU without kernels is exit code 4 where one is required, else a warning, and the run uses the CPU."""
     with pytest.raises(DeviceError, match=r"compute capability 5\.2"):
-        device.select_gpu(found_gpus((5, 2)), ["sm_60"], required=True, notify=Events())
+        device.have_kernels(found_gpus((8, 9), (5, 2)), ["sm_80"], required=True, notify=Events())
 
-    assert device.select_gpu(found_gpus((5, 2)), ["sm_60"], required=False, notify=Events()) is None
+    assert not device.have_kernels(found_gpus((8, 9), (5, 2)), ["sm_80"], required=False, notify=Events())
     said = "".join(capsys.readouterr())
     assert "device.gpu_ignored" in said
     assert "compute capability 5.2" in said
@@ -231,6 +252,6 @@ def test_gpu_older_than_the_kernels(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_event_without_a_stream(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a stream of events, the log receives them."""
-    device.log_event("device.gpus_unused", severity="warning", count=1)
+    device.log_event("device.xla_off", severity="warning", count=1)
 
-    assert "device.gpus_unused" in "".join(capsys.readouterr())
+    assert "device.xla_off" in "".join(capsys.readouterr())

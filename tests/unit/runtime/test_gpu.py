@@ -228,10 +228,13 @@ def test_gpu_of_somebody_else(machine: Machine) -> None:
 
 
 def test_second_gpu_of_somebody_else(machine: Machine) -> None:
-    """Only the first GPU is used, so one behind it that cannot be allocated is no failure."""
+    """A GPU behind those in use that cannot be allocated is no failure; one of those in use is."""
     machine.driver = Driver(usable=1)
 
-    assert ["NVIDIA L0", "NVIDIA L1"] == [one.name for one in machine.look().gpus]
+    found = gpu.look(machine.root, packages=machine.packages, load=machine.load, count=1)
+
+    assert ["NVIDIA L0", "NVIDIA L1"] == [one.name for one in found.gpus]
+    assert "GPU 1 (NVIDIA L1)" in machine.failure().message
 
 
 def test_hidden_gpus(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_a_gpu_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Where none is required a run uses the CPU: a warning."""
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev/nvidia0").touch()
-    monkeypatch.setattr(gpu, "look", lambda _: fail(DeviceError("old driver", remedy="update it")))
+    monkeypatch.setattr(gpu, "look", lambda _, **__: fail(DeviceError("old driver", remedy="update it")))
 
     found = gpu_findings(tmp_path)["gpu"]
 
@@ -89,7 +89,7 @@ def test_a_gpu_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each line has its facts; TensorFlow computes on the GPU as a run does."""
-    monkeypatch.setattr(gpu, "look", lambda _: FOUND)
+    monkeypatch.setattr(gpu, "look", lambda _, **__: FOUND)
     monkeypatch.setattr(device, "configure", lambda _: DEVICE)
 
     found = gpu_findings(tmp_path, "--device.require_gpu")
@@ -100,9 +100,21 @@ def test_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [] == [fact for fact in expected if fact not in finding.detail]
 
 
+def test_some_of_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line counts those that training does not use; fewer than device.gpus are a failure with exit code 4."""
+    monkeypatch.setattr(gpu, "look", lambda _, **__: FOUND)
+    monkeypatch.setattr(device, "configure", lambda _: DEVICE)
+
+    found = gpu_findings(tmp_path, "--device.require_gpu", "--device.gpus=1")["gpu"]
+    missing = gpu_findings(tmp_path, "--device.require_gpu", "--device.gpus=3")["gpu"]
+
+    assert "1 that training does not use" in found.detail
+    assert ("failed", 4) == (missing.verdict, missing.exit_code)
+
+
 def test_a_gpu_that_computes_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What TensorFlow fails on has exit code 4."""
-    monkeypatch.setattr(gpu, "look", lambda _: FOUND)
+    monkeypatch.setattr(gpu, "look", lambda _, **__: FOUND)
     monkeypatch.setattr(device, "configure", lambda _: fail(DeviceError("wrong results", remedy="another node")))
 
     found = gpu_findings(tmp_path, "--device.require_gpu")["gpu computes"]

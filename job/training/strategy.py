@@ -1,0 +1,188 @@
+"""Replicas: several devices that train one model together, by TensorFlow's tf.distribute.
+
+Each replica has a copy of every variable and computes the gradients of its part of a batch. Their sum updates all
+copies alike (docs/adr/0019-several-replicas.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from job.runtime import signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import keras
+    from numpy.typing import NDArray
+
+    from job.runtime.device import Device
+
+SUM = tf.distribute.ReduceOp.SUM
+
+
+class Part(NamedTuple):
+    """A replica's part of a batch.
+
+    Attributes:
+        rows: of the batch, at least one.
+        is_padding: the batch has fewer images than there are replicas, and another replica has this image: its weight
+            is 0.
+    """
+
+    rows: slice
+    is_padding: bool
+
+
+def parts(images: int, replicas: int) -> list[Part]:
+    """Return each replica's part of a batch of so many images: replica i of n has those from images * i // n on."""
+    bounds = [images * number // replicas for number in range(replicas + 1)]
+    return [
+        Part(slice(start, stop), is_padding=False) if start < stop else Part(slice(0, 1), is_padding=True)
+        for start, stop in itertools.pairwise(bounds)
+    ]
+
+
+class Replicas:
+    """The replicas of all processes.
+
+    Args:
+        strategy: of TensorFlow; it has more than one replica.
+        process: number of this process, from 0.
+
+    Attributes:
+        strategy: of TensorFlow.
+        local: number of replicas in this process.
+        total: number of all replicas.
+        first: number of this process's first replica among all.
+        stop_signal: name of the signal for which all processes stop after the current step; None: none so far. All
+            processes have the same value, or all have one.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, process: int = 0) -> None:
+        self.strategy = strategy
+        self.local = len(strategy.extended.worker_devices)
+        self.total = int(strategy.num_replicas_in_sync)
+        self.first = process * self.local
+        self.stop_signal: str | None = None
+        self._reduce: dict[tf.TensorSpec, Callable[..., list[list[tf.Tensor]]]] = {}
+
+    def scope(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context in which variables get a copy on each replica."""
+        scope: contextlib.AbstractContextManager[object] = self.strategy.scope()
+        return scope
+
+    def parts(self, images: int) -> list[Part]:
+        """Return each replica's part of a batch, of all replicas."""
+        return parts(images, self.total)
+
+    def local_parts(self, images: int) -> list[Part]:
+        """Return the parts of a batch of this process's replicas."""
+        return self.parts(images)[self.first : self.first + self.local]
+
+    def compile(
+        self, function: Callable[..., Sequence[tf.Tensor]], signature: Sequence[Any]
+    ) -> Callable[..., list[list[tf.Tensor]]]:
+        """Compile a function that all replicas of this process compute at once.
+
+        Args:
+            function: tensors -> tensors. It reads each variable's copy of its replica.
+            signature: of its arguments.
+
+        Returns:
+            A function: a list of the arguments for each replica of this process -> a list of its results for each.
+        """
+        strategy = self.strategy
+
+        def on_replicas(arguments: Sequence[Sequence[Any]]) -> list[list[tf.Tensor]]:
+            distributed = [
+                strategy.experimental_distribute_values_from_function(
+                    lambda context, values=values: values[context.replica_id_in_sync_group - self.first]
+                )
+                for values in zip(*arguments, strict=True)
+            ]
+            results = [strategy.experimental_local_results(result) for result in strategy.run(function, distributed)]
+            return [[result[number] for result in results] for number in range(self.local)]
+
+        compiled: Callable[..., list[list[tf.Tensor]]] = tf.function(
+            on_replicas, input_signature=[[list(signature)] * self.local], autograph=False
+        )
+        return compiled
+
+    def all_reduce(self, vectors: Sequence[Any]) -> NDArray[Any]:
+        """Return the sum over all replicas.
+
+        Args:
+            vectors: of each replica of this process, [n].
+        """
+        # note: a collective operation keeps the shape of its first call, so there is one for each shape
+        spec = tf.TensorSpec(vectors[0].shape, vectors[0].dtype)
+        if spec not in self._reduce:
+
+            def reduce(vector: tf.Tensor) -> list[tf.Tensor]:
+                return [tf.distribute.get_replica_context().all_reduce(SUM, vector)]
+
+            self._reduce[spec] = self.compile(reduce, [spec])
+        total: NDArray[Any] = self._reduce[spec]([[vector] for vector in vectors])[0][0].numpy()
+        return total
+
+    def sum(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the sum over all processes, float64, of the same shape."""
+        values = np.asarray(values, np.float64)
+        if self.local == self.total:
+            return values
+        others = [np.zeros(values.size)] * (self.local - 1)
+        return self.all_reduce([values.ravel(), *others]).reshape(values.shape)
+
+    def agreed(self, compute: Callable[[], NDArray[Any]], size: int) -> NDArray[np.float64]:
+        """Return what was computed, summed over all processes, and agree with them on whether to stop.
+
+        If one process ran out of memory or received a signal, all of them act on it: a process that acted alone would
+        leave the others waiting in the next collective operation.
+
+        Args:
+            compute: returns [size]; without collective operations.
+            size: of its result.
+
+        Raises:
+            tf.errors.ResourceExhaustedError: in one of the processes.
+        """
+        exhausted = None
+        try:
+            values = np.asarray(compute(), np.float64)
+        except tf.errors.ResourceExhaustedError as error:
+            # note: without the traceback, which keeps the failed call's tensors alive
+            values, exhausted = np.zeros(size), error.message
+        signal = signals.received()
+        total = self.sum(np.array([*values, signal is not None, exhausted is not None]))
+        if total[-2]:
+            self.stop_signal = self.stop_signal or signal or "a signal that another worker received"
+        if total[-1]:
+            raise tf.errors.ResourceExhaustedError(None, None, exhausted or "in another worker")
+        return total[:-2]
+
+    def copies(self, variable: keras.Variable) -> list[NDArray[Any]]:
+        """Return a variable's value on each replica of this process."""
+        return [copy.numpy() for copy in self.strategy.experimental_local_results(variable.value)]
+
+
+def create(machine: Device) -> Replicas | None:
+    """Return the replicas of this process, one for each device; None for a single one.
+
+    Args:
+        machine: as configured.
+    """
+    if machine.replicas == 1:
+        return None
+    kind = machine.kind.upper()
+    return Replicas(tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(machine.replicas)]))
+
+
+def scope(replicas: Replicas | None) -> contextlib.AbstractContextManager[object]:
+    """Return the context in which variables are created; without replicas, one without effect."""
+    return contextlib.nullcontext() if replicas is None else replicas.scope()
