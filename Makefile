@@ -28,6 +28,7 @@ COVERED := tests/unit tests/integration tests/chart tests/fuzz
 test: prerequisites lint  ## the whole test suite, as CI runs it
 	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile $(COVERED)
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not alone' $(addprefix --ignore ,$(COVERED))
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/replicas
 	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(COVERED))
 
 prerequisites: $(INSTALLED)  ## report what this machine lacks for the whole test suite

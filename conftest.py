@@ -7,10 +7,14 @@ where that is absent. No example of hypothesis is timed, since a busy machine is
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 from paths import SHARED
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
@@ -25,6 +29,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 TIERS = ("unit", "integration", "pipeline", "faults", "chart", "image", "cluster")
 """The folders of tests/, cheapest first."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave tests/replicas out unless it is all that is asked for: it configures TensorFlow's devices for a process."""
+    folder = config.rootpath / "tests/replicas"
+    if collection_path != folder:
+        return None
+    asked = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
+    return None if all(path.is_relative_to(folder) for path in asked) else True
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -184,11 +184,13 @@ def config_schema() -> Document:
     def inline(schema: Document, name: str) -> Document:
         if "$ref" in schema:
             schema = whole["$defs"][schema["$ref"].rpartition("/")[2]] | {"default": None}
-        if "anyOf" in schema:  # a number or null
-            [number] = [one for one in schema["anyOf"] if one["type"] != "null"]
-            schema = {key: value for key, value in schema.items() if key != "anyOf"} | number
+        choices = [one for one in schema.get("anyOf", ()) if one["type"] != "null"]
+        if len(choices) == 1:  # a number or null
+            schema = {key: value for key, value in schema.items() if key != "anyOf"} | choices[0]
         dropped = {"title", "default", "changes_result", "$defs", "$schema"}
         kept = {key: value for key, value in schema.items() if key not in dropped}
+        if len(choices) > 1:  # a word or a number
+            return kept | {"anyOf": [*choices, {"type": "null"}]}
         if "properties" in kept:
             kept["properties"] = {
                 key: inline(child, f"{name}{key}.")

@@ -1,0 +1,115 @@
+"""Two replicas on two logical CPU devices against one device: the same losses, the same bits twice, the cost of a step.
+
+    python benchmarks/replicas.py
+
+Both have the same cores, so two replicas cannot be faster here: the ratio is what distribution costs, in two smaller
+batches, a second call and the sum of the gradients. It says nothing about the speed on several GPUs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import harness
+import numpy as np
+
+from job.config.load import load_settings
+from job.runtime import device
+
+if TYPE_CHECKING:
+    from job.config.settings import Settings, StageName
+    from job.training.strategy import Replicas
+
+STAGES: tuple[StageName, ...] = ("feature_extraction", "fine_tuning")
+
+
+def main() -> None:
+    """Compare one device with two replicas, in both stages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image_size", type=int, default=96)
+    parser.add_argument("--alpha", type=float, default=0.35)
+    parser.add_argument("--images", type=int, default=32, help="in a batch")
+    parser.add_argument("--steps", type=int, default=8)
+    options = parser.parse_args()
+    flags = ["--model.weights=none", f"--model.alpha={options.alpha}", f"--model.image_size={options.image_size}"]
+    settings = load_settings([*flags, "--device.threads=1"], {}).settings
+    device.prepare()
+    import tensorflow as tf
+
+    [cpu] = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    machine = device.configure(settings)
+    from job.training import strategy
+
+    replicas = strategy.create(machine)
+    assert replicas is not None
+    rows: list[list[object]] = []
+    for stage in STAGES:
+        variants = [Variant(settings, stage, chosen, options) for chosen in (None, replicas, replicas)]
+        for number in range(options.steps):  # in turn: a drift of the machine's speed slows all of them
+            for variant in variants:
+                variant.step(number)
+        one, two, again = variants
+        difference = max(abs(a - b) / a for a, b in zip(one.losses, two.losses, strict=True))
+        same = two.state() == again.state() and two.losses == again.losses
+        ratio = harness.ratio(two.seconds[2:], one.seconds[2:])
+        rows += [
+            [f"{stage}: largest relative difference of {options.steps} losses", f"{difference:.1e}", "<= 1e-5"],
+            [f"{stage}: the same bits twice", "yes" if same else "no", "yes"],
+            [f"{stage}: a step of two replicas over one of one device", f"{ratio}x", ""],
+        ]
+    harness.record("Two replicas against one device", ["", "", "reach"], rows)
+
+
+class Variant:
+    """A stage on one device or on two replicas, and what its steps returned."""
+
+    def __init__(
+        self, settings: Settings, stage: StageName, replicas: Replicas | None, options: argparse.Namespace
+    ) -> None:
+        from job.model.classifier import Classifier, create_network
+        from job.observability.progress import Progress
+        from job.training import stages, strategy
+        from job.training.examples import create_examples
+        from job.training.state import TrainingState
+
+        random, size = np.random.default_rng(0), options.image_size
+        self.labels = np.arange(options.images, dtype=np.int32) % 2
+        noise = random.integers(0, 128, (options.images, size, size, 3))
+        pixels = (noise + 127 * self.labels[:, None, None, None]).astype(np.uint8)
+        with strategy.scope(replicas):
+            network = create_network(settings.model, ("dark", "light"), seed=7)
+            self._classifier = Classifier(network, ("dark", "light"), pretrained=False)
+        self._classifier.set_trainable(stage)
+        images: Any = SimpleNamespace(pixels=lambda rows: pixels[rows], manifest=SimpleNamespace(label=self.labels))
+        self._rows = np.arange(options.images)
+        features: Any = self._classifier.features(pixels).numpy()
+        split = {"train": self._rows, "validation": self._rows[:1]}
+        examples = create_examples(self._classifier, images, features, split, settings=settings)[stage]
+        self._examples = dataclasses.replace(examples, replicas=replicas)
+        chosen = getattr(settings, stage).model_copy(update={"batch_size": options.images})
+        self._trainer = stages.StageTrainer(
+            chosen, self._classifier, self._examples, TrainingState(stage=stage), Progress(), lambda *_, **__: None
+        )
+        self.losses: list[float] = []
+        self.seconds: list[float] = []
+
+    def step(self, number: int) -> None:
+        """Take a step."""
+        inputs = self._examples.load_for_training(self._rows, 0)
+        started = time.monotonic()
+        loss, _ = self._trainer.take_step((inputs, self.labels, np.array([7, number], np.int32)))
+        self.seconds.append(time.monotonic() - started)
+        self.losses.append(loss)
+
+    def state(self) -> dict[str, bytes]:
+        """Return the bits of all weights."""
+        return {path: value.tobytes() for path, value in self._classifier.state().items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""A whole run by two replicas."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from runs import draw, only_run, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.usefixtures("light", "session_replicas")
+def test_run_of_two_replicas(tmp_path: Path) -> None:
+    """Both stages, augmented features, evaluation, export and report: the run is published, and names its replicas."""
+    for n in range(6):
+        draw(tmp_path / "in/dark" / f"{n}.jpg", shade=60, seed=n)
+        draw(tmp_path / "in/light" / f"{n}.jpg", shade=190, seed=100 + n)
+    options = ("--augmentation.flip", "horizontal", "--augmentation.mixup", "0.4", "--feature_extraction.views", "2")
+
+    names = run("--input.uri", tmp_path / "in", "--output.uri", tmp_path / "out", *options)
+
+    assert "run.succeeded" in names
+    folder = only_run(tmp_path / "out")
+    metrics = json.loads((folder / "metrics/metrics.json").read_text())
+    assert 0 <= metrics["validation"]["accuracy"] <= 1
+    assert 2 == json.loads((folder / "manifest.json").read_text())["provenance"]["device"]["replicas"]
