@@ -121,7 +121,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         metrics["label_errors"] = report_errors(context, classifier, scores, prepared, images, trained.state)
         judge = gate_judge(context, metrics, scores, images, scratch=cache.folder)
         metrics["gate"] = (gate := judge()).summary()
-        timing = context.timing.document() | {"starts": checkpoints.starts}
+        timing = context.timing.document() | {"starts": checkpoints.starts, "gpus": len(machine.gpus)}
         document = encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)})
         run.write("metrics/metrics.json", document)
         write_model_card(context, data.listed.labels, weights, json.loads(document))

@@ -12,9 +12,9 @@ _LEARNING_RATE = "--feature_extraction.learning_rate or --fine_tuning.learning_r
 _EPOCHS = "--feature_extraction.epochs or --fine_tuning.epochs"
 _BATCH_SIZE = "--feature_extraction.batch_size or --fine_tuning.batch_size"
 _RESUME = "a run resumes by itself when it is started again with the same settings"
-_GPU = "the first visible GPU is used; --device.require_gpu makes it an error if there is none"
+_GPU = "all visible GPUs are used, or --device.gpus of them; --device.require_gpu makes it an error if there is none"
 _VALIDATION = "--input.validation_fraction"
-_ONE_GPU = "a run uses one GPU, in one Pod"
+_ONE_POD = "a run uses the GPUs of one Pod, --device.gpus of them"
 
 _OPTIMIZER = f"Adam trains both stages, AdamW with weight_decay; its rate is {_LEARNING_RATE}"
 _CLASS_WEIGHT = "--train.class_weight=balanced or --train.class_weight=sqrt"
@@ -53,12 +53,13 @@ ELSEWHERE: Final = MappingProxyType(
         "mixup_alpha": "--augmentation.mixup",
         **dict.fromkeys(("fine_tune_epochs", "unfreeze_epochs"), "--fine_tuning.epochs"),
         **dict.fromkeys(("freeze_epochs", "initial_epochs"), "--feature_extraction.epochs"),
-        **dict.fromkeys(("nodes", "nnodes", "num_nodes", "nproc_per_node", "world_size", "replicas"), _ONE_GPU),
+        **dict.fromkeys(("nodes", "nnodes", "num_nodes", "world_size"), _ONE_POD),
         **dict.fromkeys(("deterministic", "enable_op_determinism"), "--run.reproducible"),
         **dict.fromkeys(("name", "run_name", "experiment", "exp_name", "run_id"), "--run.id"),
         **dict.fromkeys(("random_seed", "seed"), "--run.seed"),
         **dict.fromkeys(("resume", "resume_from_checkpoint", "auto_resume"), _RESUME),
-        **dict.fromkeys(("gpu", "gpus", "num_gpus", "ngpu", "gpu_ids", "cuda", "accelerator"), _GPU),
+        **dict.fromkeys(("gpus", "num_gpus", "ngpu", "nproc_per_node", "replicas"), "--device.gpus"),
+        **dict.fromkeys(("gpu", "gpu_ids", "cuda", "accelerator"), _GPU),
         **dict.fromkeys(("device", "devices"), _GPU),
         **dict.fromkeys(("workers", "num_workers", "j", "threads", "num_threads", "jobs"), "--device.threads"),
         **dict.fromkeys(("amp", "fp16", "bf16", "half", "precision"), "--device.mixed_precision"),

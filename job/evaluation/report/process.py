@@ -33,7 +33,7 @@ def title(config: Document) -> tuple[str, str]:
 def phases(metrics: Document) -> list[tuple[str, str, float]]:
     """Return the parts of the run that took time: name, duration, fraction of the longest."""
     timing = {name: s for name, s in (at(metrics, "timing") or {}).items() if is_number(s)}
-    seconds = {name: s for name, s in timing.items() if name not in ("total", "starts") and s > 0}
+    seconds = {name: s for name, s in timing.items() if name not in ("total", "starts", "gpus") and s > 0}
     if "total" in timing:
         seconds["other"] = max(0.0, timing["total"] - sum(seconds.values()))
     longest = max(seconds.values(), default=0.0) or 1.0
@@ -54,17 +54,20 @@ def timing(metrics: Document, settings: ReportSettings) -> list[tuple[str, Value
         speed = Value(f"{rate:,.0f} images/s", rate) if is_number(rate) else missing(skipped)
         found += [(f"{title_}, speed", speed), (f"{title_}, waiting for data", share(wait, reason=skipped))]
     if (price := settings.gpu_price_per_hour) is not None:
-        found.append(("cost of the GPU", _cost(metrics, total, price)))
+        gpus = at(metrics, "timing", "gpus")
+        several = is_number(gpus) and gpus > 1
+        found.append((f"cost of {gpus} GPUs" if several else "cost of the GPU", _cost(metrics, total, price)))
     return found
 
 
 def _cost(metrics: Document, total: Any, price: float) -> Value:
-    """Return the price of the time during which the run held its GPU."""
+    """Return the price of the time during which the run held its GPUs, as many as in its last start."""
     if at(metrics, "memory", "device_peak_bytes") is None:
         return missing("the run used no GPU")
     if not is_number(total):
         return missing(None)
-    cost = total / 3600 * price
+    gpus = at(metrics, "timing", "gpus")
+    cost = total / 3600 * price * (gpus if is_number(gpus) else 1)
     return Value(f"{cost:,.2f}", cost, f"{values.duration(total)} at {price:g} an hour")
 
 

@@ -26,8 +26,9 @@ TYPED = {
     "-o": "use --output.uri",
     "--seed=3": "use --run.seed",
     "--resume": "a run resumes by itself",
-    "--gpu=0": "the first visible GPU is used",
+    "--gpu=0": "all visible GPUs are used",
     "--workers=4": "use --device.threads",
+    "--num_gpus=2": "use --device.gpus",
     "--patience=3": "use --feature_extraction.patience or --fine_tuning.patience",
     "--class_weight=auto": "use --train.class_weight=balanced",
     "--fine_tuning.min_lr=1e-7": "use --fine_tuning.min_learning_rate",
@@ -41,7 +42,7 @@ TYPED = {
     "epochs=3": EPOCHS,
     "--lr0=0.01": RATES,
     "--save_dir=runs": "use --output.uri",
-    "device=0": "the first visible GPU is used",
+    "device=0": "all visible GPUs are used",
     "--model=mobilenet.pt": "use --model.backbone or --model.weights",
     # Hugging Face: run_image_classification.py
     "--output_dir=out": "use --output.uri",
@@ -54,7 +55,7 @@ TYPED = {
     "--data-path=data": "use --input.uri",
     "-b": "use --feature_extraction.batch_size or --fine_tuning.batch_size",
     "-j": "use --device.threads",
-    "--device=cuda": "the first visible GPU is used",
+    "--device=cuda": "all visible GPUs are used",
     "--amp": "use --device.mixed_precision",
     "--pretrained": "use --model.weights",
     # fastai, Keras, AI Platform

@@ -60,9 +60,10 @@ def test_loaded_part_holds_its_images_and_their_partners() -> None:
 def test_piece_behind_the_end_weighs_nothing() -> None:
     """A replica that has fewer images than another one computes an image without a weight."""
     data = examples(small_classifier(), "feature_extraction")
-    [_, second] = data.load_parts(np.arange(1), 0, strategy.parts(1, 2))
+    [empty, only] = data.load_parts(np.arange(1), 0, strategy.parts(1, 2))
     [first, _] = data.load_parts(np.arange(3), 0, strategy.parts(3, 2))
 
-    assert [0] == second.piece(0, 5)[2].tolist()
+    assert [0] == empty.piece(0, 5)[2].tolist()
+    assert [1] == only.piece(0, 5)[2].tolist()
     assert [0] == first.piece(1, 1)[2].tolist()
     assert [1] == first.piece(0, 1)[2].tolist()

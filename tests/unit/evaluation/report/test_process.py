@@ -46,6 +46,14 @@ def test_cost(price: float | None, peak: int | None, text: str | None, note: str
     assert (text, note) == ((found.text, found.note.replace("\u202f", " ")) if found else (None, None))
 
 
+def test_cost_of_several_gpus() -> None:
+    """Each GPU has the price."""
+    metrics = METRICS | {"memory": {"device_peak_bytes": 1}, "timing": METRICS["timing"] | {"gpus": 2}}
+    found = dict(process.timing(metrics, ReportSettings(gpu_price_per_hour=2.48)))
+
+    assert "0.65" == found["cost of 2 GPUs"].text
+
+
 def test_timing() -> None:
     """Restarts, speed and waiting for data are shown; of a skipped stage they are n/a."""
     metrics = METRICS | {"stages": METRICS["stages"] | {"fine_tuning": None}}
