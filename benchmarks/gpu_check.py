@@ -48,7 +48,7 @@ SMALL = {
     "fine_tuning.epochs": "2",
     "export.verify_images": "8",
 }
-FULL = {"feature_extraction.epochs": "3", "fine_tuning.epochs": "3", "device.require_gpu": "true"}
+FULL = {"feature_extraction.epochs": "3", "fine_tuning.epochs": "3", "device.require_gpu": "true", "device.gpus": "1"}
 
 CALLS = {
     "feature_extraction": ("stage 1, time of an epoch with two calls and with one call a step", 50_000, 16),

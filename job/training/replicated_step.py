@@ -67,8 +67,9 @@ class ReplicatedStep:
         self._updater = optimizers.without_all_reduce(optimizer)
         self._micro_batch = micro_batch
         self._variables = classifier.model.trainable_variables
-        options = (classifier, examples, optimizer, label_smoothing)
-        self._compute = (compile_gradients if classifier.xla else gradient_function)(*options, is_weighted=True)
+        self._compute = gradient_function(classifier, examples, optimizer, label_smoothing, is_weighted=True)
+        if classifier.xla:
+            self._compute = compile_gradients(self._compute, classifier, examples, is_weighted=True)
         vector, number = tf.TensorSpec((None,), tf.int32), tf.TensorSpec((), tf.int32)
         self._compute_gradients = self.replicas.compile(
             self._gradients_of_replica,

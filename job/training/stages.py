@@ -224,7 +224,7 @@ class StageTrainer:
     def _finish_step(self, capture: Callable[[], TrainingState], *, now: bool = False) -> None:
         """Save the state if it is due; after a signal, save it and stop.
 
-        Several replicas stop after the step in which all processes have learnt of the signal.
+        Several replicas stop after the step in which all processes have agreed on it.
 
         Raises:
             errors.StoppedError: a signal was received.

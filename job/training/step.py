@@ -44,7 +44,8 @@ def compile_step(
     variables = classifier.model.trainable_variables
     if not optimizer.built:  # note: a second build would reset the loss scale
         optimizer.build(variables)
-    compiled_gradients = compile_gradients(classifier, examples, optimizer, label_smoothing)
+    compute_gradients = gradient_function(classifier, examples, optimizer, label_smoothing)
+    compiled_gradients = compile_gradients(compute_gradients, classifier, examples)
 
     def step(inputs: Any, labels: tf.Tensor, dropout_seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         inputs, *blend = examples.augment(inputs, labels)  # note: XLA has no kernel for the warp
@@ -100,17 +101,12 @@ one."""
 
 
 def compile_gradients(
-    classifier: Classifier,
-    examples: Examples,
-    optimizer: keras.optimizers.Optimizer,
-    label_smoothing: float,
-    *,
-    is_weighted: bool = False,
+    compute: Gradients, classifier: Classifier, examples: Examples, *, is_weighted: bool = False
 ) -> Gradients:
-    """Return `gradient_function`, compiled."""
+    """Return what `gradient_function` returned, compiled, by XLA where the classifier uses it."""
     weights = [tf.TensorSpec((None,), tf.float32)] if is_weighted else []
     compiled: Gradients = tf.function(
-        gradient_function(classifier, examples, optimizer, label_smoothing, is_weighted=is_weighted),
+        compute,
         input_signature=[
             *(examples.gradient_spec, *_LABELS_AND_SEED, tf.TensorSpec((), tf.int32)),
             *examples.blend_spec,

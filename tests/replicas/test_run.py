@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import light_runs
 import pytest
 from runs import draw, only_run, run
 
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.usefixtures("light", "session_replicas")
-def test_run_of_two_replicas(tmp_path: Path) -> None:
-    """Both stages, augmented features, evaluation, export and report: the run is published, and names its replicas."""
+def test_run_of_two_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both stages, augmented features, evaluation and the export, verified: the run is published with its replicas."""
+    monkeypatch.setenv(light_runs.VERIFIED, "1")
     for n in range(6):
         draw(tmp_path / "in/dark" / f"{n}.jpg", shade=60, seed=n)
         draw(tmp_path / "in/light" / f"{n}.jpg", shade=190, seed=100 + n)
@@ -26,4 +28,5 @@ def test_run_of_two_replicas(tmp_path: Path) -> None:
     folder = only_run(tmp_path / "out")
     metrics = json.loads((folder / "metrics/metrics.json").read_text())
     assert 0 <= metrics["validation"]["accuracy"] <= 1
+    assert metrics["verification"]["max_difference"] <= metrics["verification"]["tolerance"]
     assert 2 == json.loads((folder / "manifest.json").read_text())["provenance"]["device"]["replicas"]

@@ -26,7 +26,7 @@ def test_parts_of_a_batch(images: int, replicas: int) -> None:
 
 
 def test_one_device_has_no_replicas() -> None:
-    """A single device has no strategy, and variables are created as ever."""
+    """A single device has no strategy, and variables are created without a scope."""
     machine = Device(kind="cpu", name="x", cpu="x", threads=1, onednn=True, tensorflow="2.21")
 
     assert strategy.create(machine) is None
