@@ -88,7 +88,7 @@ print(json.dumps([machine.facts(), machine.changes({before!r}), machine.changes(
     facts, changes, no_changes = json.loads(seen.stdout.splitlines()[-1])
 
     now = {"precision": "float32", "xla": False, "cpu": device.cpu_name(), "gpu": None}
-    assert {"threads": 1, **now} == facts
+    assert {"threads": 1, "replicas": 1, **now} == facts
     assert {"before": {name: before[name] for name in now}, "now": now} == changes
     assert {} == no_changes
 
