@@ -13,6 +13,13 @@ def pod(*, state: dict[str, Any] | None = None, phase: str = "Pending", **status
     return {"status": {"phase": phase, "containerStatuses": containers, **status}}
 
 
+def of_worker(index: int, found: dict[str, Any], *, name: str = "") -> dict[str, Any]:
+    """Return a Pod as that of a worker of an Indexed Job."""
+    name = name or f"p-{index}"
+    annotations = {"batch.kubernetes.io/job-completion-index": str(index)}
+    return {"metadata": {"name": name, "uid": name, "annotations": annotations}, "spec": {"nodeName": "n"}, **found}
+
+
 def ended(code: int, finished: str = "2026-01-01T00:00:00Z", **more: object) -> dict[str, Any]:
     """Return a Pod that has ended."""
     return pod(state={"terminated": {"exitCode": code, "finishedAt": finished, **more}}, phase="Failed")

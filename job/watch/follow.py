@@ -17,11 +17,11 @@ from job.observability.bars import Bars
 from job.observability.console import ConsoleListener
 from job.observability.progress import LogListener
 from job.watch.api_reader import Cluster
+from job.watch.ends import Ends
 from job.watch.log_reader import LogReader
 from job.watch.newest_run import find_run, newest_run
 from job.watch.pods import (
     container_state,
-    counts,
     deciding_pod,
     describe_code,
     describe_end,
@@ -29,6 +29,7 @@ from job.watch.pods import (
     parse_termination_message,
     pending_reason,
     was_rejected,
+    worker_index,
 )
 from job.watch.record import find_end, read_ends
 from job.watch.replay import Replay
@@ -138,7 +139,7 @@ def _follow_run(
 
 
 class _JobFollower:
-    """Follows one Job.
+    """Follows one Job: the log of its only worker, or of worker 0, and the state of all of them.
 
     Args:
         cluster: of the Job.
@@ -151,11 +152,12 @@ class _JobFollower:
         self._name = name
         self._replay = replay
         self._pods: dict[str, Object] = {}  # by UID, as last seen: an evicted Pod is deleted as soon as it ends
-        self._finished_logs: set[str] = set()  # UIDs of Pods whose log is read completely
+        self._listed: set[str] = set()  # UIDs of the Pods that there are
+        self._finished_logs: set[str] = set()  # UIDs of Pods whose log is read completely, or whose end is reported
         self._reader: LogReader | None = None
         self._last_reports: dict[str, str] = {}  # subject -> event and message
-        self._code: int | None = None
-        self._counted: set[str] = set()  # names of the Pods whose end is known and counts
+        self._code: int | None = None  # of the last Pod whose log is read
+        self._ends = Ends()
 
     def follow(self) -> int:
         """Follow the Job until it ends, and return its exit code."""
@@ -172,8 +174,9 @@ class _JobFollower:
                 is_deleted = found is None or (job is not None and found["metadata"]["uid"] != job["metadata"]["uid"])
                 job = found or job
                 assert job is not None
+                pods = self._list_pods(job)
                 if not is_deleted:
-                    self._report_status(job)
+                    self._report_status(job, pods)
                 last_contact = time.monotonic()
             except UnavailableError as error:
                 self._report("cluster", "cluster.unreachable", error.message, severity="warning")
@@ -195,9 +198,13 @@ class _JobFollower:
             self._last_reports[subject] = f"{event} {message}"
             self._replay.progress.event(event, severity=severity, message=message, **facts)
 
-    def _report_status(self, job: Object) -> None:
+    def _list_pods(self, job: Object) -> list[Object]:
         pods = self._cluster.pods(job)
         self._pods |= {pod["metadata"]["uid"]: pod for pod in pods}
+        self._listed = {pod["metadata"]["uid"] for pod in pods}
+        return pods
+
+    def _report_status(self, job: Object, pods: list[Object]) -> None:
         for pod in pods:
             name = pod["metadata"]["name"]
             if pod["status"].get("phase") == "Pending":
@@ -207,15 +214,29 @@ class _JobFollower:
                 self._report(name, "pod.running", f"on {pod['spec'].get('nodeName')}", pod=name)
         if job["spec"].get("suspend"):
             self._report("job", "job.suspended", "waiting until the queue or the user that suspended it resumes it")
-        elif not pods and not job["status"].get("conditions"):
-            if warnings := self._cluster.warnings(job):
+        elif not job["status"].get("conditions"):
+            if len(pods) < job["spec"].get("parallelism", 1) and (warnings := self._cluster.warnings(job)):
                 self._report("job", "job.waiting", warnings[-1], severity="warning")
-        elif not job["status"].get("conditions") and (next_start := next_attempt_time(list(self._pods.values()))):
-            self._report("job", "job.backing_off", f"the next Pod comes at about {next_start}")
+            elif pods:
+                self._report_back_off()
+
+    def _report_back_off(self) -> None:
+        """Report when the next Pod comes; each worker has a back-off of its own."""
+        for index in {worker_index(pod): None for pod in self._pods.values()}:
+            next_start = next_attempt_time([pod for pod in self._pods.values() if worker_index(pod) == index])
+            if next_start:
+                subject, owner = ("job", "") if index is None else (f"worker {index}", f" of worker {index}")
+                self._report(subject, "job.backing_off", f"the next Pod{owner} comes at about {next_start}")
 
     def _read_logs(self) -> bool:
-        """Replay new log lines, one Pod after the other; return whether all logs are read completely."""
+        """Replay new log lines, one Pod after the other; return whether all logs are read completely.
+
+        Of the workers above 0 only the ends are reported.
+        """
+        others = [pod for pod in self._pods.values() if worker_index(pod) and not self._has_ended(pod)]
         for uid, pod in self._pods.items():
+            if worker_index(pod):
+                continue
             state = container_state(pod)
             if uid not in self._finished_logs and was_rejected(pod):
                 self._finished_logs.add(uid)
@@ -235,6 +256,19 @@ class _JobFollower:
             self._reader = None
             self._finished_logs.add(uid)
             self._end_pod(pod)
+        return not others
+
+    def _has_ended(self, pod: Object) -> bool:
+        """Return whether a Pod that is not worker 0's has ended, or has not started, and report its end once."""
+        uid, state = pod["metadata"]["uid"], container_state(pod)
+        if uid in self._finished_logs or not (state or was_rejected(pod)):
+            return True
+        if state.get("waiting"):
+            return True
+        if state.get("running") and uid in self._listed:
+            return False
+        self._finished_logs.add(uid)
+        self._end_pod(pod)
         return True
 
     def _is_deleted(self, uid: str) -> bool:
@@ -243,40 +277,44 @@ class _JobFollower:
         return found is None or found["metadata"]["uid"] != uid
 
     def _end_pod(self, pod: Object) -> None:
-        """Report how a Pod ended, and store its exit code."""
-        self._replay.end()
-        terminated = container_state(pod).get("terminated") or {}
-        self._code = terminated.get("exitCode", self._replay.exit_code)
-        name = pod["metadata"]["name"]
-        is_known = self._code is not None or was_rejected(pod)
-        if is_known and counts(pod, self._code):
-            self._counted.add(name)
+        """Report how a Pod ended; where its log is read, store its exit code."""
+        terminated, index = container_state(pod).get("terminated") or {}, worker_index(pod)
+        code: int | None = terminated.get("exitCode")
+        if not index:
+            self._replay.end()
+            code = self._code = terminated.get("exitCode", self._replay.exit_code)
+        self._ends.add(pod, code)
         document = parse_termination_message(terminated.get("message"))
-        self._report_end(name, describe_end(pod, self._code), document)
+        more = {} if index is None else {"worker": index}
+        self._report_end(pod["metadata"]["name"], code, describe_end(pod, code), document, **more)
 
-    def _report_end(self, pod: str, description: str, document: Mapping[str, object], **more: object) -> None:
-        """Report the end of a Pod, whose exit code is stored.
+    def _report_end(
+        self, pod: str, code: int | None, description: str, document: Mapping[str, object], **more: object
+    ) -> None:
+        """Report the end of a Pod.
 
         Args:
             pod: its name.
+            code: its exit code; None: unknown.
             description: how it ended.
             document: reason, message, remedy and run_uri, as in a termination message; each may be missing.
             more: further facts.
         """
         facts = {key: document[key] for key in ("reason", "remedy", "run_uri") if key in document}
         said = {"said": document["message"]} if document.get("message") else {}
-        level: log.Level = "info" if self._code == 0 else "warning"
-        self._report(
-            pod, "pod.ended", description, severity=level, pod=pod, exit_code=self._code, **more, **facts, **said
-        )
+        level: log.Level = "info" if code == 0 else "warning"
+        self._report(pod, "pod.ended", description, severity=level, pod=pod, exit_code=code, **more, **facts, **said)
 
     def _outcome(self, job: Object) -> int | None:
         for condition in job["status"].get("conditions") or ():
             if condition["status"] != "True" or condition["type"] not in ("Complete", "Failed"):
                 continue
-            if self._is_last_end_unknown(job, condition):
+            is_complete = condition["type"] == "Complete"
+            if not self._pods or (not is_complete and self._ends.is_deciding_unknown(job, condition)):
                 self._report_recorded_end(job, condition)
-            if condition["type"] == "Complete":
+            elif not is_complete:
+                self._code = self._ends.deciding_code(condition) or self._code
+            if is_complete:
                 pods = len(self._pods)
                 count = "1 Pod" if pods == 1 else f"{pods} Pods" if pods else "its Pods are gone"
                 self._report("job", "job.completed", count)
@@ -285,14 +323,6 @@ class _JobFollower:
             self._report("job", "job.failed", reason, severity="error")
             return self._code or 1
         return None
-
-    def _is_last_end_unknown(self, job: Object, condition: Mapping[str, Any]) -> bool:
-        """Return whether the Pod that decided how the Job ended is gone, as with its node."""
-        if not self._pods or condition["type"] == "Complete":
-            return not self._pods
-        if deciding := deciding_pod(condition):
-            return deciding[0] not in self._counted
-        return condition.get("reason") == "BackoffLimitExceeded" and len(self._counted) < job["status"].get("failed", 0)
 
     def _report_recorded_end(self, job: Object, condition: Mapping[str, Any]) -> None:
         """Report the last end in the Job's record, and store its exit code; where that cannot be read, say so."""
@@ -307,4 +337,4 @@ class _JobFollower:
         description = "it is gone and has recorded no end: it was killed, or its node was lost"
         if self._code is not None:
             description = describe_code(self._code)
-        self._report_end(end.pod, description, end.facts, node=end.node)
+        self._report_end(end.pod, self._code, description, end.facts, node=end.node)

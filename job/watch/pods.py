@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from job.observability.kube_events import Object
 
+INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
+"""Of each Pod of an Indexed Job."""
+
 
 def container_state(pod: Object) -> dict[str, Any]:
     """Return the state of the job's container: {"running": …}, {"waiting": …}, {"terminated": …}, or {} if unknown."""
@@ -22,6 +25,12 @@ def container_state(pod: Object) -> dict[str, Any]:
         if status["name"] == CONTAINER:
             return dict(status.get("state") or {})
     return {}
+
+
+def worker_index(pod: Object) -> int | None:
+    """Return which worker of its Job a Pod is, counted from 0; None in a Job that is not indexed."""
+    index = (pod["metadata"].get("annotations") or {}).get(INDEX_ANNOTATION)
+    return None if index is None else int(index)
 
 
 def pending_reason(pod: Object, warnings: Sequence[str]) -> str:
@@ -120,6 +129,9 @@ def next_attempt_time(pods: Sequence[Object]) -> str | None:
 
     The Job controller's back-off is 10 s after the first failed Pod, doubles with each failure, and is capped at 10
     minutes.
+
+    Args:
+        pods: of the Job; of one worker where each has a back-off of its own.
     """
     terminated = [container_state(pod).get("terminated") for pod in pods]
     failed = [state for state in terminated if state and state.get("exitCode")]

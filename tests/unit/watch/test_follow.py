@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pods import ended, pod
+from pods import ended, of_worker, pod
 
 from job.errors import UsageError
 from job.observability.progress import Event, Listener
@@ -432,3 +432,115 @@ def test_pods_that_are_gone_without_a_record(
         [event] = [event for event in events if event.name == "job.record_unreadable"]
         assert str(tmp_path / "jobs/job.json") in str(event.facts["message"])
         assert "kubectl describe job" in str(event.facts["remedy"])
+
+
+STARTED = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+INDEXED = {"parallelism": 2, "completions": 2, "completionMode": "Indexed"}
+
+
+def running(index: int) -> dict[str, Any]:
+    """Return a running Pod of a worker."""
+    return of_worker(index, pod(state=STARTED, phase="Running"))
+
+
+def test_log_of_worker_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several workers the log of worker 0 is replayed, also where another Pod is older; each end is reported."""
+    logs = {f"p-{index}": [[("2026-01-01T00:00:00Z", f"line of {index}")]] for index in range(2)}
+    cluster = FakeCluster(
+        ([], [running(1), running(0)]),
+        (COMPLETE, [of_worker(index, ended(0)) for index in (1, 0)]),
+        logs=logs,
+        spec=INDEXED,
+    )
+
+    code, events = follow_job(cluster, monkeypatch)
+
+    assert 0 == code
+    assert ["line of 0"] == [event.name for event in events if event.name.startswith("line of")]
+    assert [("p-1", 0, 1), ("p-0", 0, 0)] == [
+        (event.facts["pod"], event.facts["exit_code"], event.facts["worker"])
+        for event in events
+        if event.name == "pod.ended"
+    ]
+
+
+def test_worker_that_fails_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watch exits as the worker did that failed the Job, not as worker 0, which Kubernetes then stopped."""
+    message = json.dumps({"reason": "NotFinite", "message": "the loss is nan", "remedy": "lower the rate"})
+    cluster = FakeCluster(
+        ([], [running(0), running(1)]),
+        (by_rule("p-1", 7), [of_worker(0, ended(75)), of_worker(1, ended(7, message=message))]),
+        spec=INDEXED,
+        failed=1,
+    )
+
+    code, events = follow_job(cluster, monkeypatch)
+
+    assert 7 == code
+    assert {("p-0", 75), ("p-1", 7)} == {*ended_pods(events)}
+    [end] = [event.facts for event in events if event.name == "pod.ended" and event.facts["pod"] == "p-1"]
+    assert ("NotFinite", "the loss is nan", "lower the rate") == (end["reason"], end["said"], end["remedy"])
+
+
+def test_lost_worker_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a worker's Pod that is gone with its node is reported while worker 0 is followed."""
+    lost = of_worker(
+        1, pod(state=STARTED, conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "Lost"}]), name="old"
+    )
+    cluster = FakeCluster(
+        ([], [running(0), lost]),
+        ([], [running(0), running(1)]),
+        (COMPLETE, [of_worker(index, ended(0)) for index in (0, 1)]),
+        logs={"p-0": [[], []]},
+        spec=INDEXED,
+    )
+
+    code, events = follow_job(cluster, monkeypatch)
+
+    assert 0 == code
+    assert ("old", None) == ended_pods(events)[0]
+    [end] = [event.facts for event in events if event.name == "pod.ended" and event.facts["pod"] == "old"]
+    assert "Lost" in str(end["message"])
+    assert "does not count" in str(end["message"])
+
+
+def test_worker_without_a_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quota that refuses the second worker's Pod is reported although the first one runs, and waits."""
+    cluster = FakeCluster(
+        ([], [running(0)]), (COMPLETE, [of_worker(index, ended(0)) for index in (0, 1)]), spec=INDEXED
+    )
+    monkeypatch.setattr(cluster, "warnings", lambda _: ["FailedCreate: exceeded quota"])
+
+    _, events = follow_job(cluster, monkeypatch)
+
+    assert "FailedCreate: exceeded quota" in [
+        event.facts.get("message") for event in events if event.name == "job.waiting"
+    ]
+
+
+def test_back_off_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that waits for its next Pod is named, while the others run."""
+    cluster = FakeCluster(
+        ([], [running(0), of_worker(1, ended(20))]),
+        (COMPLETE, [of_worker(0, ended(0)), of_worker(1, ended(20)), of_worker(1, ended(0), name="new")]),
+        spec=INDEXED,
+    )
+
+    code, events = follow_job(cluster, monkeypatch)
+
+    assert 0 == code
+    [wait] = [event.facts["message"] for event in events if event.name == "job.backing_off"]
+    assert str(wait).startswith("the next Pod of worker 1 comes at about ")
+
+
+def test_deleted_job_of_several_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Watching ends where the Job is deleted, although the end of another worker was not seen."""
+    cluster = FakeCluster(([], [running(0), running(1)]), ([], []), spec=INDEXED)
+    find = cluster.job
+    monkeypatch.setattr(cluster, "job", lambda name: find(name) if cluster.pods(None) else find(name) and None)
+
+    code, events = follow_job(cluster, monkeypatch)
+
+    assert 75 == code
+    assert "job.deleted" == events[-1].name
+    assert {"p-0", "p-1"} == {pod for pod, _ in ended_pods(events)}

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from pods import ended, pod
+from pods import ended, of_worker, pod
 
 from job import errors
 from job.watch.pods import (
@@ -17,6 +17,7 @@ from job.watch.pods import (
     parse_termination_message,
     pending_reason,
     was_rejected,
+    worker_index,
 )
 
 BY_RULE = "Container finetune for pod ml/p-2 failed with exit code 3 matching FailJob rule at index 2"
@@ -159,3 +160,9 @@ def test_ends_that_count(found: dict[str, Any], code: int | None, expected: bool
 def test_deciding_pod(reason: str, message: str | None, expected: tuple[str, int] | None) -> None:
     """The condition of a Job that a rule has failed names the Pod and its exit code."""
     assert expected == deciding_pod({"type": "Failed", "reason": reason, "message": message})
+
+
+def test_worker_of_a_pod() -> None:
+    """A Pod of an Indexed Job says which worker it is; one of another Job is no worker."""
+    assert [0, 7] == [worker_index(of_worker(index, pod())) for index in (0, 7)]
+    assert worker_index({"metadata": {"name": "p"}, **pod()}) is None
