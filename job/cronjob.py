@@ -40,17 +40,23 @@ class StartedJob:
     created: bool
 
 
-def job_name(cronjob: str, run_id: str) -> str:
+def job_name(cronjob: str, run_id: str, *, workers: int = 1) -> str:
     """Return the name of the Job in which a CronJob's template works on a run: each pair has a name of its own.
 
     It is ``CRONJOB--RUN_ID``, which can be divided in one way only as long as there is no other ``--``. Otherwise, and
     if that is too long or no name for Kubernetes, it ends in a hash of both.
+
+    Args:
+        cronjob: name of the CronJob.
+        run_id: of the run.
+        workers: Pods of the Job; above 1, JOB-INDEX is the hostname of each, and must be no longer than a name.
     """
+    limit = MAX_NAME if workers == 1 else MAX_NAME - len(f"-{workers - 1}")
     name = f"{cronjob}--{run_id}"
-    if len(name) <= MAX_NAME and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*--[a-z0-9]+(-[a-z0-9]+)*", name):
+    if len(name) <= limit and re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*--[a-z0-9]+(-[a-z0-9]+)*", name):
         return name
     words = re.sub(r"[^a-z0-9]+", "-", f"{cronjob}-{run_id}".lower()).strip("-")
-    return f"{words[: MAX_NAME - 11].rstrip('-')}-{hashlib.sha256(f'{cronjob}/{run_id}'.encode()).hexdigest()[:10]}"
+    return f"{words[: limit - 11].rstrip('-')}-{hashlib.sha256(f'{cronjob}/{run_id}'.encode()).hexdigest()[:10]}"
 
 
 def start(cronjob: str, run_id: str, *, connect: Callable[[], tuple[Any, str]] = kube_api.in_cluster) -> StartedJob:
@@ -77,7 +83,7 @@ def start(cronjob: str, run_id: str, *, connect: Callable[[], tuple[Any, str]] =
             remedy="--create-job is for a Pod with a ServiceAccount's token; cronjob.plan of the chart renders one",
         ) from error
     # note: the API of any object, since the typed one would drop the fields of a newer Kubernetes
-    objects, name = client.CustomObjectsApi(api), job_name(cronjob, run_id)
+    objects = client.CustomObjectsApi(api)
     found = kube_api.request(
         objects.get_namespaced_custom_object,
         *("batch", "v1", namespace, "cronjobs", cronjob),
@@ -88,6 +94,7 @@ def start(cronjob: str, run_id: str, *, connect: Callable[[], tuple[Any, str]] =
         raise SettingsError(
             f"there is no CronJob {cronjob!r} in the namespace {namespace!r}", remedy="give the name of one"
         )
+    name = job_name(cronjob, run_id, workers=found["spec"]["jobTemplate"]["spec"].get("completions") or 1)
     try:
         created = kube_api.request(
             objects.create_namespaced_custom_object,

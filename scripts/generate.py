@@ -1,6 +1,7 @@
-"""Write every file that is generated from the code: tables of the documentation, helm/ and k8s/. --check only compares.
+"""Write every file that is generated from the code: tables of the documentation, helm/, k8s/ and some of examples/.
 
-k8s/ needs helm, which renders the chart. Without it, --check leaves k8s/ out, and writing ends with exit code 1.
+--check only compares. k8s/ and examples/ need helm, which renders the chart. Without it, --check leaves them out, and
+writing ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import generate_chart
+import generate_examples
 import prerequisites
 from generate_chart import ROOT
 
@@ -41,26 +43,32 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, and fail where something would change")
     parser.add_argument("--helm", default="helm", help="the program (default: helm)")
     arguments = parser.parse_args()
-    files = documents() | generate_chart.chart()
-    failed = False
-    if helm := shutil.which(arguments.helm):
-        files |= generate_chart.manifests(helm)
+    failed = _write(documents() | generate_chart.chart(), only_compare=arguments.check)
+    if helm := shutil.which(arguments.helm):  # it reads what was just written
+        files = generate_chart.manifests(helm) | generate_examples.examples(helm)
+        failed |= _write(files, only_compare=arguments.check)
     elif not arguments.check:
         failed = True
-        print("k8s/ is not written: there is no helm. Set HELM=/path/to/helm.", file=sys.stderr)
+        print("k8s/ and examples/ are not written: there is no helm. Set HELM=/path/to/helm.", file=sys.stderr)
+    return int(failed)
+
+
+def _write(files: dict[Path, str], *, only_compare: bool) -> bool:
+    """Write the files, or compare them; return whether one that is only compared differs."""
+    differs = False
     for path, expected in files.items():
         found = path.read_text(encoding="utf-8") if path.exists() else ""
         if found == expected:
             continue
         name = str(path.relative_to(ROOT))
-        if arguments.check:
-            failed = True
+        if only_compare:
+            differs = True
             lines = difflib.unified_diff(found.splitlines(), expected.splitlines(), name, "generated", lineterm="")
             print(f"{name} is stale: run `make generated`", *lines, sep="\n")
         else:
             path.write_text(expected, encoding="utf-8")
             print(f"wrote {name}")
-    return int(failed)
+    return differs
 
 
 def documents() -> dict[Path, str]:

@@ -34,7 +34,7 @@ K8S = ROOT / "k8s"
 
 Document = dict[str, Any]
 
-MANAGED = {*reference.SET_BY_CHART, "events"}
+MANAGED = {*reference.SET_BY_CHART, "events", "workers"}
 """Set by the chart itself, so they are not values."""
 
 SHOWN = {"input.uri", "output.uri"}
@@ -302,7 +302,7 @@ def manifests(helm: str) -> dict[Path, str]:
     Args:
         helm: the program.
     """
-    objects = {document["kind"]: document for document in _render(helm, "cronjob.enabled=true")}
+    objects = {document["kind"]: document for document in render(helm, "cronjob.enabled=true")}
     template = objects["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]
     settings, pod = template["metadata"]["annotations"].pop(SETTINGS), template["spec"]
     # note: no annotation here, since an overlay's config.yaml would be ignored without a word. kustomize makes the
@@ -324,14 +324,14 @@ def manifests(helm: str) -> dict[Path, str]:
     }
     start = "Change it in an overlay of your own: `make generated` overwrites it here.\n"
     return {
-        K8S / "kustomization.yaml": _yaml(
+        K8S / "kustomization.yaml": to_yaml(
             kustomization,
             "Generated from helm/. Namespace and image are set here, the settings in config.yaml.\n"
             f"{start}kubectl apply -k k8s/ && kubectl create job first --from=cronjob/finetune\n",
         ),
         K8S / "config.yaml": _header("The job's settings: `finetune schema` prints all of them.") + settings,
         **{
-            K8S / f"{name}.yaml": _yaml(document, "Generated from helm/ by `make generated`.\n")
+            K8S / f"{name}.yaml": to_yaml(document, "Generated from helm/ by `make generated`.\n")
             for name, document in zip(names, objects.values(), strict=True)
         },
         K8S / "job.yaml": _job(helm),
@@ -340,7 +340,7 @@ def manifests(helm: str) -> dict[Path, str]:
 
 def _job(helm: str) -> str:
     """Return a Job that needs nothing beside it: its settings are flags, and it records no Events."""
-    rendered = _render(helm, "events.enabled=false", "serviceAccount.create=false")
+    rendered = render(helm, "events.enabled=false", "serviceAccount.create=false")
     objects = {document["kind"]: document for document in rendered}
     job = objects["Job"]
     settings = yaml.safe_load(job["spec"]["template"]["metadata"]["annotations"].pop(SETTINGS))
@@ -350,21 +350,28 @@ def _job(helm: str) -> str:
     container = pod["containers"][0]
     container["args"] = [
         "run",
-        *(f"--{name}={value}" for name, value in _flat(settings) if not name.startswith("events.")),
+        *(f"--{name}={value}" for name, value in flat(settings) if not name.startswith("events.")),
     ]
     for holder, key in ((container, "volumeMounts"), (pod, "volumes")):
         holder[key] = [one for one in holder[key] if one["name"] != "config"]
     head = "Generated from helm/ by `make generated`: one run, without a chart. Set image, input and output, then\n"
-    return _yaml(job, head + "kubectl create -f k8s/job.yaml\n")
+    return to_yaml(job, head + "kubectl create -f k8s/job.yaml\n")
 
 
-def _flat(settings: Document) -> Iterator[tuple[str, str]]:
+def flat(settings: Document) -> Iterator[tuple[str, str]]:
+    """Yield the dotted name and the text of each setting of a file."""
     for group, inner in settings.items():
         for name, value in inner.items() if isinstance(inner, dict) else [("", inner)]:
             yield f"{group}.{name}".rstrip("."), str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _render(helm: str, *settings: str) -> list[Document]:
+def render(helm: str, *settings: str) -> list[Document]:
+    """Return the chart's objects without its test, and without what only Helm needs.
+
+    Args:
+        helm: the program.
+        settings: "key=value".
+    """
     # A helm that was built from source takes its Kubernetes for 1.20.
     command = [helm, "template", "finetune", str(HELM), "--namespace", "default", "--kube-version", "1.34.0"]
     for setting in settings:
@@ -395,5 +402,6 @@ def _header(text: str) -> str:
     return "".join(f"# {line}\n" for line in text.splitlines())
 
 
-def _yaml(document: Document, header: str) -> str:
+def to_yaml(document: Document, header: str) -> str:
+    """Return a document as text, under its header as a comment."""
     return _header(header) + yaml.safe_dump(document, sort_keys=False, width=120)

@@ -78,8 +78,8 @@ class Rendered:
 
     Attributes:
         text: all of it.
-        objects: kind -> object; the test Pod, which is a hook, is under "test", and what `cronjob.plan` adds under
-            "plan/KIND".
+        objects: kind -> object; the test Pod, which is a hook, is under "test", what `cronjob.plan` adds under
+            "plan/KIND", and what `workers` adds under "workers/KIND".
     """
 
     def __init__(self, text: str) -> None:
@@ -88,7 +88,8 @@ class Rendered:
         for one in yaml.safe_load_all(text):
             if one:
                 is_test = "helm.sh/hook" in one["metadata"].get("annotations", {})
-                kind = f"plan/{one['kind']}" if one["metadata"]["name"].endswith("-plan") else one["kind"]
+                _, _, suffix = one["metadata"]["name"].rpartition("-")
+                kind = f"{suffix}/{one['kind']}" if suffix in ("plan", "workers") else one["kind"]
                 self.objects["test" if is_test else kind] = one
 
     @property

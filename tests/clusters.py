@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 from charts import CHART
 from PIL import Image
 
@@ -166,9 +168,10 @@ class Namespace:
         """Return a Job."""
         return dict(self.get("job", name))
 
-    def pods(self, job: str) -> list[Object]:
-        """Return a Job's Pods, the oldest first."""
-        found = self.get("pods", "--selector", f"batch.kubernetes.io/job-name={job}")
+    def pods(self, job: str, *, worker: int | None = None) -> list[Object]:
+        """Return a Job's Pods, or those of one of its workers, the oldest first."""
+        index = "" if worker is None else f",batch.kubernetes.io/job-completion-index={worker}"
+        found = self.get("pods", "--selector", f"batch.kubernetes.io/job-name={job}{index}")
         return sorted(found, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
     def log(self, pod: str) -> list[Object]:
@@ -183,6 +186,28 @@ class Namespace:
         """Return (type, reason) of the Events that the job itself recorded on objects of a kind, in their order."""
         found = self.get("events", "--field-selector", f"involvedObject.kind={kind},source=finetune")
         return [(one["type"], one["reason"]) for one in sorted(found, key=lambda one: one["metadata"]["name"])]
+
+    def evict(self, pod: str) -> None:
+        """Evict a Pod, as draining a node does."""
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
+        path = f"/api/v1/namespaces/{self.name}/pods/{pod}/eviction"
+        self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
+
+    def kill(self, pod: str) -> None:
+        """Kill the container of a Pod, as a crash does; skip the test where that is not possible."""
+        if not shutil.which("ctr"):
+            pytest.skip(
+                "ctr of the node's containerd is not on the path: nothing else kills a container as a crash does"
+            )
+        statuses = self.get("pod", pod)["status"]["containerStatuses"]
+        [container] = [status["containerID"] for status in statuses if status["name"] == "finetune"]
+        command = ["ctr", "tasks", "kill", "--signal", "SIGKILL", container.removeprefix("containerd://")]
+        subprocess.run(command, check=True, timeout=30)
+
+    def suspend(self, job: str, *, value: bool) -> None:
+        """Suspend a Job, or let it continue, as Kueue does."""
+        patch = json.dumps({"spec": {"suspend": value}})
+        self.kubectl("patch", "job", job, "--type=merge", "--field-manager=kueue", "--patch", patch)
 
     # finetune
 
@@ -248,7 +273,14 @@ class Namespace:
         return str(self.wait(outcome, seconds=seconds))
 
     def wait_for_event(
-        self, job: str, name: str, *, count: int = 1, after: Sequence[Object] = (), **facts: Any
+        self,
+        job: str,
+        name: str,
+        *,
+        count: int = 1,
+        after: Sequence[Object] = (),
+        worker: int | None = None,
+        **facts: Any,
     ) -> Object:
         """Wait until the log of a Job's newest Pod has an event ``count`` times, and return that Pod.
 
@@ -257,12 +289,13 @@ class Namespace:
             name: the event's.
             count: how often.
             after: Pods that do not count, since they are of the past.
+            worker: whose Pod it must be.
             facts: what the event must say.
         """
         old = {pod["metadata"]["uid"] for pod in after}
 
         def found() -> Object | None:
-            pods = [pod for pod in self.pods(job) if pod["metadata"]["uid"] not in old]
+            pods = [pod for pod in self.pods(job, worker=worker) if pod["metadata"]["uid"] not in old]
             if not pods:
                 return None
             lines = [one for one in self.log(pods[-1]["metadata"]["name"]) if one.get("event", one["message"]) == name]

@@ -82,8 +82,18 @@
 {{- end -}}
 {{- end -}}
 {{- if gt $gpus 1 -}}
-{{- fail (printf "gpu.count=%d: the job trains on one GPU, and the others would be paid for and idle. Set gpu.count to 1" $gpus) -}}
+{{- if contains "/mig-" ((.Values.gpu).resource | default "") -}}
+{{- fail (printf "gpu.count=%d with gpu.resource=%s: a process can use one MIG slice, and the others would be idle. Set gpu.count to 1" $gpus .Values.gpu.resource) -}}
 {{- end -}}
+{{- $memory := (.Values.resources).limits | default dict | dig "memory" nil -}}
+{{- $shared := include "finetune.sharedMemory" . -}}
+{{- if and $shared (not (kindIs "invalid" $memory)) -}}
+{{- if lt (include "finetune.bytes" $memory | int64) (add (include "finetune.bytes" $shared | int64) 4294967296) -}}
+{{- fail (printf "resources.limits.memory=%s leaves less than 4Gi beside gpu.sharedMemory=%s, which counts against it: the container would be killed. Raise resources.limits.memory, or lower gpu.sharedMemory" (include "finetune.text" $memory) $shared) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- include "finetune.checkWorkers" . -}}
 {{- $repository := (.Values.image).repository | default "" | toString -}}
 {{- if not (regexMatch "^([A-Za-z0-9.-]+(:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$" $repository) -}}
 {{- fail (printf "image.repository=%q is no name of an image: expected [REGISTRY[:PORT]/]NAME in lower case, without tag, digest or blanks. A tag belongs into image.tag, a digest into image.digest" $repository) -}}
@@ -135,5 +145,36 @@
 {{- end -}}
 {{- if and $cronjob.schedule (not $cronjob.enabled) -}}
 {{- fail (printf "cronjob.schedule=%q has no effect with cronjob.enabled=false. Set cronjob.enabled to true" $cronjob.schedule) -}}
+{{- end -}}
+{{- end }}
+
+{{/* What several Pods of one run need, and what they cannot share. */}}
+{{- define "finetune.checkWorkers" -}}
+{{- $workers := include "finetune.workers" . | int -}}
+{{- if gt $workers 1 -}}
+{{- $config := .Values.config | default dict -}}
+{{- if ne (include "finetune.command" .) "run" -}}
+{{- fail (printf "workers=%d with command=%s: only command=run is distributed over several Pods. Set workers to 1" $workers (include "finetune.command" .)) -}}
+{{- end -}}
+{{- if not ($config.output).uri -}}
+{{- fail (printf "config.output.uri must be given with workers=%d: all Pods of a run share its output. Set config.output.uri to gs://BUCKET/PREFIX" $workers) -}}
+{{- end -}}
+{{- if eq (include "finetune.cacheType" .) "existingClaim" -}}
+{{- fail (printf "cache.type=existingClaim with workers=%d: each Pod needs a cache of its own. Set cache.type to emptyDir, or to ephemeral, which is a volume for each Pod" $workers) -}}
+{{- end -}}
+{{- with ($config.cache).dir -}}
+{{- range $mount := $.Values.extraVolumeMounts -}}
+{{- if hasPrefix (printf "%s/" (trimSuffix "/" $mount.mountPath)) (printf "%s/" $config.cache.dir) -}}
+{{- range $volume := $.Values.extraVolumes -}}
+{{- if and (eq $volume.name $mount.name) (not (or (hasKey $volume "emptyDir") (hasKey $volume "ephemeral"))) -}}
+{{- fail (printf "config.cache.dir=%s is on the volume %s, which is shared by the Pods of workers=%d: each needs a cache of its own. Leave config.cache.dir out and set cache.sizeLimit" $config.cache.dir $volume.name $workers) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if hasKey (.Values.podSpec | default dict) "hostname" -}}
+{{- fail (printf "podSpec.hostname with workers=%d: the Pods find each other by the hostnames that Kubernetes gives to them. Remove it" $workers) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}

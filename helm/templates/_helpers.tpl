@@ -54,7 +54,7 @@ and ends in a hash of the whole name: two long releases must not share objects. 
 upgrade never fails with "field is immutable". Mutable fields (backoffLimit, the chart's version) are not part of it. */}}
 {{- define "finetune.hash" -}}
 {{- $queue := (.Values.kueue).queueName | default "" -}}
-{{- printf "%s\n%s\n%s" (include "finetune.podTemplate" .) (include "finetune.podFailurePolicy" .) $queue | sha256sum | trunc 8 -}}
+{{- printf "%s\n%s\n%s%s" (include "finetune.podTemplate" .) (include "finetune.podFailurePolicy" .) $queue (include "finetune.indexed" .) | sha256sum | trunc 8 -}}
 {{- end }}
 
 {{- define "finetune.selectorLabels" -}}
@@ -111,6 +111,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{/* The number of GPUs that the Pod requests: only `run` needs any, and `doctor` checks what it needs. */}}
 {{- define "finetune.gpus" -}}
 {{- if has (include "finetune.command" .) (list "run" "doctor") }}{{ int (.Values.gpu).count }}{{ else }}0{{ end -}}
+{{- end }}
+
+{{/* The size of /dev/shm; nothing where it stays as it is: with one GPU, or where the values mount a volume there. */}}
+{{- define "finetune.sharedMemory" -}}
+{{- $mounted := dict -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- if eq (trimSuffix "/" .mountPath) "/dev/shm" }}{{ $_ := set $mounted "yes" true }}{{ end -}}
+{{- end -}}
+{{- if and (gt (include "finetune.gpus" . | int) 1) (not $mounted) -}}
+{{- include "finetune.text" ((.Values.gpu).sharedMemory | default "1Gi") -}}
+{{- end -}}
 {{- end }}
 
 {{- define "finetune.gracePeriod" -}}

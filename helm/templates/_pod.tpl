@@ -18,6 +18,7 @@
 
 {{- define "finetune.ownPodTemplate" -}}
 {{- $gpus := include "finetune.gpus" $ | int -}}
+{{- $workers := include "finetune.workers" $ | int -}}
 metadata:
   labels:
     {{- include "finetune.podLabels" (dict "root" $ "component" "job") | nindent 4 }}
@@ -31,6 +32,9 @@ spec:
   automountServiceAccountToken: {{ ternary true false (eq (include "finetune.events" $) "true") }}
   # A Service called finetune would add variables with the settings' prefix.
   enableServiceLinks: false
+  {{- if gt $workers 1 }}
+  subdomain: {{ include "finetune.workersName" $ | quote }}
+  {{- end }}
   securityContext:
     {{- include "finetune.podSecurityContext" $ | nindent 4 }}
   {{- with $.Values.imagePullSecrets }}
@@ -73,6 +77,9 @@ spec:
               fieldPath: spec.nodeName
         - name: FINETUNE_RUN__IMAGE
           value: {{ include "finetune.image" $ | quote }}
+        {{- if gt $workers 1 }}
+        {{- include "finetune.workersEnv" $ | nindent 8 }}
+        {{- end }}
         {{- if and (eq (include "finetune.cacheType" $) "emptyDir") (not (($.Values.config).cache).dir) }}
         - name: FINETUNE_CACHE__VOLUME_LIMIT_BYTES
           valueFrom:
@@ -96,6 +103,12 @@ spec:
       {{- with include "finetune.resources" (dict "resources" $.Values.resources "gpus" $gpus "gpuResource" (($.Values.gpu).resource | default "nvidia.com/gpu") "ephemeralStorage" (include "finetune.ephemeralStorage" $)) }}
       resources: {{- nindent 8 . }}
       {{- end }}
+      {{- if gt $workers 1 }}
+      ports:
+        - name: workers
+          containerPort: {{ include "finetune.workersPort" $ }}
+          protocol: TCP
+      {{- end }}
       securityContext:
         {{- include "finetune.securityContext" $ | nindent 8 }}
       terminationMessagePath: /dev/termination-log
@@ -105,10 +118,21 @@ spec:
         {{- include "finetune.volumeMounts" $ | nindent 8 }}
         - name: cache
           mountPath: /cache
+        {{- if include "finetune.sharedMemory" $ }}
+        - name: shared-memory
+          mountPath: /dev/shm
+        {{- end }}
   volumes:
     {{- include "finetune.volumes" . | nindent 4 }}
     - name: cache
       {{- include "finetune.cacheVolume" $ | nindent 6 }}
+    {{- with include "finetune.sharedMemory" $ }}
+    # The runtime's own /dev/shm has 64 MiB.
+    - name: shared-memory
+      emptyDir:
+        medium: Memory
+        sizeLimit: {{ . | quote }}
+    {{- end }}
 {{- end }}
 
 {{/* Of the Pods of the job and of cronjob.plan. Takes root and the component. */}}
@@ -191,7 +215,7 @@ GitOps and `helm upgrade` would create it again. */}}
 
 {{/* The Job's own spec. spec.suspend is never here: it belongs to a queue, and two writers of one field conflict. */}}
 {{- define "finetune.jobSpec" -}}
-backoffLimit: {{ ternary 10 (int (.Values.job).backoffLimit) (kindIs "invalid" (.Values.job).backoffLimit) }}
+{{ with include "finetune.indexed" . }}{{ trim . }}{{ else }}backoffLimit: {{ include "finetune.retries" . }}{{ end }}
 {{- with (.Values.job).activeDeadlineSeconds }}
 activeDeadlineSeconds: {{ int . }}
 {{- end }}

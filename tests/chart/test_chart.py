@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 PLAN = ("cronjob.enabled=true", "cronjob.schedule=@daily", "cronjob.plan=true")
+SHARED_MEMORY = "/dev/shm"  # noqa: S108  # a path in the Pod
 BUCKET = ("config.input.uri=gs://b/pictures", "config.output.uri=gs://b/models")
 
 
@@ -211,6 +212,25 @@ def test_gpu_values(helm: Helm) -> None:
     assert "device" not in none.config
     assert {"require_gpu": False} == lenient.config["device"]
     assert 1 == lenient.container["resources"]["limits"]["nvidia.com/gpu"]
+
+
+def test_shared_memory_of_several_gpus(helm: Helm) -> None:
+    """With several GPUs /dev/shm is a volume in memory, of the size that `doctor` asks for, unless there is one."""
+    one, two = helm.render(), helm.render("gpu.count=2")
+    given = helm.render("gpu.count=2", "gpu.sharedMemory=2Gi", "resources.limits.memory=null")
+    own = helm.render(
+        "gpu.count=2",
+        'extraVolumes=[{"name": "own", "emptyDir": {"medium": "Memory"}}]',
+        f'extraVolumeMounts=[{{"name": "own", "mountPath": "{SHARED_MEMORY}/"}}]',
+    )
+
+    assert 2 == two.container["resources"]["limits"]["nvidia.com/gpu"]
+    assert {"require_gpu": True} == two.config["device"]
+    assert {"medium": "Memory", "sizeLimit": "1Gi"} == named(two.pod["volumes"], "shared-memory")["emptyDir"]
+    assert SHARED_MEMORY == named(two.container["volumeMounts"], "shared-memory")["mountPath"]
+    assert "2Gi" == named(given.pod["volumes"], "shared-memory")["emptyDir"]["sizeLimit"]
+    assert [False, False] == ["shared-memory" in found.text for found in (one, own)]
+    assert two.container["resources"]["limits"]["memory"] == one.container["resources"]["limits"]["memory"]
 
 
 @pytest.mark.parametrize("setting", ["resources.limits=null", "resources={}", 'resources={"requests":{"cpu":1}}'])
@@ -827,7 +847,14 @@ def test_null_drops_a_default_of_the_plan(helm: Helm, name: str) -> None:
         (("resources.limits.memory=7.5Gi",), ("resources.limits.memory=7.5Gi", "resources.requests.memory=8Gi")),
         (("resources.requests.ephemeral-storage=30Gi",), ("resources.requests.ephemeral-storage=30Gi",)),
         (("resources.limits.memory=8GB",), ('"8GB"',)),
-        (("gpu.count=2",), ("gpu.count=2",)),
+        (
+            ("gpu.count=2", "gpu.resource=nvidia.com/mig-1g.10gb"),
+            ("gpu.count=2", "gpu.resource=nvidia.com/mig-1g.10gb"),
+        ),
+        (
+            ("gpu.count=2", "gpu.sharedMemory=5Gi"),
+            ("gpu.sharedMemory=5Gi", "resources.limits.memory=8Gi"),
+        ),
         (("image.repository=reg/a:v1",), ("reg/a:v1", "image.tag")),
         (("image.repository=reg/Finetune",), ("reg/Finetune", "lower case")),
         (("image.repository=reg/fine tune",), ("reg/fine tune",)),
@@ -883,6 +910,13 @@ def test_a_prefix_is_not_a_folder(helm: Helm) -> None:
         "image.digest=sha256:12",
         "command=train",
         "gpu.count=-1",
+        "gpu.sharedMemory=lots",
+        "workers=0",
+        "workers=-1",
+        "workers=1.5",
+        "workers=two",
+        "workers=257",
+        "config.workers.count=2",
         "cache.sizeLimit=lots",
         "config.gate.min_accuracy=1.5",
         "config.input.validation_fraction=20",

@@ -1,7 +1,7 @@
 """examples/: what the chart renders of each file, and what the pages promise of it.
 
-Argo CD, Flux, helmfile and Kueue are not installed here: of their files the tests read what concerns the chart, and
-evaluate Go templates by Helm, which has the same functions.
+Argo CD, Flux, helmfile, Kueue, JobSet and Kubeflow Trainer are not installed here: of their files the tests read what
+concerns the chart, and evaluate Go templates by Helm, which has the same functions.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def test_values_render_and_the_job_takes_them(helm: Helm, tmp_path: Path, path: 
     assert re.fullmatch(r"[a-z0-9.:-]+/\S+/finetune:0\.1\.0", found.container["image"])
     assert settings.input.uri
     assert settings.output.uri
-    assert 1 == sum(number for name, number in found.container["resources"]["limits"].items() if "nvidia" in name)
+    gpus = sum(number for name, number in found.container["resources"]["limits"].items() if "nvidia" in name)
+    assert gpus == (4 if path.stem == "several-gpus" else 1)
 
 
 def test_autopilot(helm: Helm) -> None:
@@ -175,6 +176,93 @@ def test_kueue(helm: Helm, name: str, file: str) -> None:
         config = queues["ProvisioningRequestConfig"]
         assert queues["AdmissionCheck"]["spec"]["parameters"]["name"] == config["metadata"]["name"]
         assert "14400" == found.job["metadata"]["annotations"]["provreq.kueue.x-k8s.io/maxRunDurationSeconds"]
+
+
+# Several GPUs and several Pods
+
+
+def test_several_gpus(helm: Helm) -> None:
+    """One Pod has all GPUs, and shared memory for them beside what TensorFlow needs."""
+    found = rendered(helm, "several-gpus")
+
+    assert "Job" in found.objects
+    assert "completions" not in found.job["spec"]
+    assert "1Gi" == next(one for one in found.pod["volumes"] if one["name"] == "shared-memory")["emptyDir"]["sizeLimit"]
+
+
+def test_workers(helm: Helm) -> None:
+    """The queue of examples/kueue can admit all Pods at once; they spread over the nodes of one zone."""
+    found, queues = rendered(helm, "workers"), documents(EXAMPLES / "kueue/queues.yaml")
+    [group] = queues["ClusterQueue"]["spec"]["resourceGroups"]
+    quota = {one["name"]: str(one["nominalQuota"]) for one in group["flavors"][0]["resources"]}
+    requested = found.container["resources"]["limits"] | found.container["resources"]["requests"]
+
+    assert 4 == found.job["spec"]["completions"]
+    for name, amount in requested.items():
+        number, unit = re.fullmatch(r"(\d+)(\w*)", str(amount)).groups()
+        assert quota[name].endswith(unit)
+        assert 4 * int(number) <= int(quota[name].removesuffix(unit))
+    [spread] = found.pod["topologySpreadConstraints"]
+    labels = found.job["spec"]["template"]["metadata"]["labels"]
+    assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
+    assert "topology.kubernetes.io/zone" in found.pod["nodeSelector"]
+
+
+WORKERS = ("workers=2", "config.input.uri=gs://my-bucket/pictures", "config.output.uri=gs://my-bucket/models")
+
+
+def variables(container: dict[str, Any]) -> dict[str, Any]:
+    """Return the variables of a container, a value or its source by name."""
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+def test_jobset(helm: Helm) -> None:
+    """The JobSet's Job is the chart's; JobSet calls a Pod JOBSET-JOB-0-INDEX, under the JobSet's subdomain."""
+    jobset, policy = yaml.safe_load_all((EXAMPLES / "jobset/jobset.yaml").read_text())
+    [replicated] = jobset["spec"]["replicatedJobs"]
+    spec, network = replicated["template"]["spec"], jobset["spec"]["network"]
+    [container] = spec["template"]["spec"]["containers"]
+    of_chart = helm.render(*WORKERS)
+
+    for field in ("completionMode", "completions", "parallelism", "backoffLimitPerIndex", "podFailurePolicy"):
+        assert of_chart.job["spec"][field] == spec[field]
+    for field in ("args", "resources", "securityContext", "ports"):
+        assert of_chart.container[field] == container[field]
+    assert 1 == replicated["replicas"]
+    assert network["publishNotReadyAddresses"] is True
+    names = [f"$(FINETUNE_RUN__JOB_NAME)-{index}.{network['subdomain']}:2222" for index in range(2)]
+    assert names == variables(container)["FINETUNE_WORKERS__ADDRESSES"].split(",")
+    labels = {"jobset.sigs.k8s.io/jobset-name": jobset["metadata"]["name"]}
+    assert labels == policy["spec"]["podSelector"]["matchLabels"]
+    assert [{"podSelector": {"matchLabels": labels}}] == policy["spec"]["ingress"][0]["from"]
+
+
+def test_trainjob() -> None:
+    """Runtime and TrainJob have the names that Kubeflow Trainer expects; together they are valid settings."""
+    runtime = documents(EXAMPLES / "trainjob/runtime.yaml")["TrainingRuntime"]
+    found = documents(EXAMPLES / "trainjob/trainjob.yaml")
+    trainer, name = found["TrainJob"]["spec"]["trainer"], found["TrainJob"]["metadata"]["name"]
+    [replicated] = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    spec = replicated["template"]["spec"]
+    [container] = spec["template"]["spec"]["containers"]
+
+    assert ["node", "node", 1] == [replicated["name"], container["name"], replicated["replicas"]]
+    label = "trainer.kubeflow.org/trainjob-ancestor-step"
+    assert {label: "trainer"} == replicated["template"]["metadata"]["labels"]
+    assert runtime["metadata"]["name"] == found["TrainJob"]["spec"]["runtimeRef"]["name"]
+    assert {"node"} == {
+        rule["onExitCodes"]["containerName"] for rule in spec["podFailurePolicy"]["rules"] if "onExitCodes" in rule
+    }
+    own, given = variables(container), variables(trainer)
+    assert str(trainer["numNodes"]) == given["FINETUNE_WORKERS__COUNT"]
+    names = [f"$(FINETUNE_RUN__JOB_NAME)-{index}.{name}:2222" for index in range(trainer["numNodes"])]
+    assert names == given["FINETUNE_WORKERS__ADDRESSES"].split(",")
+    assert "FINETUNE_RUN__JOB_NAME" in own
+    plain = {key: value for key, value in own.items() if isinstance(value, str)}
+    settings = load_settings(trainer["args"][1:], plain).settings
+    assert ("gs://my-bucket/pictures", "gs://my-bucket/models") == (settings.input.uri, settings.output.uri)
+    assert ("/cache", True) == (settings.cache.dir, settings.device.require_gpu)
+    assert name == found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]["jobset.sigs.k8s.io/jobset-name"]
 
 
 # GitOps

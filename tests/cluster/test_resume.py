@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,13 +46,6 @@ def in_stage_2(namespace: Namespace, job: str, after: list[dict[str, object]]) -
     return namespace.wait_for_event(job, "epoch.finished", count=2, after=after, stage="fine_tuning")
 
 
-def evict(namespace: Namespace, pod: str) -> None:
-    """Evict a Pod, as draining a node does."""
-    eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
-    path = f"/api/v1/namespaces/{namespace.name}/pods/{pod}/eviction"
-    namespace.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(eviction))
-
-
 def test_upgrade_under_a_job_of_the_cronjob(namespace: Namespace, undisturbed: Bucket) -> None:
     """A Job that a CronJob made keeps its settings: after an upgrade to other ones, its next Pod resumes the run."""
     values = SLOW | undisturbed.values(output_prefix="scheduled") | {"cronjob.enabled": True}
@@ -65,7 +55,7 @@ def test_upgrade_under_a_job_of_the_cronjob(namespace: Namespace, undisturbed: B
 
     namespace.helm("upgrade", "finetune", CHART, *namespace.settings(**values | {"config.run.seed": 8}))
     pods = [in_stage_2(namespace, "nightly", [])]
-    evict(namespace, pods[-1]["metadata"]["name"])
+    namespace.evict(pods[-1]["metadata"]["name"])
 
     namespace.wait_for_event("nightly", "run.started", after=pods, resumed=True)
     assert "Complete" == namespace.finish("nightly"), namespace.describe()
@@ -73,21 +63,17 @@ def test_upgrade_under_a_job_of_the_cronjob(namespace: Namespace, undisturbed: B
 
 def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
     """An eviction does not count, a kill does; after both, and in a new Job, the run resumes to the same bits."""
-    if not shutil.which("ctr"):
-        pytest.skip("ctr of the node's containerd is not on the path: nothing else kills a container as a crash does")
     values = SLOW | undisturbed.values(output_prefix="disturbed")
     job = namespace.install(values)
     pods = [in_stage_2(namespace, job, [])]
 
-    evict(namespace, pods[-1]["metadata"]["name"])
+    namespace.evict(pods[-1]["metadata"]["name"])
     pods.append(namespace.wait_for_event(job, "run.started", after=pods, resumed=True))
     assert 0 == namespace.job(job)["status"].get("failed", 0)
     namespace.wait(lambda: ("Normal", "Resumed") in namespace.events("Job"))
 
     in_stage_2(namespace, job, pods[:1])
-    [status] = namespace.get("pod", pods[-1]["metadata"]["name"])["status"]["containerStatuses"]
-    container = status["containerID"].removeprefix("containerd://")
-    subprocess.run(["ctr", "tasks", "kill", "--signal", "SIGKILL", container], check=True, timeout=30)
+    namespace.kill(pods[-1]["metadata"]["name"])
     pods.append(namespace.wait_for_event(job, "run.started", after=pods, resumed=True))
     assert 1 == namespace.job(job)["status"]["failed"]
 
@@ -104,15 +90,10 @@ def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, t
 
 def test_suspended_by_a_queue(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
     """A queue may suspend and start the Job at will, and upgrade never touches that; nothing counts as a failure."""
-
-    def suspend(value: bool) -> None:  # as the field has it
-        patch = json.dumps({"spec": {"suspend": value}})
-        namespace.kubectl("patch", "job", job, "--type=merge", "--field-manager=kueue", "--patch", patch)
-
     values = SLOW | undisturbed.values(output_prefix="queued") | {"kueue.queueName": "gpus"}
     job = namespace.install(values)
-    suspend(True)
-    suspend(False)
+    namespace.suspend(job, value=True)
+    namespace.suspend(job, value=False)
     pod = namespace.wait_for_event(job, "run.started")
 
     assert job == namespace.install(values, command="upgrade")
@@ -120,9 +101,9 @@ def test_suspended_by_a_queue(namespace: Namespace, undisturbed: Bucket, tmp_pat
     assert pod["metadata"]["uid"] == namespace.pods(job)[-1]["metadata"]["uid"]
 
     before = [in_stage_2(namespace, job, [])]
-    suspend(True)
+    namespace.suspend(job, value=True)
     namespace.wait(lambda: not namespace.job(job)["status"].get("active"))
-    suspend(False)
+    namespace.suspend(job, value=False)
     namespace.wait_for_event(job, "run.started", after=before, resumed=True)
     assert "Complete" == namespace.finish(job), namespace.describe()
     assert 0 == namespace.job(job)["status"].get("failed", 0)

@@ -172,6 +172,14 @@ def dry_runs(new_namespace: Callable[..., Namespace]) -> Namespace:
         {"cache.type": "ephemeral", "cache.storageClassName": "fast", "googleCredentials.existingSecret": "gcp"},
         {"cache.type": "existingClaim", "cache.existingClaim": "pvc", "kueue.queueName": "gpus"},
         {"resources.limits.cpu": None, "job.ttlSecondsAfterFinished": 0, "job.activeDeadlineSeconds": 5},
+        {"gpu.count": 2, "gpu.sharedMemory": "2Gi"},
+        {"workers": 3, "config.output.uri": "gs://b/out", "networkPolicy.enabled": True, "gpu.count": 2},
+        {
+            "workers": 256,
+            "config.output.uri": "gs://b/out",
+            "cronjob.enabled": True,
+            "fullnameOverride": "2" * 45 + "a",
+        },
         {"priorityClassName": "system-node-critical", "runtimeClassName": "nvidia", "affinity": {"nodeAffinity": {}}},
     ],
     ids=lambda values: ",".join(values) or "none",
@@ -184,7 +192,7 @@ def test_the_api_server_takes_every_rendering(dry_runs: Namespace, values: dict[
 
     assert "Error" not in said
     assert "Warning" not in said
-    assert "serviceaccount/finetune" in said
+    assert "serviceaccount/" in said
 
 
 def test_the_api_server_takes_every_example(namespace: Namespace) -> None:

@@ -86,7 +86,7 @@ def test_schema_has_every_setting_but_the_charts_own() -> None:
     of_the_job = {f"run.{name}" for name in ("job_uid", "job_name", "namespace", "node", "image")} | {
         "cache.volume_limit_bytes"
     }
-    assert settings - found == of_the_job | {name for name in settings if name.startswith("events.")}
+    assert settings - found == of_the_job | {name for name in settings if name.startswith(("events.", "workers."))}
     assert found <= settings
 
 

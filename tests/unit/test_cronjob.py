@@ -128,6 +128,26 @@ def test_names(cronjob: str, run_id: str, name: str) -> None:
     assert re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", found)
 
 
+@pytest.mark.parametrize(("workers", "length"), [(1, 63), (2, 61), (10, 61), (11, 60), (256, 59)])
+def test_names_leave_room_for_the_index(workers: int, length: int) -> None:
+    """The hostname of the last worker, JOB-INDEX, has at most 63 characters; one worker has no index."""
+    for run_id in ("X" * 100, "x" * 100, "x" * (63 - len("finetune--"))):
+        found = job_name("finetune", run_id, workers=workers)
+
+        assert length == len(found)
+
+
+def test_job_with_several_workers(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number of workers is that of the CronJob's template."""
+    spec = {"completionMode": "Indexed", "completions": 16, "parallelism": 16, "template": {}}
+    monkeypatch.setitem(api_server.CRONJOB["spec"]["jobTemplate"], "spec", spec)
+
+    started = start("finetune", "x" * 100, connect=server.connect)
+
+    assert 60 == len(started.name)
+    assert spec == server.jobs[started.name]["spec"]
+
+
 def test_names_differ() -> None:
     """No two pairs of CronJob and run share a name, also where one begins with the other."""
     pairs = [("a", "b-c"), ("a-b", "c"), ("a", "b--c"), ("a--b", "c"), ("a", "B-c"), ("a", "b_c"), ("a", "b.c")]
