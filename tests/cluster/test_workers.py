@@ -36,10 +36,20 @@ time.sleep(3)
 """A program that ends when it has reached every worker at its address."""
 
 
-def meeting(job: dict[str, Any]) -> dict[str, Any]:
-    """Make a Job's container run MEET in place of the job."""
+FAIL = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+print('{{"message": "worker.log", "severity": "INFO"}}', flush=True)
+time.sleep(600 if os.environ["FINETUNE_WORKERS__INDEX"] == "0" else 5)
+sys.exit({code})
+"""
+"""A program that ends in worker 1 with a code, and in worker 0 with SIGTERM."""
+
+
+def running(job: dict[str, Any], program: str) -> dict[str, Any]:
+    """Make a Job's container run a program of Python in place of the job."""
     [container] = job["spec"]["template"]["spec"]["containers"]
-    container |= {"command": ["python", "-c", MEET], "args": []}
+    container |= {"command": ["python", "-c", program], "args": []}
     return job
 
 
@@ -51,9 +61,9 @@ def test_workers_reach_each_other(namespace: Namespace, cronjob: bool) -> None:
     objects = [one for one in yaml.safe_load_all(rendered) if one]
     for one in objects:
         if one["kind"] == "CronJob":
-            meeting(one["spec"]["jobTemplate"])
+            running(one["spec"]["jobTemplate"], MEET)
         elif one["kind"] == "Job":
-            meeting(one)
+            running(one, MEET)
     namespace.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
     jobs = [one["metadata"]["name"] for one in objects if one["kind"] == "Job"] or ["first", "second"]
     if cronjob:
@@ -65,6 +75,27 @@ def test_workers_reach_each_other(namespace: Namespace, cronjob: bool) -> None:
         for pod in namespace.pods(name):
             said = namespace.kubectl("logs", pod["metadata"]["name"])
             assert f"met {name}-0.finetune-workers {name}-1.finetune-workers\n" == said
+
+
+def test_watch_of_a_worker_that_fails(namespace: Namespace) -> None:
+    """A worker without retries, or with a code that fails the Job, ends all workers, and `watch` as it ended itself."""
+    values = TWO | {"config.output.uri": "gs://b/models", "events.enabled": False}
+    found = {}
+    for release, code, retries in (("rule", 3, 10), ("limit", 20, 0)):
+        rendered = namespace.helm(
+            "template", release, CHART, "--no-hooks", *namespace.settings(**values, **{"job.backoffLimit": retries})
+        )
+        objects = [one for one in yaml.safe_load_all(rendered) if one]
+        [job] = [running(one, FAIL.format(code=code)) for one in objects if one["kind"] == "Job"]
+        namespace.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+        found[release] = namespace.watched(job["metadata"]["name"])
+
+    for code, (exit_code, lines) in zip((3, 20), found.values(), strict=True):
+        assert code == exit_code
+        ends = {line["worker"]: line["exit_code"] for line in lines if line.get("event") == "pod.ended"}
+        assert code == ends[1]
+        assert ends.get(0) in (75, None)  # its Pod may be deleted before it is seen
+        assert [line["message"] for line in lines].count("worker.log") <= 1
 
 
 def test_the_api_server_takes_the_jobset_example(namespace: Namespace) -> None:
