@@ -280,6 +280,7 @@ class Namespace:
         count: int = 1,
         after: Sequence[Object] = (),
         worker: int | None = None,
+        seconds: float = 120.0,
         **facts: Any,
     ) -> Object:
         """Wait until the log of a Job's newest Pod has an event ``count`` times, and return that Pod.
@@ -290,6 +291,7 @@ class Namespace:
             count: how often.
             after: Pods that do not count, since they are of the past.
             worker: whose Pod it must be.
+            seconds: limit of the wait.
             facts: what the event must say.
         """
         old = {pod["metadata"]["uid"] for pod in after}
@@ -301,7 +303,7 @@ class Namespace:
             lines = [one for one in self.log(pods[-1]["metadata"]["name"]) if one.get("event", one["message"]) == name]
             return pods[-1] if len([one for one in lines if facts.items() <= one.items()]) >= count else None
 
-        return dict(self.wait(found))
+        return dict(self.wait(found, seconds=seconds))
 
 
 def exit_codes(pods: list[Object]) -> list[int | None]:
