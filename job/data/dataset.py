@@ -7,16 +7,19 @@ batches are fixed ranges of the manifest's rows.
 from __future__ import annotations
 
 import heapq
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
 from job import errors, storage
 from job.data import decode, image_header
 from job.data.duplicates import perceptual_hash
+from job.data.pass_time import PassTime
 from job.data.quarantine import Quarantined, UnreadableImage
+from job.data.sources import Sources
 from job.observability import log
 
 if TYPE_CHECKING:
@@ -33,6 +36,14 @@ if TYPE_CHECKING:
 RANGE = 32
 """Manifest rows decoded and fed to the base model together. A constant, not a setting: the bits of a feature depend on
 the size of its batch."""
+
+
+class _Processed(NamedTuple):
+    """A decoded image, and the seconds of the thread that decoded it: those for the cache are counted apart."""
+
+    decoded: decode.Decoded
+    decoding_seconds: float
+    cache_seconds: float
 
 
 class Dataset:
@@ -80,7 +91,8 @@ class Dataset:
         self._refuse_damaged = settings.damaged == "quarantine"
         self._must_succeed = selected is not None
         self._selected = np.ones(len(manifest), bool) if selected is None else selected
-        self._open_store = open_store
+        self._sources = Sources(manifest, open_store)
+        self._time = PassTime()
         self._pool = ThreadPoolExecutor(threads, "decode")
 
     def ingest(self, progress: Progress, *, check: Callable[[], object] = int) -> Iterator[tuple[slice, NDArray[Any]]]:
@@ -99,18 +111,20 @@ class Dataset:
             errors.DataError: an image that an earlier start read cannot be read now.
             errors.UnavailableError: the store did not respond, after all retries.
         """
-        count = len(self.manifest)
+        count, self._time = len(self.manifest), PassTime()
         ranges: dict[int, NDArray[Any]] = {}
         starts, images = np.unique(np.flatnonzero(self._selected) // RANGE * RANGE, return_counts=True)
         remaining = dict(zip(starts.tolist(), images.tolist(), strict=True))
         with decode.quiet(), progress.phase("ingest", int(self._selected.sum()), "images") as phase:
-            for start in [start for start in remaining if self._is_cached(start)]:
-                self.usable[start : start + RANGE] = self._selected[start : start + RANGE]
-                self._restore_findings(np.arange(start, min(start + RANGE, count)))
-                phase.advance(remaining.pop(start))
+            with self._time.part("cache"):
+                for start in [start for start in remaining if self._is_cached(start)]:
+                    self.usable[start : start + RANGE] = self._selected[start : start + RANGE]
+                    self._restore_findings(np.arange(start, min(start + RANGE, count)))
+                    phase.advance(remaining.pop(start))
             if reused := int(self.usable.sum()):
                 progress.event("cache.reused", images=reused, of=int(self._selected.sum()))
-            for row, pixels in self._decoded(np.flatnonzero(self._selected & ~self.usable)):
+            missing = np.flatnonzero(self._selected & ~self.usable)
+            for row, pixels in self._decoded(missing):
                 start = row - row % RANGE
                 if start not in ranges:
                     ranges[start] = np.zeros((RANGE, self.image_size, self.image_size, 3), np.uint8)
@@ -125,8 +139,12 @@ class Dataset:
                     rows = slice(start, min(start + RANGE, count))
                     complete = ranges.pop(start)
                     if self._cache.pixels is not None:
-                        self._cache.pixels[rows] = complete[: rows.stop - start]
-                    yield rows, complete
+                        with self._time.part("cache"):
+                            self._cache.pixels[rows] = complete[: rows.stop - start]
+                    with self._time.part("features"):
+                        yield rows, complete
+        if len(missing):
+            progress.event("images.read", **self._time.facts(len(missing)))
         self.quarantined.sort(key=lambda image: image.uri)
 
     def encoded(self, row: int) -> bytes:
@@ -135,7 +153,7 @@ class Dataset:
         if cached is not None:
             return cached
         log.get().warning("cache.damaged", uri=self.manifest.uri(row), note="the image is read again")
-        [(_, fetched)] = self._fetched(np.array([row]))
+        [(_, fetched)] = self._sources.read(np.array([row]))
         if isinstance(fetched, storage.LostObject):
             raise _cannot_read(self.manifest.uri(row), fetched.detail)
         self._cache.put_encoded(row, fetched)
@@ -186,7 +204,7 @@ class Dataset:
         """Yield each row once, in any order, with its pixels, or None if the image is unusable."""
         # note: enough to keep all threads busy while the caller computes, few enough to bound the memory
         limit = 4 * self._threads + RANGE
-        pending: deque[tuple[int, Future[decode.Decoded]]] = deque()
+        pending: deque[tuple[int, Future[_Processed]]] = deque()
         for row, data, is_cached in self._encoded(rows):
             pending.append((row, self._pool.submit(self._process, row, data, is_cached=is_cached)))
             while len(pending) > limit or (pending and pending[0][1].done()):
@@ -197,21 +215,22 @@ class Dataset:
     def _encoded(self, rows: NDArray[Any]) -> Iterator[tuple[int, bytes | storage.LostObject, bool]]:
         """Yield the bytes of each row, roughly in order, and whether they came from the cache.
 
-        The next item always comes from the source that is furthest behind (the cache or one of the stores), so that
-        few ranges are incomplete at a time, however the rows are distributed.
+        The next item always comes from the source that is further behind, the cache or the stores, so that few ranges
+        are incomplete at a time, however the rows are distributed.
         """
         is_cached = self._cache.has_encoded(rows)
         cached, missing = rows[is_cached], rows[~is_cached]
-        sources = [(cached, self._cached(cached))]
-        for root in np.unique(self.manifest.root[missing]):
-            of_root = missing[self.manifest.root[missing] == root]
-            sources.append((of_root, ((row, data, False) for row, data in self._fetched(of_root))))
+        fetched = ((row, data, False) for row, data in self._sources.read(missing))
+        sources = [(cached, self._cached(cached)), (missing, fetched)]
         queue = [(int(source_rows[0]), 0, n) for n, (source_rows, _) in enumerate(sources) if len(source_rows)]
         heapq.heapify(queue)
         while queue:
             _, position, n = heapq.heappop(queue)
             source_rows, items = sources[n]
-            yield next(items)
+            started = self._time.clock()
+            item = next(items)
+            self._time.add("cache" if item[2] else "store", self._time.clock() - started)
+            yield item
             if position + 1 < len(source_rows):
                 heapq.heappush(queue, (int(source_rows[position + 1]), position + 1, n))
 
@@ -227,36 +246,31 @@ class Dataset:
                     yield row, data, True
             if damaged:
                 log.get().warning("cache.damaged", images=len(damaged), note="they are read again")
-            for row, fetched in self._fetched(np.array(damaged, np.intp)):
+            for row, fetched in self._sources.read(np.array(damaged, np.intp)):
                 yield row, fetched, False
 
-    def _fetched(self, rows: NDArray[Any]) -> Iterator[tuple[int, bytes | storage.LostObject]]:
-        """Yield each row's bytes from its store, as they arrive."""
-        for root in np.unique(self.manifest.root[rows]):
-            of_root = rows[self.manifest.root[rows] == root]
-            store = self._open_store(self.manifest.roots[root])
-            for index, data in store.read_many(self.manifest.objects(of_root)):
-                yield int(of_root[index]), data
-
-    def _process(self, row: int, data: bytes | storage.LostObject, *, is_cached: bool) -> decode.Decoded:
+    def _process(self, row: int, data: bytes | storage.LostObject, *, is_cached: bool) -> _Processed:
         """Check and decode one image, and cache its bytes. Runs in a thread of the pool."""
         if isinstance(data, storage.LostObject):
             raise UnreadableImage(data.reason, data.detail)
+        started = time.perf_counter()
         header = image_header.read_header(data, max_pixels=self._max_pixels)
         if self.hashes is None:
             decoded = decode.Decoded(decode.decode_image(data, header, self.image_size), warning="")
         else:
             decoded = decode.decode_and_check(data, header, self.image_size, refuse_damaged=self._refuse_damaged)
             self.hashes[row] = perceptual_hash(decoded.pixels)
+        finished = time.perf_counter()
         if decoded.warning:
             self._cache.mark_damaged(row)
         if not is_cached:
             self._cache.put_encoded(row, data)
-        return decoded
+        return _Processed(decoded, finished - started, time.perf_counter() - finished)
 
-    def _result(self, row: int, future: Future[decode.Decoded]) -> tuple[int, NDArray[Any] | None]:
+    def _result(self, row: int, future: Future[_Processed]) -> tuple[int, NDArray[Any] | None]:
         try:
-            pixels, warning = future.result()
+            with self._time.part("decoding"):
+                (pixels, warning), decoding, cache = future.result()
         except UnreadableImage as error:
             label = self.manifest.labels[self.manifest.label[row]]
             size = int(self.manifest.size[row])
@@ -266,6 +280,7 @@ class Dataset:
             log.get().warning("image.quarantined", uri=image.uri, reason=image.reason, detail=image.detail)
             self.quarantined.append(image)
             return row, None
+        self._time.add_worker(decoding=decoding, cache=cache)
         if warning:
             log.get().warning("image.damaged", uri=self.manifest.uri(row), detail=warning)
             self.damaged[row] = True

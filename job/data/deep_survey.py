@@ -12,6 +12,7 @@ from job import storage
 from job.data import decode, image_header
 from job.data.duplicates import perceptual_hash
 from job.data.quarantine import Quarantined, UnreadableImage
+from job.data.sources import Sources
 
 if TYPE_CHECKING:
     from job.data.survey import Survey
@@ -74,17 +75,15 @@ def decode_all(
         progress.phase("decode", len(rows), "images") as phase,
         ThreadPoolExecutor(THREADS, "decode") as pool,
     ):
-        for root, uri in enumerate(manifest.roots):
-            of_root = rows[manifest.root[rows] == root]
-            pending = []
-            for index, data in open_store(uri).read_many(manifest.objects(of_root)):
-                pending.append(pool.submit(check, int(of_root[index]), data))
-                if len(pending) >= 4 * THREADS:
-                    _collect(survey, *pending.pop(0).result())
-                    phase.advance()
-            for future in pending:
-                _collect(survey, *future.result())
+        pending = []
+        for row, data in Sources(manifest, open_store).read(rows):
+            pending.append(pool.submit(check, row, data))
+            if len(pending) >= 4 * THREADS:
+                _collect(survey, *pending.pop(0).result())
                 phase.advance()
+        for future in pending:
+            _collect(survey, *future.result())
+            phase.advance()
     survey.quarantined.sort(key=lambda image: image.uri)
     survey.warnings = dict(sorted(survey.warnings.items()))  # images are decoded in any order
     return Effort(time.monotonic() - started, time.process_time() - cpu_started)

@@ -37,6 +37,12 @@ HIDDEN = frozenset(
 """Events that are followed by a sentence with the same news, or have none for a person."""
 
 
+LIMITS: Final = MappingProxyType(
+    {"store": "the store", "decoding": "decoding", "cache": "the cache's disk", "features": "computing features"}
+)
+"""What may limit the pass over the data, in words."""
+
+
 def _input_listed(facts: Any, _: Event) -> str:
     return f"{facts['images']:,} images in {facts['labels']:,} classes: {facts['uri']}"
 
@@ -57,6 +63,11 @@ def _cache_opened(facts: Any, _: Event) -> str:
     ) / 1e6
     pixels = "" if facts["pixels_kept"] else "; pixels are decoded again in each epoch"
     return f"cache: {megabytes:,.0f} MB in {facts['folder']}{pixels}"
+
+
+def _images_read(facts: Any, _: Event) -> str:
+    limit = LIMITS.get(facts["limited_by"], facts["limited_by"])
+    return f"read {facts['images']:,} images in {log.readable(facts['seconds'])} s, limited by {limit}"
 
 
 def _split_assigned(facts: Any, _: Event) -> str:
@@ -124,6 +135,7 @@ SENTENCES: Final = MappingProxyType[str, Callable[[Any, Event], str]](
         "input.listed": _input_listed,
         "cache.opened": _cache_opened,
         "cache.reused": lambda facts, _: f"reusing {facts['images']:,} of {facts['of']:,} cached images",
+        "images.read": _images_read,
         "run.started": _run_started,
         "device.configured": _device_configured,
         "split.assigned": _split_assigned,

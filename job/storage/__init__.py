@@ -15,9 +15,10 @@ from job import uri as uris
 from job.errors import SettingsError
 from job.storage.local import LocalStore
 from job.storage.objects import Entry, LostObject, ObjectInfo, PreconditionFailed, RetryPolicy, Store, crc32c
+from job.storage.parallel import in_parallel_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator, Sequence
 
     from job.config.settings import StorageSettings
 
@@ -33,6 +34,7 @@ __all__ = [
     "open_output",
     "open_store",
     "opener",
+    "read_across",
 ]
 
 _DEFAULT_RETRY = RetryPolicy()
@@ -80,3 +82,18 @@ def open_store(
             )
         case "file":
             return LocalStore(location.path)
+
+
+def read_across(
+    store_of: Callable[[int], Store], objects: Sequence[ObjectInfo]
+) -> Generator[tuple[int, bytes | LostObject], None, None]:
+    """Read listed objects of any number of stores in parallel, all together within the bounds of `Store.read_many`.
+
+    Args:
+        store_of: returns the store of the object at a position. Called in the reading threads.
+        objects: those listed.
+
+    Yields:
+        As `Store.read_many` does.
+    """
+    return in_parallel_by(lambda position: store_of(position).read_listed, objects)

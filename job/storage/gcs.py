@@ -199,7 +199,24 @@ class GoogleStore:
 
     def read_many(self, objects: Sequence[ObjectInfo]) -> Generator[tuple[int, bytes | LostObject], None, None]:
         """Read listed objects in parallel; see Store."""
-        return in_parallel(self._read_listed, objects)
+        return in_parallel(self.read_listed, objects)
+
+    def read_listed(self, info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
+        """Read one listed object; see Store."""
+        name = self._root + info.name
+        if info.gzip or not _obstore_supports(name):
+            return self._read_verified(info, closed)
+        try:
+            response = obstore.get(self._bulk, name, options={"version": str(info.generation)})
+            data = bytes(response.bytes())
+        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
+            if not isinstance(error, FileNotFoundError) and not self._bulk_failure_logged:
+                self._bulk_failure_logged = True
+                reason = str(error).partition("\n")[0]
+                log.get().warning("storage.bulk_read_failed", uri=self.uri_of(info.name), error=reason)
+            return self._read_verified(info, closed)
+        # A mismatch may be a transmission error; the verified read finds out.
+        return data if crc32c(data) == info.crc32c else self._read_verified(info, closed)
 
     def read_heads(
         self, objects: Sequence[ObjectInfo], size: int
@@ -209,12 +226,12 @@ class GoogleStore:
         def read(info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
             name = self._root + info.name
             if info.size <= size or info.gzip or not _obstore_supports(name):
-                return self._read_listed(info, closed)
+                return self.read_listed(info, closed)
             try:
                 found = obstore.get(self._bulk, name, options={"version": str(info.generation), "range": (0, size)})
                 return bytes(found.bytes())
             except (obstore.exceptions.BaseError, OSError, ValueError):
-                return self._read_listed(info, closed)  # whole: it retries, and says what is wrong
+                return self.read_listed(info, closed)  # whole: it retries, and says what is wrong
 
         return in_parallel(read, objects)
 
@@ -338,22 +355,6 @@ class GoogleStore:
             return self._calls(attempt, permission="storage.objects.list", uri=f"{self._bucket_uri}/{folder}")
         except exceptions.NotFound as error:
             raise self._no_bucket() from error
-
-    def _read_listed(self, info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
-        name = self._root + info.name
-        if info.gzip or not _obstore_supports(name):
-            return self._read_verified(info, closed)
-        try:
-            response = obstore.get(self._bulk, name, options={"version": str(info.generation)})
-            data = bytes(response.bytes())
-        except (obstore.exceptions.BaseError, OSError, ValueError) as error:
-            if not isinstance(error, FileNotFoundError) and not self._bulk_failure_logged:
-                self._bulk_failure_logged = True
-                reason = str(error).partition("\n")[0]
-                log.get().warning("storage.bulk_read_failed", uri=self.uri_of(info.name), error=reason)
-            return self._read_verified(info, closed)
-        # A mismatch may be a transmission error; the verified read finds out.
-        return data if crc32c(data) == info.crc32c else self._read_verified(info, closed)
 
     def _read_verified(self, listed: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
         """Read an object at its listed generation, or at a later one with the same bytes."""

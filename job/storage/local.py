@@ -149,7 +149,15 @@ class LocalStore:
 
         A disk keeps no generations: a file counts as changed if its bytes differ, not if it was only touched.
         """
-        return in_parallel(self._read_listed, objects)
+        return in_parallel(self.read_listed, objects)
+
+    def read_listed(self, info: ObjectInfo, _: threading.Event) -> bytes | LostObject:
+        """Read one listed file; see Store."""
+        found = self.read(info.name)
+        if found is None:
+            return LostObject("missing")
+        data, current = found
+        return data if (current.size, current.crc32c) == (info.size, info.crc32c) else LostObject("changed")
 
     def read_heads(
         self, objects: Sequence[ObjectInfo], size: int
@@ -158,7 +166,7 @@ class LocalStore:
 
         def read(info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
             if info.size <= size:
-                return self._read_listed(info, closed)
+                return self.read_listed(info, closed)
             path = self._path(info.name)
             if (file := _open(path)) is None:
                 return LostObject("missing")
@@ -211,13 +219,6 @@ class LocalStore:
         for folder, _, _ in os.walk(self._path(prefix), topdown=False):
             with contextlib.suppress(OSError):  # it has a file, or another process writes one
                 Path(folder).rmdir()
-
-    def _read_listed(self, info: ObjectInfo, _: threading.Event) -> bytes | LostObject:
-        found = self.read(info.name)
-        if found is None:
-            return LostObject("missing")
-        data, current = found
-        return data if (current.size, current.crc32c) == (info.size, info.crc32c) else LostObject("changed")
 
     def _path(self, name: str) -> Path:
         if "\0" in name or {"", ".", ".."}.intersection(name.split("/")):

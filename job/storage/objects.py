@@ -160,6 +160,14 @@ class Store(Protocol):
             threads.
         """
 
+    def read_listed(self, info: ObjectInfo, closed: threading.Event) -> bytes | LostObject:
+        """Read one listed object as `read_many` does, in the caller's thread.
+
+        Args:
+            info: as listed.
+            closed: once set, the bytes are no longer needed, so there are no more retries.
+        """
+
     def read_heads(
         self, objects: Sequence[ObjectInfo], size: int
     ) -> Generator[tuple[int, bytes | LostObject], None, None]:

@@ -30,11 +30,20 @@ Result = TypeVar("Result")
 def in_parallel(
     read: Callable[[ObjectInfo, threading.Event], Result], objects: Sequence[ObjectInfo]
 ) -> Generator[tuple[int, Result], None, None]:
-    """Call ``read`` for each object on several threads; yield its position and the result, in any order.
+    """Call ``read`` for each object on several threads; see `in_parallel_by`."""
+    return in_parallel_by(lambda _: read, objects)
+
+
+def in_parallel_by(
+    reader_of: Callable[[int], Callable[[ObjectInfo, threading.Event], Result]], objects: Sequence[ObjectInfo]
+) -> Generator[tuple[int, Result], None, None]:
+    """Read each object by the reader of its position, on several threads; yield its position and the result.
+
+    The results come in any order. The bounds hold for all objects together, however many stores they are in.
 
     The consumer's own thread hands out the work, so a slow consumer slows the reading. The first exception of
-    ``read`` is raised here. When the iterator ends, so do its threads: at once if they wait for work or for the event
-    passed to ``read``, otherwise after their request.
+    a reader is raised here. When the iterator ends, so do its threads: at once if they wait for work or for the event
+    passed to the reader, otherwise after their request.
     """
     tasks: SimpleQueue[tuple[int, ObjectInfo] | None] = SimpleQueue()
     results: SimpleQueue[tuple[int, Result] | BaseException] = SimpleQueue()
@@ -44,7 +53,7 @@ def in_parallel(
         while (task := tasks.get()) is not None and not closed.is_set():
             index, info = task
             try:
-                results.put((index, read(info, closed)))
+                results.put((index, reader_of(index)(info, closed)))
             except BaseException as error:  # noqa: BLE001  # raised again in _next_result
                 results.put(error)
 

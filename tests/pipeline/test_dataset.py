@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,19 +15,21 @@ from runs import draw
 
 from job import errors, storage
 from job.config.settings import CacheSettings, InputSettings
-from job.data import cache, dataset, manifest
+from job.data import cache, dataset, decode, manifest
 from job.data.cache_files import RECORD
 from job.data.listing import read_listing
+from job.data.pass_time import PARTS
 from job.observability.progress import Listener, Progress
 from job.storage.local import LocalStore
+from job.storage.parallel import THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from job.observability.progress import Phase
+    from job.observability.progress import Event, Phase
 
 IMAGES = 80
 """Of each of two classes: five ranges of 32 rows."""
@@ -297,3 +300,56 @@ def test_quarantine_does_not_depend_on_the_order_of_arrival(
         list(images.ingest(Progress()))
 
     assert [listed.uri(row) for row in (3, 40, 90)] == [image.uri for image in images.quarantined]
+
+
+class Events(Listener):
+    """Keeps the facts of `images.read`."""
+
+    def __init__(self) -> None:
+        self.facts: list[dict[str, object]] = []
+
+    def on_event(self, event: Event) -> None:
+        """Keep them."""
+        if event.name == "images.read":
+            self.facts.append(dict(event.facts))
+
+
+SECONDS = 0.01
+"""That a slow part takes for each image; the others take less than a millisecond."""
+
+
+@pytest.mark.parametrize("slow", PARTS)
+def test_what_limits_the_pass_is_named(
+    listed: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """`images.read` names the slow part, be it the store, decoding, the cache's disk, or what is made of the pixels."""
+
+    def slowed(call: Callable[..., Any], seconds: float) -> Callable[..., Any]:
+        def wait(*args: Any, **kwargs: Any) -> Any:
+            time.sleep(seconds)
+            return call(*args, **kwargs)
+
+        return wait
+
+    listed, events = listed.take(np.arange(64)), Events()
+    with opened(listed, tmp_path) as (images, kept):
+        if slow == "store":
+            monkeypatch.setattr(LocalStore, "read", slowed(LocalStore.read, THREADS * SECONDS))
+        elif slow == "decoding":
+            monkeypatch.setattr(decode, "decode_and_check", slowed(decode.decode_and_check, SECONDS))
+        elif slow == "cache":
+            monkeypatch.setattr(kept, "put_encoded", slowed(kept.put_encoded, SECONDS))
+        for _ in images.ingest(Progress([events])):
+            time.sleep(SECONDS * dataset.RANGE * (slow == "features"))
+
+    [facts] = events.facts
+    assert (64, slow) == (facts["images"], facts["limited_by"])
+
+
+def test_a_pass_that_reads_nothing_names_no_limit(listed: manifest.Manifest, tmp_path: Path) -> None:
+    """Where all is in the cache, there was nothing to read."""
+    interrupt(listed, tmp_path, ranges=5)
+    events = Events()
+    with opened(listed, tmp_path) as (images, _):
+        assert [] == list(images.ingest(Progress([events])))
+    assert [] == events.facts

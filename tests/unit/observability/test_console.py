@@ -37,6 +37,10 @@ EVENTS: dict[str, tuple[dict[str, object], str]] = {
         "cache: 2,011 MB in /cache/finetune-r; pixels are decoded again in each epoch",
     ),
     "cache.reused": ({"images": 1200, "of": 12000}, "reusing 1,200 of 12,000 cached images"),
+    "images.read": (
+        {"images": 12000, "seconds": 61.5, "limited_by": "cache"},
+        "read 12,000 images in 61.5 s, limited by the cache's disk",
+    ),
     "split.assigned": (
         {"train": 1243, "validation": 77, "test": 5},
         "1,243 images to train on, 77 to validate, 5 to test",
