@@ -1,4 +1,4 @@
-"""Settings that have no effect beside the others. The run warns of them."""
+"""Settings that have no effect beside the others: a run warns of them, and `finetune validate` lists them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def find(settings: Settings, training_images: Sequence[int]) -> dict[str, str]:
 
     Args:
         settings: of the run.
-        training_images: of each label.
+        training_images: of each label; empty if the data cannot be split.
     """
     found = [fact for stage in STAGES for fact in _of_stage(stage, getattr(settings, stage))]
     return dict([*found, *_of_augmentation(settings), *_of_labels(settings.train, training_images)])

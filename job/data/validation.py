@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from job.config import ineffective
 from job.data import findings
 from job.data.estimates import DocumentPart, Estimates
 from job.data.labels import SPLIT_NAMES
@@ -149,6 +150,8 @@ class Validation(DocumentPart):
     """What the run will take; null if the listing was refused."""
     findings: list[Finding]
     """What may mislead, the gravest first."""
+    without_effect: dict[str, str]
+    """Setting that was set and has no effect -> the reason; a run warns of it, too."""
     failure: Failure | None
     """Null where a run would go on to train."""
 
@@ -174,10 +177,12 @@ def build(
     """
     manifest, usable = survey.manifest, survey.usable
     found = []
+    train_images: list[int] = []
     failure = _failure_of_cache(estimates)
     if isinstance(prepared, Exception):
         failure = Failure(exit_code=prepared.exit_code, message=prepared.message, remedy=prepared.remedy)
     else:
+        train_images = counts(prepared.usable, prepared.splits)[:, 0].tolist()
         found = findings.find(
             survey,
             prepared,
@@ -207,6 +212,7 @@ def build(
         ],
         estimates=estimates,
         findings=[Finding(code=one.code, message=one.message, remedy=one.remedy) for one in found],
+        without_effect=ineffective.find(settings, train_images),
         failure=failure,
     )
 
@@ -234,6 +240,7 @@ def refused(uri: str, error: FinetuneError) -> Validation:
         damaged_images=[],
         estimates=None,
         findings=[],
+        without_effect={},
         failure=Failure(exit_code=error.exit_code, message=error.message, remedy=error.remedy),
     )
 
@@ -338,6 +345,9 @@ def table(document: Validation) -> str:
         lines += ["", "look at:"]
         for finding in document.findings:
             lines += [f"  {finding.code}: {finding.message}", f"    -> {finding.remedy}"]
+    if document.without_effect:
+        lines += ["", "settings without effect:"]
+        lines += [f"  {name}: {reason}" for name, reason in document.without_effect.items()]
     if document.failure is None:
         lines += ["", "a run can train on these data" + (", but look at what is above" * bool(document.findings))]
     return "\n".join(lines)

@@ -47,6 +47,20 @@ def test_table_and_json(animals: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert 80 == json.loads(capsys.readouterr().out)["images"]
 
 
+def test_settings_without_effect(animals: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was set and has no effect is in the table and in the JSON, with the reason; the exit code stays 0."""
+    arguments = ["--input.uri", str(animals), "--fine_tuning.patience=9", "--feature_extraction.min_delta=1"]
+
+    with capture_logs():
+        assert 0 == validate.parse(arguments).execute(Progress([]))
+        table = capsys.readouterr().out
+        assert 0 == validate.parse(["--json", *arguments]).execute(Progress([]))
+        reasons = json.loads(capsys.readouterr().out)["without_effect"]
+
+    assert {"fine_tuning.patience", "feature_extraction.min_delta"} == set(reasons)
+    assert all(f"  {name}: {reason}" in table.splitlines() for name, reason in reasons.items())
+
+
 def test_failure_is_told_after_the_table(animals: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Too many unusable images end with exit 3 as in a run; the table is printed before."""
     put(animals, [f"cats/bad{number}.jpg" for number in range(3)], b"<html>")

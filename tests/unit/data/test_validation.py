@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from surveys import prepared, survey
 
+from job.config import ineffective
 from job.config.settings import Settings
 from job.data import estimates, validation
 from job.data.labels import TRAIN, VALIDATION
@@ -92,6 +93,29 @@ def test_data_that_cannot_be_split() -> None:
 
     assert (3, "add one") == (document.failure.exit_code, document.failure.remedy)  # type: ignore[union-attr]
     assert ("cats", 5) == (document.classes[0].label, document.classes[0].train)
+
+
+def test_settings_without_effect() -> None:
+    """They are listed with the reason, as a run warns of them; those of the labels only where the data can be split."""
+    found = survey([number % 2 for number in range(200)])
+    settings = SETTINGS.model_copy(
+        update={
+            "train": SETTINGS.train.model_copy(update={"class_weight": "balanced"}),
+            "fine_tuning": SETTINGS.fine_tuning.model_copy(update={"min_delta": 0.1}),
+        }
+    )
+
+    document = build(found, [], prepared(found, SPLITS), settings)
+    unsplit = build(found, [], DataError("two classes or more are needed", remedy="add one"), settings)
+
+    assert ineffective.find(settings, [80, 80]) == document.without_effect
+    assert ["fine_tuning.min_delta", "train.class_weight"] == list(document.without_effect)
+    assert ["fine_tuning.min_delta"] == list(unsplit.without_effect)
+    lines = validation.table(document).splitlines()
+    start = lines.index("settings without effect:")
+    assert "  fine_tuning.min_delta: fine_tuning.patience is 0" == lines[start + 1]
+    assert {} == build(found, [], prepared(found, SPLITS)).without_effect
+    assert "settings without effect:" not in validation.table(build(found, [], prepared(found, SPLITS)))
 
 
 def test_too_little_cache() -> None:
