@@ -5,9 +5,16 @@ from __future__ import annotations
 import keras
 import numpy as np
 import tensorflow as tf
+from classifiers import examples
 
 from job.config.backbones import BACKBONES, feature_size
+from job.config.settings import ModelSettings, Settings
 from job.model import backbones, folding, partial_training
+from job.model.classifier import Classifier, create_network, load_state, variables_of
+from job.observability.progress import Progress
+from job.training import stages
+from job.training.optimizers import values_of
+from job.training.state import TrainingState
 
 SIZE = 32
 
@@ -43,6 +50,31 @@ def check_backbone(name: str) -> None:
         keras.config.set_floatx(before[0])
         keras.config.set_dtype_policy(before[1])
     _check_facts(name, base_model)
+
+
+def check_float16_step(name: str) -> None:
+    """A step of stage 2 in float16, with its loss scaling, is close to one in float32: the loss and all gradients."""
+    network = create_network(ModelSettings(backbone=name, image_size=SIZE, weights="none"), ("a", "b"), seed=7)
+    randomize(network.base_model)
+    before, losses, gradients = variables_of(network.model), [], []
+    for precision in ("float32", "float16"):
+        load_state(network.model, before)
+        classifier = Classifier(network, ("a", "b"), pretrained=True, training_precision=precision)
+        classifier.set_trainable("fine_tuning")
+        data, state = examples(classifier, "fine_tuning"), TrainingState(stage="fine_tuning")
+        trainer = stages.StageTrainer(
+            Settings().fine_tuning, classifier, data, state, Progress(), lambda *_, **__: None
+        )
+        batch = data.inputs(data.train), data.labels[data.train], np.zeros(2, np.int32)
+        losses.append(trainer.take_step(batch)[0])
+        # Adam's first momentum is a tenth of the gradient.
+        momenta = {path: array for path, array in values_of(trainer.optimizer).items() if "momentum" in path}
+        gradients.append(np.concatenate([array.ravel() for array in momenta.values()]))
+
+    exact, half = gradients
+    assert np.isfinite(half).all()
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.01)
+    assert np.linalg.norm(half - exact) < 0.1 * np.linalg.norm(exact)
 
 
 def _check_outputs(name: str, base_model: keras.Model) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import runs
 import tensorflow as tf
-from backbone_checks import check_backbone, randomize
+from backbone_checks import check_backbone, check_float16_step, randomize
 from classifiers import new_classifier
 from keras.src.legacy.saving import legacy_h5_format
 
@@ -35,6 +35,14 @@ BY_UNIT_TESTS = {"MobileNetV3Small", "ResNet50"}
 def test_backbone(name: str) -> None:
     """Preprocessing, folding, half precision and facts are right."""
     check_backbone(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["MobileNetV3Small", "EfficientNetV2B0", "ResNet50", pytest.param("ConvNeXtTiny", marks=pytest.mark.long)]
+)
+def test_float16_step(name: str) -> None:
+    """A training step in float16 is finite and close to one in float32; MobileNetV2 has runs in test_precision.py."""
+    check_float16_step(name)
 
 
 SETTINGS = (
