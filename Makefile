@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # each of these benchmarks updates its own section of benchmarks/RESULTS.md
 # note: without precision, which takes hours on a CPU without instructions for half precision
-CLAIMS := $(filter-out harness attempts digests plain_keras terminal gpu_check precision,$(basename $(notdir $(wildcard benchmarks/*.py))))
+CLAIMS := $(filter-out harness attempts digests plain_keras plain_torch terminal gpu_check precision,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: help demo test prerequisites unit lint format lock bench gpu-check screens soak mutants clean generated cluster image image-gpu build-image
 

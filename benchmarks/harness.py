@@ -177,15 +177,24 @@ def machine() -> str:
     return ", ".join(facts + [f"{name} {installed[name]}" for name in PACKAGES if name in installed])
 
 
-def record(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, path: Path = RESULTS) -> None:
+def record(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[object]], *, closing: str = "", path: Path = RESULTS
+) -> None:
     """Print a table, and put it into the results in the place of the section of the same title.
 
     The command recorded with it is the one that runs: ``python benchmarks/NAME.py ARGUMENTS``.
+
+    Args:
+        title: of the section.
+        header: of the table.
+        rows: of the table.
+        closing: the section's last line, behind the table.
+        path: of the results.
     """
     command = shlex.join(["python", os.path.relpath(sys.argv[0], RESULTS.parents[1]), *sys.argv[1:]])
     lines = [f"## {title}", "", f"`{command}`, {dt.datetime.now(tz=dt.UTC).date()}", "", machine(), ""]
     lines += ["| " + " | ".join(map(str, row)) + " |" for row in [header, ["---"] * len(header), *rows]]
-    section = "\n".join(lines) + "\n"
+    section = "\n".join([*lines, *(["", closing] if closing else [])]) + "\n"
     print(section)
     text = path.read_text() if path.exists() else PREAMBLE
     preamble, *others = re.split(r"^(?=## )", text, flags=re.MULTILINE)

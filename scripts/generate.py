@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import generate_chart
 import generate_examples
 import prerequisites
+import scaling
 from generate_chart import ROOT
 
 from job import errors
@@ -79,12 +80,16 @@ def documents() -> dict[Path, str]:
         for name, command in cli.all_commands().items()
     ]
     kinds = [f"| {kind} | {' '.join(f'`{one}`' for one in endings)} |" for kind, endings in litter.kinds().items()]
+    assumed = scaling.Inputs()
     tables = [
         ("docs/cli.md", "commands", "\n" + "\n".join(manuals) + "\n"),
         ("CONTRIBUTING.md", "prerequisites", prerequisites.table()),
         ("docs/settings.md", "settings", reference.settings_table()),
         ("docs/input.md", "litter", "\n".join(["| files | endings |", "|---|---|", *kinds]) + "\n"),
         ("docs/input.md", "quarantine", "\n".join(["| reason | meaning |", "|---|---|", *reasons]) + "\n"),
+        ("docs/scaling.md", "scaling times", scaling.time_table(assumed)),
+        ("docs/scaling.md", "scaling inputs", scaling.input_table(assumed)),
+        ("docs/scaling.md", "scaling sizes", scaling.size_table(assumed)),
     ]
     operations = ROOT / "docs/operations.md"
     paths = {ROOT / name for name, _, _ in tables} | {operations}
