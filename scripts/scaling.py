@@ -50,6 +50,7 @@ class Inputs:
     decode_ms: float = _of(3, "ms an image", "decoding, checking and hashing on one core")
     documents_ms: float = _of(0.1, "ms an image", "splitting, search for duplicates, lists of images: one core")
     metrics_ms: float = _of(0.2, "ms a held-out image", "metrics with their intervals: one core")
+    label_errors: float = _of(2, "times", "the search for label errors, over the epochs of stage 1; 0: it is off")
     fixed_seconds: float = _of(60, "s", "once for a run: import, model, compilation, export, verification, publication")
     image_bytes: float = _of(100_000, "bytes", "an encoded image")
     image_size: float = _of(224, "pixels", "`model.image_size`")
@@ -84,7 +85,7 @@ def costs(images: float, gpus: int, inputs: Inputs) -> dict[str, float]:
     return {
         "list": images * inputs.list_ms / 1000,
         "read": images * max(1 / inputs.objects_per_second, decode, 1 / forward),
-        "stage 1": EPOCHS[0] * images / inputs.stage_1,
+        "stage 1": EPOCHS[0] * images / inputs.stage_1 * (1 + inputs.label_errors),
         "stage 2": EPOCHS[1] * (train * step + scored),
         "score": 2 * scored + held_out * inputs.metrics_ms / 1000,
         "documents": images * inputs.documents_ms / 1000,

@@ -38,6 +38,7 @@ def test_a_run(metrics: dict[str, Any]) -> None:
     assert "10" == measured["the pass over the data (download, decode, features at once)"]
     assert ["1.25", "20"] == [measured[f"an epoch of stage 1, {what}"] for what in ("training", "validation")]
     assert ["125", "100"] == [measured[f"an epoch of stage 2, {what}"] for what in ("training", "validation")]
+    assert "6.25" == measured["the search for label errors"]
     assert {"1"} == {measured[f"once for a run, {part}"] for part in phases.FIXED}
     assert f"{20 - (len(metrics['timing']) - 1)}" == measured["once for a run, publication and everything else"]
 
