@@ -168,10 +168,10 @@ def in_two_calls(classifier: Any, examples: Any, optimizer: Any) -> Callable[...
     """Return a training step that is two calls: the gradients, and the optimizer."""
     import tensorflow as tf
 
-    from job.training import step
+    from job.training.step import compile_gradients, gradient_function
 
     variables = classifier.model.trainable_variables
-    gradients_of = step._compile_gradients(classifier, examples, optimizer, 0.0)  # noqa: SLF001
+    gradients_of = compile_gradients(gradient_function(classifier, examples, optimizer, 0.0), classifier, examples)
     specs = [tf.TensorSpec(variable.shape, tf.float32) for variable in variables]
     apply = tf.function(lambda *gradients: optimizer.apply(gradients, variables), input_signature=specs)
 
