@@ -74,3 +74,22 @@ def test_values_come_back() -> None:
 
     seen = optimizers.values_of(optimizer)
     assert all(np.array_equal(value, seen[path]) for path, value in values.items())
+
+
+def test_loss_scale_is_adjusted_as_by_keras() -> None:
+    """Halved after an overflow, doubled after as many finite steps as Keras counts."""
+    own, reference = (
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1), dynamic_growth_steps=2) for _ in range(2)
+    )
+    variable = keras.Variable([1.0])
+    for optimizer in (own, reference):
+        optimizer.build([variable])
+    seen, expected = [], []
+    for gradient in (1.0, 1.0, np.inf, 1.0, np.inf, 1.0, 1.0):
+        optimizers.adjust_loss_scale(own, has_overflowed=not np.isfinite(gradient))
+        reference.apply([tf.constant([gradient])], [variable])
+        for optimizer, states in ((own, seen), (reference, expected)):
+            states.append((optimizers.loss_scale(optimizer), int(optimizer.step_counter.numpy())))
+
+    assert expected == seen
+    assert len(set(seen)) > 3
