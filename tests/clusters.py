@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from charts import CHART
+from digests import arrays_sha256
 from PIL import Image
 
 from job.storage import emulator
@@ -104,6 +105,12 @@ class Bucket:
         """Return the prefix of the one run under an output."""
         [run] = {"/".join(name.split("/")[:3]) for name in self.names(f"{output_prefix}/runs/")}
         return run
+
+    def model_sha256(self, output_prefix: str, folder: Path) -> str:
+        """Return the sha256 over all arrays of the model of the one run under an output, which a folder receives."""
+        file = folder / f"{output_prefix}.keras"
+        file.write_bytes(self.read(f"{self.only_run(output_prefix)}/model/model.keras"))
+        return arrays_sha256(file)
 
 
 def _ask(address: str, data: bytes | None = None, *, method: str | None = None) -> bytes:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 from charts import CHART
 from clusters import TINY, Bucket, Namespace, fill, new_bucket
-from digests import arrays_sha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,13 +31,6 @@ def undisturbed(new_namespace: Callable[..., Namespace], reachable_emulator: str
     job = namespace.install(SLOW | bucket.values())
     assert "Complete" == namespace.finish(job), namespace.describe()
     return bucket
-
-
-def sha256(bucket: Bucket, output_prefix: str, tmp_path: Path) -> str:
-    """Return the sha256 over all arrays of the model of the one run under an output."""
-    file = tmp_path / f"{output_prefix}.keras"
-    file.write_bytes(bucket.read(f"{bucket.only_run(output_prefix)}/model/model.keras"))
-    return arrays_sha256(file)
 
 
 def in_stage_2(namespace: Namespace, job: str, after: list[dict[str, object]]) -> dict[str, dict[str, str]]:
@@ -84,7 +76,7 @@ def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, t
     namespace.wait_for_event(again, "run.started", resumed=True)
     assert "Complete" == namespace.finish(again), namespace.describe()
 
-    assert sha256(undisturbed, "models", tmp_path) == sha256(undisturbed, "disturbed", tmp_path)
+    assert undisturbed.model_sha256("models", tmp_path) == undisturbed.model_sha256("disturbed", tmp_path)
     assert [] == [name for name in undisturbed.names("disturbed/runs/") if "/checkpoints/" in name]
 
 
@@ -107,4 +99,4 @@ def test_suspended_by_a_queue(namespace: Namespace, undisturbed: Bucket, tmp_pat
     namespace.wait_for_event(job, "run.started", after=before, resumed=True)
     assert "Complete" == namespace.finish(job), namespace.describe()
     assert 0 == namespace.job(job)["status"].get("failed", 0)
-    assert sha256(undisturbed, "models", tmp_path) == sha256(undisturbed, "queued", tmp_path)
+    assert undisturbed.model_sha256("models", tmp_path) == undisturbed.model_sha256("queued", tmp_path)
