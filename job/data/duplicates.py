@@ -171,18 +171,20 @@ def _with_near(
     np.minimum.at(least, of_unique, manifest.label[shown])
     np.maximum.at(most, of_unique, manifest.label[shown])
     beside_train, lowest, highest = trained.copy(), least.copy(), most.copy()
-    kept, count = [np.zeros((0, 3), np.int64)], 0
+    # note: one array: kept apart, thousands of small ones would split the freed memory that the next large ones need
+    near, count = np.empty((_WRITTEN, 3), np.int64), 0
     for pairs in near_pairs(unique, distance):
         for one, other in ((pairs[:, 0], pairs[:, 1]), (pairs[:, 1], pairs[:, 0])):
             beside_train[one[trained[other]]] = True
             np.minimum.at(lowest, one, least[other])
             np.maximum.at(highest, one, most[other])
-        kept.append(pairs[: max(0, _WRITTEN - count)])
-        count += len(pairs)
+        room = near[count : count + len(pairs)]
+        room[:] = pairs[: len(room)]
+        count += len(room)
     leaking = shown[(splits[shown] != TRAIN) & beside_train[of_unique] & ~has_copy[shown]]
     twofold = shown[(lowest != highest)[of_unique]]
     del least, most, lowest, highest
-    near = np.concatenate(kept)
+    near = near[:count]
     is_listed = np.bincount(of_unique, minlength=len(unique)) > 1  # the hashes with pairs of images
     is_listed[near[:, :2]] = True
     listed, number = is_listed[of_unique], np.cumsum(is_listed, dtype=np.int32) - 1

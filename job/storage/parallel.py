@@ -61,16 +61,19 @@ def in_parallel_by(
     threads = [threading.Thread(target=work, name="storage", daemon=True) for _ in range(min(THREADS, len(objects)))]
     for thread in threads:
         thread.start()
-    held = held_bytes = 0
+    sizes: dict[int, int] = {}  # of what is held
+    held_bytes = 0
     try:
         for index, info in enumerate(objects):
-            while held == HELD_OBJECTS or (held and held_bytes + _size_in_memory(info) > HELD_BYTES):
+            size = _size_in_memory(info)
+            while len(sizes) == HELD_OBJECTS or (sizes and held_bytes + size > HELD_BYTES):
                 finished, result = _next_result(results)
-                held, held_bytes = held - 1, held_bytes - _size_in_memory(objects[finished])
+                held_bytes -= sizes.pop(finished)
                 yield finished, result
             tasks.put((index, info))
-            held, held_bytes = held + 1, held_bytes + _size_in_memory(info)
-        for _ in range(held):
+            sizes[index] = size
+            held_bytes += size
+        for _ in range(len(sizes)):
             yield _next_result(results)
     finally:
         closed.set()
