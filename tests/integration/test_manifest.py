@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
@@ -12,8 +15,12 @@ from job import storage
 from job.config.settings import InputSettings
 from job.data.listing import read_listing
 from job.data.manifest import check_usable
+from job.data.sources import Sources
 from job.errors import DataError
+from job.storage import emulator as emulators
+from job.storage.gcs import GoogleStore
 from job.storage.lookup import LIST_THRESHOLD
+from job.storage.parallel import THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -137,3 +144,43 @@ def test_nothing_there(bucket: str) -> None:
         read_from(f"gs://{bucket}/nowhere")
     with pytest.raises(DataError, match=f"there is no manifest gs://{bucket}/list.csv"):
         read_from(f"gs://{bucket}/list.csv")
+
+
+def test_many_buckets_share_one_bound(
+    emulator: str, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of images in forty buckets is read by 16 threads, with 16 open requests, and a client for each bucket."""
+    buckets = [f"{bucket}-{number}" for number in range(40)]
+    rows = [f"gs://{name}/{label}/{number}.jpg" for name in buckets for number, label in enumerate("abab")]
+    for name in buckets:
+        emulators.create_bucket(emulator, name)
+        put(name, [f"{label}/{number}.jpg" for number, label in enumerate("abab")])
+    (tmp_path / "table.csv").write_text("image,label\n" + "".join(f"{row},{row[-7]}\n" for row in rows))
+    manifest = read_from(str(tmp_path / "table.csv"))[0]
+    lock, requests, peak, opened = threading.Lock(), 0, 0, Counter[str]()
+    read_listed = GoogleStore.read_listed
+
+    def counted(store: GoogleStore, info: storage.ObjectInfo, closed: threading.Event) -> bytes | storage.LostObject:
+        nonlocal requests, peak
+        with lock:
+            requests += 1
+            peak = max(peak, requests)
+        found = read_listed(store, info, closed)
+        with lock:
+            requests -= 1
+        return found
+
+    def open_store(uri: str) -> storage.Store:
+        opened[uri] += 1
+        return storage.open_store(uri)
+
+    monkeypatch.setattr(GoogleStore, "read_listed", counted)
+    found, threads = {}, 0
+    for row, data in Sources(manifest, open_store).read(np.arange(len(manifest))):
+        found[manifest.uri(row)] = data
+        threads = max(threads, [thread.name for thread in threading.enumerate()].count("storage"))
+
+    assert {row: row.partition(f"{row.split('/')[2]}/")[2].encode() for row in rows} == found
+    assert dict.fromkeys(manifest.roots, 1) == opened
+    assert (40, THREADS) == (len(opened), threads)
+    assert 1 < peak <= THREADS
