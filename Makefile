@@ -10,8 +10,9 @@ COMMA := ,
 unexport PYTHONDONTWRITEBYTECODE
 
 # each of these benchmarks updates its own section of benchmarks/RESULTS.md
-# note: without precision, which takes hours on a CPU without instructions for half precision
-CLAIMS := $(filter-out harness attempts digests plain_keras plain_torch terminal gpu_check precision,$(basename $(notdir $(wildcard benchmarks/*.py))))
+# note: without precision, which takes hours on a CPU without instructions for half precision, and without presets, which
+# needs pictures that are not drawn
+CLAIMS := $(filter-out harness attempts digests plain_keras plain_torch terminal gpu_check precision presets,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
 .PHONY: help demo test prerequisites unit lint format lock bench gpu-check screens soak mutants clean generated cluster image image-gpu build-image
 
