@@ -10,6 +10,7 @@ for the end of a call, so a call is kept short.
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import tensorflow as tf
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from job.training.examples import Examples
+    from job.training.state import TrainingState
     from job.training.step import Step
 
 MAX_STEPS: Final = 16
@@ -33,8 +35,8 @@ MAX_BYTES: Final = 32 * 2**20
 """Of the inputs of a call. Three calls are in memory: the current one, and the two that are loaded ahead."""
 
 SAVED_SECONDS: Final = 0.25e-3
-"""That each step in a call of several saves, at least. Where all steps left save less than the compilation takes,
-each is a call of its own."""
+"""Of processor time that each step in a call of several saves, at least. Where all steps left save less than the
+compilation takes, each is a call of its own."""
 
 SeveralSteps: TypeAlias = "Callable[[Any, NDArray[Any], NDArray[Any], NDArray[Any]], tuple[NDArray[Any], NDArray[Any]]]"
 """Several steps in one call: inputs [k, n, …], labels int32 [k, n], dropout seeds int32 [k, 2], learning rates float32
@@ -96,7 +98,7 @@ def _signature(examples: Examples) -> list[Any]:
 
 
 class Pace:
-    """Chooses the number of steps of each call of a stage, from the time that steps take.
+    """Chooses the number of steps of each call of a stage, from the time that steps take. Of use in one thread.
 
     Args:
         batch_bytes: of the inputs of a step.
@@ -104,6 +106,7 @@ class Pace:
 
     def __init__(self, batch_bytes: int) -> None:
         self._limit = max(1, min(MAX_STEPS, MAX_BYTES // max(1, batch_bytes)))
+        self._created = time.thread_time()  # note: other work on the machine does not change it much
         self._compiling_seconds = math.inf
         self._step_seconds = math.inf
         self._called_with_one = self._called_with_several = False
@@ -125,7 +128,7 @@ class Pace:
         The first call of one step and the first of several are with their compilation. That of several takes less time.
         """
         if steps == 1 and not self._called_with_one:
-            self._called_with_one, self._compiling_seconds = True, seconds
+            self._called_with_one, self._compiling_seconds = True, time.thread_time() - self._created
         elif steps > 1 and not self._called_with_several:
             self._called_with_several = True
         else:
@@ -134,6 +137,13 @@ class Pace:
     def stop(self) -> None:
         """Choose one step from now on."""
         self._limit = 1
+
+
+def may_be_long(examples: Examples, state: TrainingState) -> bool:
+    """Whether a call may take several steps of this stage."""
+    # A step in float16 may have to be repeated before the next one; micro-batches are calls of their own; and several
+    # replicas agree after each step on what follows.
+    return examples.precision != "float16" and state.micro_batch is None and examples.replicas is None
 
 
 def batch_bytes(examples: Examples, images: int) -> int:

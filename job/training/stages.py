@@ -300,19 +300,11 @@ class StageTrainer:
         """
         state, settings, step = self._state, self._settings, self._state.step
         while step < steps:
-            several = self._may_take_several()
+            several = calls.may_be_long(self._examples, state) and not self._progress.each_step
             count = self._pace.choose((settings.epochs - state.epoch) * steps - step) if several else 1
             count = max(1, min(count, len(rows) // settings.batch_size - step))
             yield rows[step * settings.batch_size :][: count * settings.batch_size].reshape(count, -1)
             step += count
-
-    def _may_take_several(self) -> bool:
-        """Whether the next call may take several steps.
-
-        A step in float16 may have to be repeated before the next one, and several replicas agree on each step.
-        """
-        is_plain = self._examples.precision != "float16" and self._examples.replicas is None
-        return is_plain and self._state.micro_batch is None and not self._progress.each_step
 
     def _take_call(self, batches: NDArray[Any], inputs: Any, steps: int) -> tuple[list[float], int]:
         """Take the steps of a call; return the summed loss of each, and the correct predictions of all.

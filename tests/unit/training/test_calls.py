@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +25,17 @@ SEVERAL = 1_000_000
 """Steps left: enough for several steps a call."""
 
 
+@pytest.fixture(autouse=True)
+def _second_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a second of processor time pass between the creation of a pace and the end of its first step."""
+    seconds = itertools.count()
+    monkeypatch.setattr(calls, "time", SimpleNamespace(thread_time=lambda: next(seconds)))
+
+
 def measured(step_seconds: float, batch_bytes: int = 1) -> calls.Pace:
     """Return a pace that knows the compilation, a second, and the time of a step."""
     pace = calls.Pace(batch_bytes)
-    pace.record(1, 1.0)
+    pace.record(1, 2.0)
     pace.record(1, step_seconds)
     return pace
 
@@ -69,7 +78,7 @@ def test_compilation_must_pay() -> None:
     few = int(1 / calls.SAVED_SECONDS)
     assert [1, calls.MAX_STEPS] == [pace.choose(few), pace.choose(few + 1)]
 
-    pace.record(16, 1.0)  # with the compilation
+    pace.record(16, 2.0)  # with the compilation
     assert calls.MAX_STEPS == pace.choose(1)
 
 
