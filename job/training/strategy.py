@@ -112,6 +112,9 @@ class Replicas:
         compiled: Callable[..., list[list[tf.Tensor]]] = tf.function(
             on_replicas, input_signature=[[list(signature)] * self.local], autograph=False
         )
+        # TensorFlow counts the traces by code object, which all functions that are compiled here share, and would warn
+        # of one that is traced again and again.
+        compiled._omit_frequent_tracing_warning = True  # type: ignore[attr-defined]  # noqa: SLF001
         return compiled
 
     def all_reduce(self, vectors: Sequence[Any]) -> NDArray[Any]:
