@@ -178,13 +178,14 @@ def record(epochs: list[int], build: dict[str, Any], found: dict[str, list[Measu
             row += [harness.Spread.of(theirs), against(field, theirs, ours)] if None not in theirs else ["", ""]
         rows.append([*row, reach])
     columns = [text for name in found for text in (name, "ratio; difference")]
-    instructions = f"{build['cpu_capability']}, oneDNN {'on' if build['onednn'] else 'off'}"
-    versions = f"torch {build['torch']}, torchvision {build['torchvision']}, {instructions}, {build['threads']} threads"
+    onednn = "on" if build["onednn"] else "off"
+    used = f"{build['cpu_capability']}, oneDNN {onednn}, channels_last, threads: {build['threads']}"
+    versions = f"torch {build['torch']}, torchvision {build['torchvision']}"
     harness.record(
         "The recipe against PyTorch",
         [f"{epochs[0]} + {epochs[1]} epochs", JOB, *columns, "reach"],
         rows,
-        closing=f"PyTorch: {versions}, channels_last. Stage 2, the job over PyTorch: {speed.median:.1f}x",
+        closing=f"PyTorch: {versions}, {used}. Stage 2, the job over PyTorch: {speed.median:.1f}x",
     )
 
 

@@ -56,6 +56,6 @@ def test_section_ends_in_the_ratio(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
     lines = results.read_text().splitlines()
     steps, *_ = (line for line in lines if line.startswith("| stage 2: images/s of its steps"))
-    assert "torch 2.0, torchvision 0.1, AVX2, oneDNN on, 2 threads" in lines[-1]
+    assert "torch 2.0, torchvision 0.1, AVX2, oneDNN on, channels_last, threads: 2" in lines[-1]
     assert lines[-1].endswith(" 1.5x")
     assert "1.5 (1.5 to 1.5, n = 1)x |  |  |" in steps, "plain Keras has no figure here"
