@@ -2,7 +2,6 @@
 
     python benchmarks/peers.py                        3 + 3 epochs, three rounds; some 7 minutes on two cores
     python benchmarks/peers.py --epochs 10 10 --rounds 1
-    python benchmarks/peers.py --compile              with torch.compile in stage 2, in further columns
 
 All train the same recipe on the same pictures with the same batch, image size and threads, from the same ImageNet
 weights, each in a process of its own, in turn: plain_torch.py, plain_keras.py as TensorFlow chooses about oneDNN on
@@ -29,7 +28,7 @@ import harness
 
 HERE = Path(__file__).parent
 ENVIRONMENT = HERE.parent / "build/torch"
-JOB, TORCH, COMPILED, KERAS = "the job", "PyTorch", "PyTorch, torch.compile", "plain Keras"
+JOB, TORCH, KERAS = "the job", "PyTorch", "plain Keras"
 REACH = 1.8
 SECONDS = ("process", "processor")
 """Fields of which less is better."""
@@ -61,7 +60,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, nargs=2, default=[3, 3])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="default: all cores")
-    parser.add_argument("--compile", action="store_true", help="torch.compile as well: its compilation takes minutes")
     parser.add_argument("--environment", type=Path, default=ENVIRONMENT, help="a folder, made if it is missing")
     options = parser.parse_args()
     python = install(options.environment)
@@ -117,7 +115,7 @@ def compare(options: argparse.Namespace, python: Path, data: Path, weights: Path
     job: list[str | Path] = [sys.executable, "-m", "job", "run", "--input.uri", data, "--output.uri", scratch / "job"]
     job += ["--model.weights", options.weights, "--model.image_size", size, "--device.threads", threads]
     job += ["--feature_extraction.epochs", epochs[0], "--fine_tuning.epochs", epochs[1]]
-    peers = {TORCH: torch, KERAS: keras} | ({COMPILED: [*torch, "--compile"]} if options.compile else {})
+    peers = {TORCH: torch, KERAS: keras}
     commands = {name: [*command, "--json", scratch / f"{name}.json"] for name, command in peers.items()}
     runs = harness.alternate(
         {**commands, JOB: job}, rounds=1, environments={KERAS: {"TF_NUM_INTRAOP_THREADS": threads}}

@@ -2,8 +2,8 @@
 
 It runs in the environment that peers.py makes, and needs nothing but torch and torchvision. It is what the job is
 measured against, so it must stay what it is: float32 on the CPU with channels_last, oneDNN as PyTorch uses it, no
-caching, the backbone of stage 1 under no_grad, BatchNormalization in inference mode in both stages, workers that
-decode. Like plain_keras.py it exports nothing.
+torch.compile, no caching, the backbone of stage 1 under no_grad, BatchNormalization in inference mode in both stages,
+workers that decode. Like plain_keras.py it exports nothing.
 
     python benchmarks/plain_torch.py --data FOLDER --weights weights.npz --threads 2 --json history.json
 
@@ -41,12 +41,11 @@ def main() -> None:
     for stage, epochs, rate in zip(("feature_extraction", "fine_tuning"), options.epochs, (1e-4, 1e-5), strict=True):
         trained = set_trainable(base, head, backbone=stage == "fine_tuning")
         network = Network(base, head, frozen=stage == "feature_extraction")
-        step = torch.compile(network) if options.compile and stage == "fine_tuning" else network
         optimizer = torch.optim.Adam(trained, lr=rate, eps=1e-7)  # note: Keras's epsilon
         started = time.perf_counter()
         for epoch in range(1, epochs + 1):
-            row: dict[str, Any] = {"stage": stage, "epoch": epoch, **train_epoch(step, train, loss, optimizer)}
-            row |= {f"val_{name}": value for name, value in evaluate(step, validation, loss).items()}
+            row: dict[str, Any] = {"stage": stage, "epoch": epoch, **train_epoch(network, train, loss, optimizer)}
+            row |= {f"val_{name}": value for name, value in evaluate(network, validation, loss).items()}
             history.append(row | {"seconds": row["train_seconds"] + row["val_seconds"]})
             print(history[-1], flush=True)
         seconds[stage] = time.perf_counter() - started
@@ -67,7 +66,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--epochs", type=int, nargs=2, default=[10, 10], metavar=("STAGE1", "STAGE2"))
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--compile", action="store_true", help="torch.compile in stage 2")
     parser.add_argument("--json", type=Path, help="where the result goes; printed by default")
     return parser.parse_args()
 
