@@ -11,7 +11,8 @@
     ├── DeviceMemoryError
     ├── InvariantError             the recipe was not followed: a bug in finetune
     ├── UnavailableError
-    │   └── StallError
+    │   ├── StallError
+    │   └── PeerLostError          another worker of the run ended: this one starts again in its place
     └── StoppedError
 
 Each class defines its exit code, its meaning and the action of the Kubernetes Job. The table in
@@ -136,6 +137,10 @@ class UnavailableError(FinetuneError):
 
 class StallError(UnavailableError):
     """No progress for ``device.stall_minutes``."""
+
+
+class PeerLostError(UnavailableError):
+    """Another worker of the run has ended, or was stopped: this one starts again in place, and does not exit."""
 
 
 class StoppedError(FinetuneError):

@@ -15,16 +15,18 @@ from job import storage
 from job.observability.status import StatusFile
 from job.phases.context import RunContext
 from job.phases.data import list_images, load_data, open_images, prepare_data, read_images
+from job.phases.device import configure_device
 from job.phases.evidence import evaluate, report, report_errors, write_model_card
 from job.phases.export import execution, export, gate_judge, made_by
-from job.phases.training import configure_device, examples_of, plan_training, tensorboard_files, train_stages
-from job.phases.weights import start_head, warm_start, weight_loader
+from job.phases.training import examples_of, plan_training, tensorboard_files, train_stages
+from job.phases.weights import build_classifier, start_head, warm_start
+from job.phases.workers import follow, share, unshared
 from job.runs import publish
 from job.runs.documents import encode
 from job.runs.identity import identify
 from job.runs.job_record import JobRecord
 from job.runs.run import open_run, pinned_run
-from job.runtime import device, imports, memory, signals
+from job.runtime import cluster, device, imports, memory, signals
 from job.runtime.timing import Timing
 from job.training.state import TrainingState
 
@@ -55,6 +57,9 @@ def run(loaded: Loaded, progress: Progress) -> None:
     output = storage.open_output(settings.output.uri, settings.storage, retry=retry)
 
     job = JobRecord(output, settings.run, loses_cache=settings.cache.volume_limit_bytes is not None)
+    if settings.workers.index:  # worker 0 does what follows, and the others train beside it
+        follow(loaded, output, job, open_store, retry=retry, timing=timing, progress=progress)
+        return
     with job.attempt():
         # The run that this Job has begun, or the one identified by the settings and the data.
         run, listing, identity = pinned_run(output, settings, job), None, None
@@ -78,6 +83,7 @@ def run(loaded: Loaded, progress: Progress) -> None:
 
 
 @memory.exhaustion_converted()
+@cluster.loss_converted()
 def train(context: RunContext, listing: Data | None) -> Outcome:
     """Train, evaluate and publish a run, from its last checkpoint if it has one.
 
@@ -91,21 +97,10 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri, attempt=checkpoints.starts))
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
     with context.part("import"), imports.without_gc():
-        machine = configure_device(context)
+        context, machine = configure_device(context, state)
         from job.export.verification import Scorer
-        from job.model import classifier as classifiers
-        from job.training import strategy
-
-        context = context._replace(replicas=strategy.create(machine))
-    scope = strategy.scope(context.replicas)
-    with context.part("model"), warm_start(settings, context.open_store, state) as published, scope:
-        classifier, weights = classifiers.build(
-            settings,
-            data.listed.labels,
-            resumed=state.weights,
-            machine=machine,
-            load_weights=weight_loader(settings.model, data.listed.labels, published, context.open_store, progress),
-        )
+    with context.part("model"), warm_start(settings, context.open_store, state) as published:
+        classifier, weights = build_classifier(context, data.listed.labels, machine, state, published)
     with open_images(context, data, classifier, machine, weights, state) as (images, cache):
         feature_seconds = read_images(context, classifier, images, cache, state)
         prepared = prepare_data(context, data, images, published)
@@ -113,8 +108,10 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         examples = examples_of(context, classifier, images, cache, prepared, state)
         if not state.weights:  # it is a new run
             start_head(settings.train, classifier, examples["fine_tuning"], weights, progress)
+        share(context, classifier, images, cache, prepared, state)
         with tensorboard_files(context, state):
             trained = train_stages(context, classifier, examples, prepared, state)
+        examples = unshared(context, examples)
         with Scorer() as scorer:  # it imports TensorFlow during the evaluation
             scores, metrics = evaluate(context, classifier, examples["fine_tuning"], prepared, images, trained)
             metrics |= export(context, classifier, scorer, scores, prepared, images, scratch=cache.folder)

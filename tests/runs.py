@@ -87,6 +87,13 @@ def draw(path: Path, *, shade: int, seed: int, size: tuple[int, int] = (40, 30))
     Image.fromarray(np.clip(shade + noise, 0, 255).astype(np.uint8)).save(path)
 
 
+def draw_two_classes(folder: Path) -> None:
+    """Draw 16 pictures of each of two classes."""
+    for n in range(16):
+        draw(folder / "dark" / f"{n}.jpg", shade=90, seed=n)
+        draw(folder / "light" / f"{n}.png", shade=160, seed=100 + n)
+
+
 def only_run(output: Path) -> Path:
     """Return the one run under an output."""
     [folder] = (output / "runs").iterdir()

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from job.commands.command import Command, check_machine, show_bars
 from job.commands.manual import SETTINGS_USAGE, Manual, all_codes, all_groups
 from job.config.load import load_settings
-from job.runtime import signals
+from job.errors import PeerLostError
+from job.runtime import cluster, signals
 from job.runtime.watchdog import StallWatch
 
 if TYPE_CHECKING:
@@ -56,13 +57,23 @@ def _execute(loaded: Loaded, progress: Progress) -> int:
     from job.observability.kube_events import EventRecorder
     from job.observability.kubeflow import trainer_listener
 
-    if loaded.settings.events.enabled:
-        progress.subscribe(EventRecorder(loaded.settings.events, loaded.settings.run))
-    if listener := trainer_listener():
-        progress.subscribe(listener)
+    if not loaded.settings.workers.index:  # worker 0 reports for all
+        if loaded.settings.events.enabled:
+            progress.subscribe(EventRecorder(loaded.settings.events, loaded.settings.run))
+        if listener := trainer_listener():
+            progress.subscribe(listener)
     seconds = 60 * loaded.settings.device.stall_minutes
     progress.subscribe(StallWatch(seconds, save=signals.save, last_words=partial(_stalled, progress)))
-    pipeline.run(loaded, progress)
+    try:
+        pipeline.run(loaded, progress)
+    except PeerLostError as error:
+        if signals.received():
+            raise signals.stopped_error() from error
+        progress.event("workers.lost", severity="warning", message=error.message, note="this worker starts again")
+        progress.close()
+        cluster.reexecute()
+    finally:
+        cluster.remove_cache_folder()
     return 0
 
 

@@ -79,7 +79,7 @@ def groups() -> dict[str, Group]:
 
 def is_set_by_chart(name: str) -> bool:
     """Return whether the Helm chart fills a setting in, so that people need not."""
-    return name.startswith("events.") or name in SET_BY_CHART
+    return name.startswith(("events.", "workers.")) or name in SET_BY_CHART
 
 
 def _group_meaning(name: str) -> str:

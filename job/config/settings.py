@@ -108,6 +108,14 @@ def _split_list(value: object) -> object:
     return [text for part in value.split(",") if (text := part.strip())] if isinstance(value, str) else value
 
 
+def _check_addresses(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        if not host or not re.fullmatch(r"\d{1,5}", port) or not 0 < int(port) < 2**16:
+            raise ValueError(f"{address!r} is not HOST:PORT")
+    return addresses
+
+
 Integer = Annotated[int, BeforeValidator(_parse_integer)]
 Name = Annotated[str, AfterValidator(_check_name), Field(json_schema_extra={"pattern": NAME_PATTERN})]
 Uri = Annotated[str, AfterValidator(_normalize_uri)]
@@ -541,6 +549,19 @@ class EventsSettings(_Group):
     """UID of this Pod."""
 
 
+class WorkersSettings(_Group):
+    """Several processes that train one run together, each with its own GPUs. The chart sets all of these."""
+
+    count: Integer = Field(1, ge=1, le=1000)
+    """Number of workers. Above 1, all of them need `run.job_uid`, `workers.addresses` and their own `workers.index`."""
+
+    index: Integer = Field(0, ge=0)
+    """Number of this worker, from 0. Worker 0 lists the data, claims the run, and writes the output."""
+
+    addresses: Annotated[Texts, AfterValidator(_check_addresses)] = Field((), examples=["train-0:2222,train-1:2222"])
+    """HOST:PORT of each worker, in the order of their numbers, under which the others reach it."""
+
+
 class LogSettings(_Group):
     """The log."""
 
@@ -581,6 +602,7 @@ class Settings(_Group):
     export: ExportSettings = ExportSettings()
     report: ReportSettings = ReportSettings()
     events: EventsSettings = EventsSettings()
+    workers: WorkersSettings = WorkersSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -613,6 +635,7 @@ def _conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
             )
     yield from _backbone_conflicts(model)
     yield from _frozen_conflicts(settings)
+    yield from _worker_conflicts(settings)
     if inputs.uri and output.uri:
         # The output of a run would be listed as input by the next one.
         written = [f"{output.uri}/runs", f"{output.uri}/jobs"]
@@ -630,6 +653,26 @@ def _backbone_conflicts(model: ModelSettings) -> Iterator[tuple[tuple[str, ...],
         yield (
             ("model.alpha", "model.weights"),
             f"ImageNet weights exist for alpha {', '.join(map(str, alphas))}: other widths need other weights",
+        )
+
+
+def _worker_conflicts(settings: Settings) -> Iterator[tuple[tuple[str, ...], str]]:
+    workers = settings.workers
+    if workers.index >= workers.count:
+        yield (
+            ("workers.index", "workers.count"),
+            "the workers are numbered from 0: the index must be below their number",
+        )
+    if workers.count == 1:
+        return
+    if len(workers.addresses) != workers.count:
+        yield ("workers.addresses", "workers.count"), "each worker needs one address: HOST:PORT,HOST:PORT,…"
+    if len(set(workers.addresses)) < len(workers.addresses):
+        yield ("workers.addresses",), "two workers must not have the same address"
+    if not settings.run.job_uid:
+        yield (
+            ("run.job_uid", "workers.count"),
+            "the workers find their run by it: set it to one name, the same for all of them",
         )
 
 

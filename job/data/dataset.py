@@ -147,6 +147,10 @@ class Dataset:
             progress.event("images.read", **self._time.facts(len(missing)))
         self.quarantined.sort(key=lambda image: image.uri)
 
+    def skip_pass(self) -> None:
+        """Leave out the pass, since another worker has made it. Images are read from their store when needed."""
+        self.usable[:] = self._selected
+
     def encoded(self, row: int) -> bytes:
         """Return an image's encoded bytes from the cache, or from the store if the cache is damaged."""
         cached = self._cache.encoded(row)
@@ -162,11 +166,14 @@ class Dataset:
     def pixels(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Return the pixels of the rows, uint8 [n, image_size, image_size, 3], from the cache or decoded again."""
         if self._cache.pixels is None:
-            with decode.quiet():
-                return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
+            return self._decode_rows(rows)
         pixels, intact = self._cache.pixels.read(rows)
-        for n in np.flatnonzero(~intact):
-            pixels[n] = self._decode_again(int(rows[n]))
+        if not intact.all():
+            pixels[~intact] = self._decode_rows(rows[~intact])
+            for n in np.flatnonzero(~intact):
+                row = slice(int(rows[n]), int(rows[n]) + 1)
+                if not self._cache.pixels.has(row):  # the pass was skipped
+                    self._cache.pixels[row] = pixels[n : n + 1]
         return pixels
 
     def ranges(self) -> list[slice]:
@@ -291,6 +298,16 @@ class Dataset:
         if self.hashes is not None:
             self.hashes[rows] = [perceptual_hash(pixels) for pixels in self.pixels(rows)]
             self.damaged[rows] = self._cache.damaged(rows)
+
+    def _decode_rows(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Return the pixels of the rows, decoded from their cached bytes; those that are missing are read."""
+        missing = np.unique(rows[~self._cache.has_encoded(rows)])
+        for row, fetched in self._sources.read(missing):
+            if isinstance(fetched, storage.LostObject):
+                raise _cannot_read(self.manifest.uri(row), fetched.detail)
+            self._cache.put_encoded(row, fetched)
+        with decode.quiet():
+            return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
 
     def _decode_again(self, row: int) -> NDArray[Any]:
         data = self.encoded(row)

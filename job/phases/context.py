@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from job.runs.checkpoints import Checkpoints
     from job.runs.job_record import JobRecord
     from job.runs.run import Run
+    from job.runtime.cluster import Peers
     from job.runtime.timing import Part, Timing
     from job.storage import OpenStore
     from job.training.strategy import Replicas
@@ -33,6 +34,7 @@ class RunContext(NamedTuple):
         timing: measures the seconds of each phase.
         progress: receives the events.
         replicas: that train together; None: a single device, and before the device is configured.
+        peers: the run's other workers; None without, and before they have met.
     """
 
     loaded: Loaded
@@ -44,6 +46,7 @@ class RunContext(NamedTuple):
     timing: Timing
     progress: Progress
     replicas: Replicas | None = None
+    peers: Peers | None = None
 
     @contextlib.contextmanager
     def part(self, name: Part) -> Iterator[None]:

@@ -18,11 +18,12 @@ from job.data.prepare import QUARANTINE, Prepared, prepare
 from job.errors import DataError
 from job.runs.data import Data
 from job.runs.identity import identify
+from job.runtime import cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from job.config.settings import Settings
+    from job.config.settings import CacheSettings, Settings
     from job.data.cache import Cache
     from job.data.dataset import Dataset
     from job.data.quarantine import Quarantined
@@ -110,8 +111,8 @@ def open_images(
     needs_features = state.stage == "feature_extraction" and settings.feature_extraction.epochs > 0
     with (
         open_cache(
-            settings.cache,
-            run_id=context.run.id,
+            cache_settings(settings),
+            run_id=f"{context.run.id}.{index}" if (index := settings.workers.index) else context.run.id,
             manifest=data.listed,
             image_size=classifier.image_size,
             feature_size=classifier.feature_size if needs_features else 0,
@@ -134,6 +135,13 @@ def open_images(
     ):
         context.progress.event("cache.opened", **cache.facts)
         yield images, cache
+
+
+def cache_settings(settings: Settings) -> CacheSettings:
+    """Return the settings of the cache. Each of several workers uses its temporary folder again after a restart."""
+    if settings.workers.count == 1 or settings.cache.dir:
+        return settings.cache
+    return settings.cache.model_copy(update={"dir": cluster.cache_folder()})
 
 
 def read_images(

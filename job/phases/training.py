@@ -11,7 +11,6 @@ from job.config import ineffective
 from job.config.settings import STAGES, runs_backbone, view_count
 from job.data import split
 from job.phases.context import RunContext, optional
-from job.runtime import device
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,20 +36,6 @@ class Trained(NamedTuple):
     state: TrainingState
     kept_epoch: EpochResult
     end_weights: dict[StageName, Arrays]
-
-
-def configure_device(context: RunContext) -> device.Device:
-    """Import TensorFlow and configure the device. The import takes seconds, so a published run never gets here."""
-    previous = context.checkpoints.facts
-    device.prepare()
-    machine = device.configure(context.loaded.settings, before=previous, notify=context.progress.event)
-    context.progress.event("device.configured", **dataclasses.asdict(machine))
-    if changes := machine.changes(previous):
-        note = "the result may differ in its last bits"
-        context.progress.event("device.changed", severity="warning", **changes, note=note)
-    context.checkpoints.facts = machine.facts()
-    context.job.gpus = len(machine.gpus)
-    return machine
 
 
 def plan_training(context: RunContext, prepared: Prepared, cache: Cache, feature_seconds: float | None) -> None:
@@ -150,7 +135,7 @@ def train_stages(
                 progress=context.progress,
                 save=context.checkpoints.save,
             )
-        if stage == "feature_extraction":  # only now are its features at hand
+        if stage == "feature_extraction" and not settings.workers.index:  # only now are its features at hand
             examine_training_labels(context, classifier, examples[stage], prepared, state)
     end_weights = kept_weights.end_weights(classifier, state)
     last_stage: StageSettings = getattr(settings, state.history[-1].stage)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from job.model.warm_start import PublishedModel
     from job.model.weights import Provenance
     from job.observability.progress import Progress
+    from job.phases.context import RunContext
+    from job.runtime.device import Device
     from job.storage import OpenStore
     from job.training.examples import Examples
     from job.training.state import TrainingState
@@ -59,6 +61,39 @@ def warm_start(settings: Settings, open_store: OpenStore, state: TrainingState) 
             labels=tuple((folder / LABELS).read_text("utf-8").split("\n")[:-1]),
             path=folder / KERAS_MODEL,
             trained_on=trained_on,
+        )
+
+
+def build_classifier(
+    context: RunContext,
+    labels: tuple[str, ...],
+    machine: Device,
+    state: TrainingState,
+    published: PublishedModel | None,
+) -> tuple[Classifier, Provenance]:
+    """Return the classifier, on every replica, with the weights of the state or those that a new run starts from.
+
+    Args:
+        context: of the run.
+        labels: in the order of the probabilities.
+        machine: the device.
+        state: at the start of training.
+        published: the model of a warm start.
+
+    Returns:
+        The classifier, and which weights a new run starts from.
+    """
+    from job.model import classifier as classifiers
+    from job.training import strategy
+
+    settings = context.loaded.settings
+    with strategy.scope(context.replicas):
+        return classifiers.build(
+            settings,
+            labels,
+            resumed=state.weights,
+            machine=machine,
+            load_weights=weight_loader(settings.model, labels, published, context.open_store, context.progress),
         )
 
 

@@ -142,6 +142,17 @@ class JobRecord:
         """Return the starts of the Job so far, this one last; None without a Job."""
         return self._read()[0].attempts if self._settings.job_uid else None
 
+    def failure(self) -> errors.FinetuneError | None:
+        """Return the error that the newest start ended with, for the Job's other workers.
+
+        None without one, or if a further start may succeed. Starts are those of worker 0.
+        """
+        facts = (self.attempts() or [{}])[-1]
+        for kind in errors.all_errors():
+            if kind.reason == facts.get("reason") and kind.job_action == "FailJob":
+                return kind(f"worker 0 has ended: {facts.get('message')}", remedy=str(facts.get("remedy")))
+        return None
+
     def _check_progress(self, resumed_from: str | None) -> None:
         """Raise an error if a further start would most likely be stopped at the same place.
 

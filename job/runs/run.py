@@ -158,13 +158,16 @@ class Run:
         if generation:
             self._check_identity(identity, _origin(settings), recorded)
 
-    def checkpoints(self, settings: Settings, identity: Identity, timing: Timing) -> Checkpoints:
+    def checkpoints(
+        self, settings: Settings, identity: Identity, timing: Timing, kind: type[Checkpoints] = Checkpoints
+    ) -> Checkpoints:
         """Return the run's checkpoints, a context manager that holds the claim.
 
         Args:
             settings: of this start.
             identity: of these settings, and of the data if this start has listed them.
             timing: of this start.
+            kind: the class; another one for a worker that does not claim the run.
 
         Raises:
             errors.SettingsError: the settings have changed since the Job began.
@@ -174,7 +177,7 @@ class Run:
         self._check_identity(identity, "job", recorded)
         start = len(self.prefix) + 1
         self._generations = {name[start:]: n for name, n in self.output.generations(self.prefix).items()}
-        self.claimed = Checkpoints(
+        self.claimed = kind(
             self.output,
             f"{self.prefix}/checkpoints",
             identity=dataclasses.replace(identity, data=recorded["data"]).hashes(),

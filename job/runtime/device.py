@@ -24,7 +24,7 @@ from job.observability import log
 from job.runtime import gpu, imports, native_stderr
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from job.config.settings import DeviceSettings, Settings
 
@@ -129,6 +129,7 @@ def configure(
     before: Mapping[str, Any] = MappingProxyType({}),
     notify: Notify = log_event,
     single: bool = False,
+    connect: Callable[[], int] = lambda: 1,
 ) -> Device:
     """Import TensorFlow, set its threads and determinism, and return the device that the run computes on.
 
@@ -141,6 +142,7 @@ def configure(
             them, its precision and XLA: the bits depend on them.
         notify: receives the events; the log by default.
         single: use one device, for work that is not spread over several.
+        connect: called before TensorFlow's first operation: connects the run's workers, and returns their number.
 
     Raises:
         errors.DeviceError: ``device.require_gpu`` is set and no GPU can be used; the message has the reason. Or there
@@ -148,10 +150,7 @@ def configure(
         errors.SettingsError: there is no directory for temporary files.
     """
     ensure_temp_dir(settings.cache.dir)
-    if settings.cache.dir:
-        # The driver's cache of compiled kernels. Its default, ~/.nv, rarely outlives a container.
-        # note: must be set before the driver is loaded
-        environment.set_default("CUDA_CACHE_PATH", str(Path(settings.cache.dir).absolute() / "cuda-kernels"))
+    set_kernel_cache(settings.cache.dir)
     count = 1 if single else settings.device.gpus
     found = find_gpus(count, required=settings.device.require_gpu)
     import_tensorflow()
@@ -184,8 +183,21 @@ def configure(
         tf.config.set_visible_devices([], "GPU")  # an unusable GPU would fail later, with a worse message
         [cpu] = tf.config.list_physical_devices("CPU")
         logical = tf.config.get_logical_device_configuration(cpu) or [cpu]
-        return machine if single else dataclasses.replace(machine, replicas=len(logical))
-    return _configure_gpus(machine, found, settings.device, before, notify)
+        workers = connect()
+        return dataclasses.replace(machine, replicas=workers * (1 if single or workers > 1 else len(logical)))
+    return _configure_gpus(machine, found, settings.device, before, notify, connect)
+
+
+def set_kernel_cache(cache_dir: str) -> None:
+    """Set the driver's cache of compiled kernels: its default, ~/.nv, rarely outlives a container.
+
+    Call it before TensorFlow is imported.
+
+    Args:
+        cache_dir: of the settings; empty: leave the default.
+    """
+    if cache_dir:
+        environment.set_default("CUDA_CACHE_PATH", str(Path(cache_dir).absolute() / "cuda-kernels"))
 
 
 def ensure_temp_dir(cache_dir: str) -> None:
@@ -342,24 +354,30 @@ def requested_xla(
 
 
 def _configure_gpus(
-    machine: Device, found: gpu.Found, settings: DeviceSettings, before: Mapping[str, Any], notify: Notify
+    machine: Device,
+    found: gpu.Found,
+    settings: DeviceSettings,
+    before: Mapping[str, Any],
+    notify: Notify,
+    connect: Callable[[], int],
 ) -> Device:
     import tensorflow as tf
 
-    replicas = len(found.gpus)
+    gpus = len(found.gpus)
     devices = tf.config.list_physical_devices("GPU")
-    if len(devices) < replicas:
+    if len(devices) < gpus:
         raise errors.DeviceError(
-            f"the driver offers {replicas} GPUs ({found.gpus[0].name}), and TensorFlow takes {len(devices)}",
+            f"the driver offers {gpus} GPUs ({found.gpus[0].name}), and TensorFlow takes {len(devices)}",
             remedy="set TF_CPP_MIN_LOG_LEVEL=0 to see what TensorFlow says about it",
         )
     # Only those in use are visible: TensorFlow would initialize the others too, and allocate memory on each.
-    tf.config.set_visible_devices(devices[:replicas], "GPU")
+    tf.config.set_visible_devices(devices[:gpus], "GPU")
     memory_growth = settings.memory_growth is not False
-    for device in devices[:replicas]:
+    for device in devices[:gpus]:
         tf.config.experimental.set_memory_growth(device, memory_growth)
+    replicas = connect() * gpus
     xla = requested_xla(settings, before, replicas, notify)
-    for number in range(replicas):
+    for number in range(gpus):
         xla = check(f"GPU:{number}", machine.precision, xla=xla)
     return dataclasses.replace(
         machine,

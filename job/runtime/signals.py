@@ -52,9 +52,23 @@ def install() -> None:
     os.set_blocking(wakeup, False)
     signal.set_wakeup_fd(wakeup)
     threading.Thread(target=_watch, args=(numbers,), name="signals", daemon=True).start()
+    handle()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)  # see `hold`
+
+
+def handle() -> None:
+    """Handle the signals from now on, as `install` does: again after a library has replaced the handlers."""
     for number in _SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _handle)
+
+
+def hold() -> None:
+    """Hold the signals back until `install` is called, by another program in this process.
+
+    The default action of one in between would end the process, with an exit code that is not that of a stop.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from job.training import optimizers
 from job.training.step import compile_gradients, gradient_function
-from job.training.strategy import SUM
+from job.training.strategy import summed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,7 +148,7 @@ class ReplicatedStep:
 
     def _update_replica(self, vector: tf.Tensor) -> list[tf.Tensor]:
         """Sum the gradients over all replicas, and update this replica's variables."""
-        total = tf.distribute.get_replica_context().all_reduce(SUM, vector)
+        total = summed(vector)
         if optimizers.is_scaled(self._optimizer):
             total /= self._optimizer.dynamic_scale
         sizes = [math.prod(variable.shape) for variable in self._variables]

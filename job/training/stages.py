@@ -18,7 +18,7 @@ import numpy as np
 
 from job import errors
 from job.config.settings import STAGES
-from job.runtime import memory, signals
+from job.runtime import cluster, memory, signals
 from job.training import calls, early_stopping, optimizers, replica_checks, schedules, strategy
 from job.training.invariants import StageInvariants
 from job.training.prediction import measure, predict, prefetch
@@ -228,9 +228,12 @@ class StageTrainer:
 
         Raises:
             errors.StoppedError: a signal was received.
+            errors.PeerLostError: another worker has received one.
         """
         signal = signals.received() if self._examples.replicas is None else self._examples.replicas.stop_signal
         self._save(capture, now=now or signal is not None, wait=signal is not None)
+        if signal and not signals.received():  # another worker ends, and this one waits for the next start of that one
+            raise cluster.lost_error("another worker was stopped by a signal; the state is saved")
         if signal:
             raise errors.StoppedError(
                 f"stopped by {signal}; the state is saved", remedy="start it again with the same settings: it resumes"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import keras
     from numpy.typing import NDArray
 
+    from job.runtime.cluster import Peers
     from job.runtime.device import Device
 
 SUM = tf.distribute.ReduceOp.SUM
@@ -128,7 +129,7 @@ class Replicas:
         if spec not in self._reduce:
 
             def reduce(vector: tf.Tensor) -> list[tf.Tensor]:
-                return [tf.distribute.get_replica_context().all_reduce(SUM, vector)]
+                return [summed(vector)]
 
             self._reduce[spec] = self.compile(reduce, [spec])
         total: NDArray[Any] = self._reduce[spec]([[vector] for vector in vectors])[0][0].numpy()
@@ -174,13 +175,27 @@ class Replicas:
         return [copy.numpy() for copy in self.strategy.experimental_local_results(variable.value)]
 
 
-def create(machine: Device) -> Replicas | None:
-    """Return the replicas of this process, one for each device; None for a single one.
+def summed(vector: tf.Tensor) -> tf.Tensor:
+    """Return the sum of a vector over all replicas; in a function that each replica runs."""
+    # note: an argument of the function has no device where a process has one replica; its copy has
+    return tf.distribute.get_replica_context().all_reduce(SUM, tf.identity(vector))
+
+
+def create(machine: Device, peers: Peers | None = None, *, workers: int = 1, index: int = 0) -> Replicas | None:
+    """Return the replicas of all workers, or those of this process, one for each device; None for a single one.
+
+    Several workers score on a single device each once their training is over, so that it does not matter which start
+    of a run does it.
 
     Args:
         machine: as configured.
+        peers: the other workers that train the run, connected.
+        workers: of the run.
+        index: of this worker.
     """
-    if machine.replicas == 1:
+    if peers is not None:
+        return Replicas(peers.strategy, index)
+    if machine.replicas == 1 or workers > 1:
         return None
     kind = machine.kind.upper()
     return Replicas(tf.distribute.MirroredStrategy([f"{kind}:{number}" for number in range(machine.replicas)]))

@@ -8,7 +8,7 @@ import pytest
 from attempts import Attempt
 from digests import arrays_sha256
 from light_runs import FOLDER
-from runs import SMALL, draw, only_run
+from runs import SMALL, draw_two_classes, only_run
 
 from job import storage
 
@@ -25,9 +25,7 @@ def _light(light_processes: None) -> None:
 def flags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Flags of a small run, but for its output."""
     folder = tmp_path_factory.mktemp("pictures")
-    for n in range(16):
-        draw(folder / "dark" / f"{n}.jpg", shade=90, seed=n)
-        draw(folder / "light" / f"{n}.png", shade=160, seed=100 + n)
+    draw_two_classes(folder)
     return (*FLAGS, "--input.uri", str(folder))
 
 

@@ -148,6 +148,28 @@ def test_without_pixels(listed: manifest.Manifest, tmp_path: Path) -> None:
         np.testing.assert_array_equal(expected, images.pixels(np.arange(2 * IMAGES)))
 
 
+@pytest.mark.parametrize("with_pixels", [True, False])
+def test_without_the_pass(listed: manifest.Manifest, tmp_path: Path, *, with_pixels: bool) -> None:
+    """Where another worker has made the pass, an image is read once, when it is needed, and kept."""
+    with opened(listed, tmp_path) as (images, _):
+        list(images.ingest(Progress()))
+        expected = images.pixels(np.array([3, 3, 90]))
+    budget = {} if with_pixels else {"max_bytes": int(listed.size.sum()) + 32 * len(listed)}
+    selected = np.ones(2 * IMAGES, bool)
+    selected[7] = False
+    with opened(listed, tmp_path, selected=selected, **budget) as (images, kept):
+        images.skip_pass()
+        assert selected.tolist() == images.usable.tolist()
+        assert 0 == kept.has_encoded(np.arange(2 * IMAGES)).sum()
+        np.testing.assert_array_equal(expected, images.pixels(np.array([3, 3, 90])))
+        assert [3, 90] == np.flatnonzero(kept.has_encoded(np.arange(2 * IMAGES))).tolist()
+        for row in (3, 4):
+            (tmp_path / "in" / listed.names[row]).unlink()
+        np.testing.assert_array_equal(expected, images.pixels(np.array([3, 3, 90])))
+        with pytest.raises(errors.DataError, match="cannot be read any more"):
+            images.pixels(np.array([4]))
+
+
 def test_interleaved_stores(listed: manifest.Manifest, tmp_path: Path) -> None:
     """Where two stores hold every other image, few ranges are incomplete at a time."""
     shutil.copytree(tmp_path / "in", tmp_path / "other")

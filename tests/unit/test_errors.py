@@ -19,6 +19,7 @@ CONTRACT = {
     "Invariant": (9, "FailJob"),
     "Unavailable": (20, "Count"),
     "Stall": (20, "Count"),
+    "PeerLost": (20, "Count"),
     "Stopped": (75, "Ignore"),
 }
 """Scripts and alerts rely on these: they never change."""

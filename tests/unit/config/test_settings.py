@@ -160,6 +160,10 @@ def test_name_that_begins_with_a_quote(tmp_path: Path, monkeypatch: pytest.Monke
         (["--input.uri=/d", "--output.uri=/d/out"], ["output.uri", "input.uri"]),
         (["--input.uri=/o/runs", "--output.uri=/o"], ["output.uri", "input.uri"]),
         (["--input.uri=/d", "--cache.dir=/d/cache"], ["cache.dir", "input.uri"]),
+        (["--workers.index=1"], ["workers.index", "workers.count"]),
+        (["--workers.count=2", "--run.job_uid=u", "--workers.addresses=a:1"], ["workers.addresses", "workers.count"]),
+        (["--workers.count=2", "--run.job_uid=u", "--workers.addresses=a:1,a:1"], ["workers.addresses"]),
+        (["--workers.count=2", "--workers.addresses=a:1,b:1"], ["run.job_uid", "workers.count"]),
     ],
 )
 def test_values_that_are_wrong_together(flags: list[str], names: list[str]) -> None:
@@ -178,6 +182,7 @@ def test_values_that_are_wrong_together(flags: list[str], names: list[str]) -> N
         ["--input.uri=gs://bkt/d", "--output.uri=gs://bkt"],
         ["--input.uri=gs://bkt/d", "--cache.dir=/d/cache"],
         ["--output.uri=/o"],
+        ["--workers.count=2", "--workers.index=1", "--workers.addresses=a:1,[::1]:2", "--run.job_uid=u"],
     ],
 )
 def test_values_that_are_right_together(flags: list[str]) -> None:

@@ -185,3 +185,26 @@ def test_end_that_cannot_be_recorded(tmp_path: Path) -> None:
         (tmp_path / "jobs/uid-1.json").write_bytes(b"")
 
     assert ["job.end_not_recorded"] == [line["event"] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (errors.DataError("no images", remedy="look"), errors.DataError),
+        (errors.GateError("too low", remedy="look"), errors.GateError),
+        (errors.UnavailableError("no network", remedy="wait"), None),
+        (errors.StoppedError("stopped", remedy=""), None),
+        (errors.PeerLostError("worker 1", remedy=""), None),
+        (ZeroDivisionError(), None),
+    ],
+)
+def test_failure(error: Exception, kind: type[errors.FinetuneError] | None, tmp_path: Path) -> None:
+    """An end that every further start would repeat is one for the Job's other workers as well."""
+    assert record(tmp_path).failure() is None
+    with pytest.raises(type(error)), record(tmp_path).attempt():
+        raise error
+    failure = record(tmp_path).failure()
+
+    assert kind == (type(failure) if failure else None)
+    record(tmp_path).attempt().__enter__()
+    assert record(tmp_path).failure() is None
