@@ -1,7 +1,7 @@
 """What limits the pass over the data: the part that its main thread spends the most time on, or waits for longest.
 
 Images are downloaded and decoded beside the main thread, which hands out the work and computes the features. So the
-seconds in which it waits, or computes, add up to those of the pass, whatever the other threads do meanwhile.
+seconds in which it waits or computes add up to those of the pass, and what the other threads do meanwhile is free.
 """
 
 from __future__ import annotations
