@@ -54,11 +54,12 @@ class Inputs:
     fixed_seconds: float = _of(60, "s", "once for a run: import, model, compilation, export, verification, publication")
     image_bytes: float = _of(100_000, "bytes", "an encoded image")
     image_size: float = _of(224, "pixels", "`model.image_size`")
+    gpus_per_pod: float = _of(8, "GPUs", "more GPUs are those of several Pods")
     cores_per_gpu: float = _of(8, "cores", "CPU cores for each GPU")
     cache_terabytes: float = _of(1, "TB", "local disk for the cache, of a Pod")
     network_gigabytes: float = _of(1.25, "GB/s", "bandwidth between the GPUs in an all-reduce")
     latency_ms: float = _of(1, "ms", "of an all-reduce, besides its bytes")
-    memory_bytes: float = _of(390, "bytes an image", "memory of the list of images, at most")
+    memory_bytes: float = _of(280, "bytes an image", "memory of the list of images, at most")
     saved_bytes: float = _of(80, "bytes an image", "the saved list, one object")
 
     @property
@@ -73,20 +74,22 @@ def costs(images: float, gpus: int, inputs: Inputs) -> dict[str, float]:
 
     Args:
         images: listed, of which a share is held out.
-        gpus: that train together; 1: as every run does where no more are asked for.
+        gpus: that train together, of one Pod or of several.
         inputs: see there.
     """
-    cores = inputs.cores_per_gpu * gpus
-    decode, forward = inputs.decode_ms / 1000 / cores, inputs.forward * gpus
-    again = 0.0 if cached(images, inputs) == "pixels" else decode
+    pod = min(gpus, inputs.gpus_per_pod)  # only worker 0 reads, and where there are others, it scores on one GPU
+    core_ms, forward = inputs.decode_ms / inputs.cores_per_gpu, inputs.forward * gpus
+    again = 0.0 if cached(images, inputs) == "pixels" else core_ms / 1000 / gpus
+    scoring = gpus if gpus == pod else 1
     train, held_out = images * (1 - VALIDATION), images * VALIDATION
     step = max(1 / (inputs.stage_2 * gpus) + communication(gpus, inputs) / (inputs.batch * gpus), again)
-    scored = held_out * max(1 / forward, again)
+    validated = held_out * max(1 / forward, again)
+    scored = held_out * max(1 / (inputs.forward * scoring), again * gpus / pod)
     return {
         "list": images * inputs.list_ms / 1000,
-        "read": images * max(1 / inputs.objects_per_second, decode, 1 / forward),
+        "read": images * max(1 / inputs.objects_per_second, core_ms / 1000 / pod, 1 / (inputs.forward * pod)),
         "stage 1": EPOCHS[0] * images / inputs.stage_1 * (1 + inputs.label_errors),
-        "stage 2": EPOCHS[1] * (train * step + scored),
+        "stage 2": EPOCHS[1] * (train * step + validated),
         "score": 2 * scored + held_out * inputs.metrics_ms / 1000,
         "documents": images * inputs.documents_ms / 1000,
         "fixed": inputs.fixed_seconds,

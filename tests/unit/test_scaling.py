@@ -22,6 +22,7 @@ INPUTS = scaling.Inputs(
     fixed_seconds=60,
     image_bytes=10_000,
     image_size=100,
+    gpus_per_pod=64,
     cores_per_gpu=2,
     cache_terabytes=1,
     network_gigabytes=1,
@@ -62,6 +63,17 @@ def test_more_gpus_communicate() -> None:
     assert pytest.approx(10 * (8.0 / 2 + 800 / 100 * all_reduce + 2.0 / 2)) == found["stage 2"]
     assert pytest.approx(5.0) == found["read"]
     assert scaling.costs(1_000, 1, INPUTS)["list"] == found["list"]
+
+
+def test_several_pods() -> None:
+    """Four Pods of two GPUs train on eight; one Pod reads on its two, and scores on one."""
+    pods = dataclasses.replace(INPUTS, gpus_per_pod=2)
+
+    found, one_pod = (scaling.costs(1_000, gpus, pods) for gpus in (8, 2))
+
+    assert scaling.costs(1_000, 8, INPUTS)["stage 2"] == found["stage 2"]
+    assert one_pod["read"] == found["read"]
+    assert scaling.costs(1_000, 1, INPUTS)["score"] == pytest.approx(found["score"])
 
 
 def test_what_grows_alone_ends_the_gain() -> None:
