@@ -68,7 +68,7 @@ def test_flags(flags: list[str], expected: dict[str, str]) -> None:
     [
         (["--run.sede", "3"], ["flag --run.sede: unknown setting 'run.sede': did you mean run.seed?"]),
         (["--epoch_", "3"], ["flag --epoch_: unknown setting 'epoch_': did you mean one.epochs or two.epochs?"]),
-        (["--num-gpus", "3"], [f"flag --num-gpus: unknown setting 'num-gpus': {ELSEWHERE['num_gpus']}"]),
+        (["--num-gpus", "3"], [f"flag --num-gpus: unknown setting 'num-gpus': use {ELSEWHERE['num_gpus']}"]),
         (["-o", "x"], ["argument '-o': every setting is a flag, such as --run.seed 7: use --output.uri"]),
         (
             ["gs://b/d"],
