@@ -134,7 +134,7 @@ def test_disturbed(workers: Workers, published: tuple[Path, Attempt, Attempt], t
     assert lost
     assert -signal.SIGKILL == leader.process.returncode
     assert leader.named("cache.reused")
-    assert ("fine_tuning", 1, 4) == leader_3.loaded()
+    assert ("fine_tuning", 1, 5) == leader_3.loaded()  # the step in which the workers agreed to stop
     [record] = [json.loads(path.read_bytes()) for path in (tmp_path / "jobs").iterdir()]
     assert 75 in [attempt.get("exit_code") for attempt in record["attempts"]]
     model = "model/model.keras"
