@@ -105,6 +105,7 @@ def test_same_bits_as_two_devices(
     assert arrays_sha256(published[0] / model) == arrays_sha256(only_run(tmp_path) / model)
 
 
+@pytest.mark.long
 def test_disturbed(workers: Workers, published: tuple[Path, Attempt, Attempt], tmp_path: Path) -> None:
     """A run whose workers are killed, stopped and replaced in turn ends in the bits of the undisturbed one.
 
