@@ -14,7 +14,7 @@ _BATCH_SIZE = "--feature_extraction.batch_size or --fine_tuning.batch_size"
 _RESUME = "a run resumes by itself when it is started again with the same settings"
 _GPU = "all visible GPUs are used, or --device.gpus of them; --device.require_gpu makes it an error if there is none"
 _VALIDATION = "--input.validation_fraction"
-_ONE_POD = "a run uses the GPUs of one Pod, --device.gpus of them"
+_WORKERS = "--workers.count; in the chart, workers"
 
 _OPTIMIZER = f"Adam trains both stages, AdamW with weight_decay; its rate is {_LEARNING_RATE}"
 _CLASS_WEIGHT = "--train.class_weight=balanced or --train.class_weight=sqrt"
@@ -53,7 +53,7 @@ ELSEWHERE: Final = MappingProxyType(
         "mixup_alpha": "--augmentation.mixup",
         **dict.fromkeys(("fine_tune_epochs", "unfreeze_epochs"), "--fine_tuning.epochs"),
         **dict.fromkeys(("freeze_epochs", "initial_epochs"), "--feature_extraction.epochs"),
-        **dict.fromkeys(("nodes", "nnodes", "num_nodes", "world_size"), _ONE_POD),
+        **dict.fromkeys(("nodes", "nnodes", "num_nodes", "world_size"), _WORKERS),
         **dict.fromkeys(("deterministic", "enable_op_determinism"), "--run.reproducible"),
         **dict.fromkeys(("name", "run_name", "experiment", "exp_name", "run_id"), "--run.id"),
         **dict.fromkeys(("random_seed", "seed"), "--run.seed"),
