@@ -118,12 +118,12 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         metrics["label_errors"] = report_errors(context, classifier, scores, prepared, images, trained.state)
         judge = gate_judge(context, metrics, scores, images, scratch=cache.folder)
         metrics["gate"] = (gate := judge()).summary()
-        timing = context.timing.document() | {"starts": checkpoints.starts, "gpus": len(machine.gpus)}
+        timing = context.timing.document() | {"starts": checkpoints.starts, "gpus": context.job.gpus}
         document = encode(metrics | {"timing": timing, "memory": device.memory_peaks(machine)})
         run.write("metrics/metrics.json", document)
         write_model_card(context, data.listed.labels, weights, json.loads(document))
         report(context, maker := made_by(settings, machine, weights))
         with progress.phase("publish", None, ""):
-            outcome = publish.finish(run, gate, execution(context, machine, maker), judge=judge)
+            outcome = publish.finish(run, gate, execution(context, maker), judge=judge)
     progress.event("run.published", run_uri=run.uri, accuracy=outcome.gate.accuracy)
     return outcome

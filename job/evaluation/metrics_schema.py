@@ -402,7 +402,8 @@ class Metrics(_Part):
     exports: dict[ExportFormat, Export]
     """Each of `export.formats`, compared on the images of the verification."""
     timing: dict[str, float]
-    """Seconds of each phase over all starts, their `total`, the number of `starts`, and the `gpus` of the last one."""
+    """Seconds of each phase over all starts, their `total`, the number of `starts`, and the `gpus` of the last one, of
+    all workers."""
     memory: Memory
     unavailable: Reasons
     """The reason for each value above that is null or left out, by its path."""

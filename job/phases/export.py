@@ -141,12 +141,12 @@ def made_by(settings: Settings, machine: device.Device, weights: Weights) -> Doc
     return provenance.document(settings.run) | {"device": vars(machine), "weights": weights_document}
 
 
-def execution(context: RunContext, machine: device.Device, made_by: Document) -> Execution:
+def execution(context: RunContext, made_by: Document) -> Execution:
     """Return how the run was executed, for its provenance."""
     return Execution(
         provenance=made_by,
         seconds=context.timing.document(),
-        gpus=len(machine.gpus),
+        gpus=context.job.gpus,
         starts=context.checkpoints.starts,
         attempts=context.job.attempts(),
     )

@@ -46,7 +46,7 @@ class JobRecord:
         loses_cache: whether the cache is lost with the Pod, so that a start without a new checkpoint leaves nothing.
 
     Attributes:
-        gpus: number of GPUs that this start computes on, for its GPU seconds.
+        gpus: number of GPUs that this start computes on, of all workers, for its GPU seconds.
     """
 
     def __init__(self, output: Store, settings: RunSettings, *, loses_cache: bool = False) -> None:
