@@ -75,7 +75,7 @@ def test_settings_of_the_chart_are_last(capsys: pytest.CaptureFixture[str]) -> N
     by_hand, by_chart = output_of(capsys, "run", "--help").split("\n\nkubernetes: Filled in by the Helm chart.\n")
 
     assert "--run.seed" in by_hand
-    assert {"cache", "run", "events"} == set(re.findall(r"^  --(\w+)", by_chart, re.MULTILINE))
+    assert {"cache", "run", "events", "workers"} == set(re.findall(r"^  --(\w+)", by_chart, re.MULTILINE))
 
 
 @pytest.mark.parametrize("command", ["demo", "watch", "summary", "schema"])
