@@ -152,7 +152,10 @@ def test_worker_0_in_another_cluster() -> None:
 
 
 def test_reexecute(tmp_path: Path) -> None:
-    """The same program starts again in the process, with its arguments; a signal meanwhile ends the new one with 75."""
+    """The same program starts again in the process, with its arguments, and has no file of the first start open.
+
+    A signal meanwhile ends the new one with 75.
+    """
     program = tmp_path / "program.py"
     program.write_text(f"""
 import os, signal, sys
@@ -161,11 +164,16 @@ from job.runtime import cluster, signals
 again = "AGAIN" in os.environ
 print(os.getpid(), sys.argv[1:], cluster.cache_folder(), flush=True)
 if again:
+    try:
+        os.fstat(int(os.environ["AGAIN"]))
+    except OSError:
+        pass
+    else:
+        sys.exit("a file of the first start is open")
     signals.install()
     sys.exit(3)
-os.environ["AGAIN"] = "1"
-held = os.open(os.devnull, os.O_RDONLY)
-os.set_inheritable(held, True)
+held = os.dup2(os.open(os.devnull, os.O_RDONLY), 90)
+os.environ["AGAIN"] = str(held)
 if sys.argv[1] == "stopped":
     signals.hold()
     os.kill(os.getpid(), signal.SIGTERM)
