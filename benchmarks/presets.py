@@ -105,8 +105,8 @@ def subset(data: Path, target: Path, images: list[int], seed: int, held_out_coun
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return what is in a folder, without hidden files such as .DS_Store."""
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    """Return what is in a folder, without hidden files, and without the empty ones that some public data sets have."""
+    return [path for path in folder.iterdir() if not path.name.startswith(".") and path.stat().st_size]
 
 
 def settings_of(arguments: list[str]) -> dict[str, Any]:
