@@ -116,9 +116,10 @@ def test_metrics(published: Path) -> None:
 
     assert metrics["test"] is None
     assert {"feature_extraction", "fine_tuning"} == set(metrics["stages"])
-    assert {*get_args(Part), "total", "starts"} == set(metrics["timing"])
+    assert {*get_args(Part), "total", "starts", "gpus"} == set(metrics["timing"])
     status = strict_json((only_run(published) / "status.json").read_bytes())
     assert 1 == metrics["timing"]["starts"] == status["attempt"]
+    assert 0 == metrics["timing"]["gpus"]
     verification = metrics["verification"]
     assert verification["keras_images"] == verification["images"] > 0
     assert max(verification["max_difference"], verification["keras_max_difference"]) <= 1e-3

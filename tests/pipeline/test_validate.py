@@ -36,8 +36,10 @@ def test_rehearsal(
         assert 0 == command.execute(Progress([]))
 
     estimates = json.loads(capsys.readouterr().out)["estimates"]
-    parts = ("startup", "ingest", "feature_extraction", "fine_tuning", "evaluation")
+    parts = ("startup", "feature_extraction", "fine_tuning", "evaluation")
     assert skipped == [part for part in parts if not estimates["seconds"][part]]
+    # Without features, which stage 1 trains on, a few small images may take less than the 0.1 s of the figures.
+    assert estimates["seconds"]["ingest"] > 0 or skipped == ["feature_extraction"]
     assert estimates["memory"]["measured"]
     assert estimates["memory"]["training_bytes"] > 200 * 2**20
     assert [] == [*tmp_path.iterdir()]
