@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=list(BACKBONES), metavar="BACKBONE", help="default: all")
     parser.add_argument("--data", type=Path, help="train/ and validation/, a folder a class in each; default: drawn")
     parser.add_argument("--weights_dir", default="/opt/finetune/weights", help="with ImageNet weights")
-    parser.add_argument("--image_size", type=int, default=112, help="without weights of its own: those of 224 are used")
+    parser.add_argument("--image_size", type=int, default=112, help="of all pictures")
     parser.add_argument("--images", type=int, default=16, help="in a batch")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=3, help="of each stage, for the accuracy")
@@ -108,13 +108,24 @@ def saved_bytes(settings: Settings) -> int:
 
 def accuracy(name: str, options: argparse.Namespace, pictures: Path) -> str:
     """Return the validation accuracy of a run, or why there is none."""
-    file = backbones.file_name(name, 1.0, options.image_size)
-    if not any(Path(folder, file).exists() for folder in (options.weights_dir, weights.cache_folder())):
+    # Keras has files of its own for a few sizes; those of the largest, 224, fit any.
+    files = [backbones.file_name(name, 1.0, size) for size in (options.image_size, 224)]
+    paths = [Path(folder, file) for file in files for folder in (options.weights_dir, weights.cache_folder())]
+    if (found := next(filter(Path.exists, paths), None)) is None:
         return "no weights here"
     with tempfile.TemporaryDirectory() as output:
-        command = [sys.executable, "-m", "job", "run", "--input.uri", str(pictures), "--output.uri", output]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "job",
+            "run",
+            "--input.uri",
+            str(pictures),
+            "--output.uri",
+            output,
+        ]
         command += ["--model.backbone", name, "--model.image_size", str(options.image_size)]
-        command += ["--model.weights_dir", options.weights_dir, "--report.enabled", "false"]
+        command += ["--model.weights", found, "--report.enabled", "false"]
         for stage in ("feature_extraction", "fine_tuning"):
             command += [f"--{stage}.epochs", str(options.epochs)]
         harness.run(command)

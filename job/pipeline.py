@@ -18,9 +18,10 @@ from job.phases.data import list_images, load_data, open_images, prepare_data, r
 from job.phases.device import configure_device
 from job.phases.evidence import evaluate, report, report_errors, write_model_card
 from job.phases.export import execution, export, gate_judge, made_by
+from job.phases.sharing import share_state, unshared
 from job.phases.training import examples_of, plan_training, tensorboard_files, train_stages
 from job.phases.weights import build_classifier, start_head, warm_start
-from job.phases.workers import follow, share, unshared
+from job.phases.workers import follow
 from job.runs import publish
 from job.runs.documents import encode
 from job.runs.identity import identify
@@ -108,7 +109,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
         examples = examples_of(context, classifier, images, cache, prepared, state)
         if not state.weights:  # it is a new run
             start_head(settings.train, classifier, examples["fine_tuning"], weights, progress)
-        share(context, classifier, images, cache, prepared, state)
+        share_state(context, classifier, state)
         with tensorboard_files(context, state):
             trained = train_stages(context, classifier, examples, prepared, state)
         examples = unshared(context, examples)

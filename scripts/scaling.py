@@ -77,19 +77,24 @@ def costs(images: float, gpus: int, inputs: Inputs) -> dict[str, float]:
         gpus: that train together, of one Pod or of several.
         inputs: see there.
     """
-    pod = min(gpus, inputs.gpus_per_pod)  # only worker 0 reads, and where there are others, it scores on one GPU
+    pod = min(gpus, inputs.gpus_per_pod)
+    pods = math.ceil(gpus / inputs.gpus_per_pod)
+    scoring = gpus if pods == 1 else 1
     core_ms, forward = inputs.decode_ms / inputs.cores_per_gpu, inputs.forward * gpus
-    again = 0.0 if cached(images, inputs) == "pixels" else core_ms / 1000 / gpus
-    scoring = gpus if gpus == pod else 1
+    download, decoding = 1 / (inputs.objects_per_second * pods), core_ms / 1000 / gpus
+    again = 0.0 if cached(images, inputs) == "pixels" else decoding
     train, held_out = images * (1 - VALIDATION), images * VALIDATION
-    step = max(1 / (inputs.stage_2 * gpus) + communication(gpus, inputs) / (inputs.batch * gpus), again)
-    validated = held_out * max(1 / forward, again)
+    step = 1 / (inputs.stage_2 * gpus) + communication(gpus, inputs) / (inputs.batch * gpus)
+    # of the images that a Pod trains on in an epoch, those that it has not read yet
+    unread = [(1 - 1 / pods) ** epoch for epoch in range(1, EPOCHS[1] + 1)]
+    steps = sum(max(step, again, share * download, share * decoding) for share in unread)
+    validated = EPOCHS[1] * max(1 / forward, again)
     scored = held_out * max(1 / (inputs.forward * scoring), again * gpus / pod)
     return {
         "list": images * inputs.list_ms / 1000,
-        "read": images * max(1 / inputs.objects_per_second, core_ms / 1000 / pod, 1 / (inputs.forward * pod)),
+        "read": images * (max(download, decoding, 1 / forward) + exchange(pods, inputs)),
         "stage 1": EPOCHS[0] * images / inputs.stage_1 * (1 + inputs.label_errors),
-        "stage 2": EPOCHS[1] * (train * step + validated),
+        "stage 2": train * steps + held_out * validated,
         "score": 2 * scored + held_out * inputs.metrics_ms / 1000,
         "documents": images * inputs.documents_ms / 1000,
         "fixed": inputs.fixed_seconds,
@@ -101,6 +106,11 @@ def communication(gpus: int, inputs: Inputs) -> float:
     if gpus == 1:
         return 0.0
     return inputs.latency_ms / 1000 + 2 * (gpus - 1) / gpus * GRADIENT_BYTES / (inputs.network_gigabytes * 1e9)
+
+
+def exchange(pods: int, inputs: Inputs) -> float:
+    """Return the seconds in which Pods send each other the features of an image, as float64, in an all-reduce."""
+    return 2 * (pods - 1) / pods * 2 * FEATURE_BYTES / (inputs.network_gigabytes * 1e9)
 
 
 def cache_bytes(images: float, inputs: Inputs) -> tuple[float, float]:

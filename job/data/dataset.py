@@ -6,7 +6,9 @@ batches are fixed ranges of the manifest's rows.
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
+import json
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +25,7 @@ from job.data.sources import Sources
 from job.observability import log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -36,6 +38,26 @@ if TYPE_CHECKING:
 RANGE = 32
 """Manifest rows decoded and fed to the base model together. A constant, not a setting: the bits of a feature depend on
 the size of its batch."""
+
+
+class Share(NamedTuple):
+    """The ranges that this worker reads in the pass: every `workers`-th one, so some of each part of the list.
+
+    Attributes:
+        worker: number of this worker.
+        workers: number of all that make the pass together.
+    """
+
+    worker: int = 0
+    workers: int = 1
+
+    def owner(self, row: int) -> int:
+        """Return the number of the worker that reads a row's range."""
+        return row // RANGE % self.workers
+
+    def rows(self, images: int, worker: int) -> NDArray[np.intp]:
+        """Return the rows of a worker, ascending, of a list of so many images."""
+        return np.flatnonzero(np.arange(images) // RANGE % self.workers == worker)
 
 
 class _Processed(NamedTuple):
@@ -58,8 +80,10 @@ class Dataset:
         selected: bool [images], those to read; all by default. If given, an earlier start has read them, so none may
             be missing or unreadable now, and nothing is reported again.
         open_store: opens the stores of the manifest.
+        share: what this worker reads in the pass. What the others found is known after `add_findings`.
 
     Attributes:
+        share: as given.
         quarantined: the images that cannot be used. Complete after the pass.
         damaged: bool [images], those that libjpeg warns about and that are used. Complete after the pass; none if
             `selected` is given: an earlier start has reported them.
@@ -68,7 +92,7 @@ class Dataset:
             None if `selected` is given: an earlier start has them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # two have their defaults
         self,
         manifest: Manifest,
         cache: Cache,
@@ -78,8 +102,10 @@ class Dataset:
         threads: int,
         selected: NDArray[Any] | None = None,
         open_store: OpenStore,
+        share: Share = Share(),  # noqa: B008  # it cannot be changed
     ) -> None:
         self.manifest = manifest
+        self.share = share
         self.image_size = image_size
         self.quarantined: list[Quarantined] = []
         self.damaged = np.zeros(len(manifest), bool)
@@ -96,7 +122,7 @@ class Dataset:
         self._pool = ThreadPoolExecutor(threads, "decode")
 
     def ingest(self, progress: Progress, *, check: Callable[[], object] = int) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Download, check and decode every image; yield each range of rows as soon as it is complete.
+        """Download, check and decode every image of the share; yield each range of rows as soon as it is complete.
 
         The pass is done when the generator is exhausted. The pixels of an unusable image are zeros.
 
@@ -113,17 +139,19 @@ class Dataset:
         """
         count, self._time = len(self.manifest), PassTime()
         ranges: dict[int, NDArray[Any]] = {}
-        starts, images = np.unique(np.flatnonzero(self._selected) // RANGE * RANGE, return_counts=True)
+        own = self.share.rows(count, self.share.worker)
+        own = own[self._selected[own]]
+        starts, images = np.unique(own // RANGE * RANGE, return_counts=True)
         remaining = dict(zip(starts.tolist(), images.tolist(), strict=True))
-        with decode.quiet(), progress.phase("ingest", int(self._selected.sum()), "images") as phase:
+        with decode.quiet(), progress.phase("ingest", len(own), "images") as phase:
             with self._time.part("cache"):
                 for start in [start for start in remaining if self._is_cached(start)]:
                     self.usable[start : start + RANGE] = self._selected[start : start + RANGE]
                     self._restore_findings(np.arange(start, min(start + RANGE, count)))
                     phase.advance(remaining.pop(start))
             if reused := int(self.usable.sum()):
-                progress.event("cache.reused", images=reused, of=int(self._selected.sum()))
-            missing = np.flatnonzero(self._selected & ~self.usable)
+                progress.event("cache.reused", images=reused, of=len(own))
+            missing = own[~self.usable[own]]
             for row, pixels in self._decoded(missing):
                 start = row - row % RANGE
                 if start not in ranges:
@@ -148,8 +176,31 @@ class Dataset:
         self.quarantined.sort(key=lambda image: image.uri)
 
     def skip_pass(self) -> None:
-        """Leave out the pass, since another worker has made it. Images are read from their store when needed."""
+        """Leave out the pass, since an earlier start has made it. Images are read from their store when needed."""
         self.usable[:] = self._selected
+
+    def findings(self) -> dict[str, NDArray[Any]]:
+        """Return what the pass over the own share found, as plain arrays: for `add_findings` in the other workers."""
+        rows = self.share.rows(len(self.manifest), self.share.worker)
+        quarantined = json.dumps([dataclasses.asdict(image) for image in self.quarantined]).encode()
+        columns = {"usable": self.usable, "damaged": self.damaged, "hashes": self.hashes}
+        found = {name: column[rows] for name, column in columns.items() if column is not None}
+        return {**found, "quarantined": np.frombuffer(quarantined, np.uint8)}
+
+    def add_findings(self, worker: int, findings: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what another worker's pass found.
+
+        Args:
+            worker: its number.
+            findings: of its `findings`.
+        """
+        rows = self.share.rows(len(self.manifest), worker)
+        columns = {"usable": self.usable, "damaged": self.damaged, "hashes": self.hashes}
+        for name, column in columns.items():
+            if column is not None:
+                column[rows] = findings[name]
+        self.quarantined += [Quarantined(**image) for image in json.loads(findings["quarantined"].tobytes())]
+        self.quarantined.sort(key=lambda image: image.uri)
 
     def encoded(self, row: int) -> bytes:
         """Return an image's encoded bytes from the cache, or from the store if the cache is damaged."""
@@ -180,6 +231,10 @@ class Dataset:
         """Return the ranges of rows that contain a usable image, after the pass."""
         starts = np.unique(np.flatnonzero(self.usable) // RANGE * RANGE).tolist()
         return [slice(start, min(start + RANGE, len(self.manifest))) for start in starts]
+
+    def own_ranges(self) -> list[slice]:
+        """Return those of the own share."""
+        return [rows for rows in self.ranges() if self.share.owner(rows.start) == self.share.worker]
 
     def range_pixels(self, rows: slice) -> NDArray[Any]:
         """Return the pixels of a range, as `ingest` yields them: uint8 [RANGE, image_size, image_size, 3]."""

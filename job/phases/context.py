@@ -48,6 +48,28 @@ class RunContext(NamedTuple):
     replicas: Replicas | None = None
     peers: Peers | None = None
 
+    def check(self) -> None:
+        """Raise an error if it is of no use to go on: call it often in work that takes long.
+
+        Raises:
+            errors.StoppedError: another process has taken the run over.
+            errors.AccessError, errors.UnavailableError: the claim could not be renewed, or a state not be saved.
+            errors.PeerLostError: another worker has ended.
+        """
+        self.checkpoints.check()
+        if self.peers is not None:
+            self.peers.check()
+
+    @property
+    def workers(self) -> Replicas | None:
+        """The replicas, if those of several workers train together."""
+        return None if self.peers is None else self.replicas
+
+    def wait_for_workers(self) -> None:
+        """Wait until the run's other workers come to this point as well. Without them, nothing."""
+        if self.workers is not None:
+            self.workers.wait(self.check, self.progress)
+
     @contextlib.contextmanager
     def part(self, name: Part) -> Iterator[None]:
         """Measure a part of the run that has nothing to count, and show that it is in progress."""

@@ -16,6 +16,7 @@ from job.data.labels import SPLIT_NAMES, TRAIN
 from job.data.listing import read_listing
 from job.data.prepare import QUARANTINE, Prepared, prepare
 from job.errors import DataError
+from job.phases.sharing import share_pass
 from job.runs.data import Data
 from job.runs.identity import identify
 from job.runtime import cluster
@@ -104,7 +105,7 @@ def open_images(
         The images and the cache.
     """
     from job.data.cache import open_cache
-    from job.data.dataset import Dataset
+    from job.data.dataset import Dataset, Share
     from job.training import features, views
 
     settings = context.loaded.settings
@@ -131,6 +132,7 @@ def open_images(
             threads=machine.threads,
             selected=data.usable,
             open_store=context.open_store,
+            share=Share(settings.workers.index, settings.workers.count) if context.workers else Share(),
         ) as images,
     ):
         context.progress.event("cache.opened", **cache.facts)
@@ -147,7 +149,10 @@ def cache_settings(settings: Settings) -> CacheSettings:
 def read_images(
     context: RunContext, classifier: Classifier, images: Dataset, cache: Cache, state: TrainingState
 ) -> float | None:
-    """Make the one pass over the data: download, check, decode, compute features.
+    """Make the one pass over the data: download, check, decode, compute features. Several workers share it.
+
+    Where several workers train, and an earlier start has read all images, and nothing is computed from them, each reads
+    what it trains on when it needs it.
 
     Args:
         context: of the run.
@@ -157,16 +162,23 @@ def read_images(
         state: at the start of training.
 
     Returns:
-        The seconds that the features of an image took, with the frozen part's outputs; None if none were computed.
+        The seconds that the features of an image took, with the frozen part's outputs, divided by the number of
+        workers; None if none were computed.
     """
     from job.training import features
 
-    progress, check = context.progress, context.checkpoints.check
+    progress, check, seconds = context.progress, context.check, None
     with context.timing.part("ingest"):
         if cache.needs_features or cache.frozen is not None:
-            return features.extract(classifier, images, cache, state, progress, check=check, replicas=context.replicas)
-        collections.deque(images.ingest(progress, check=check), maxlen=0)
-        return None
+            replicas = context.replicas
+            seconds = features.extract(classifier, images, cache, state, progress, check=check, replicas=replicas)
+        elif context.workers and images.hashes is None:
+            images.skip_pass()
+            return None
+        else:
+            collections.deque(images.ingest(progress, check=check), maxlen=0)
+        share_pass(context, images, cache)
+    return None if seconds is None else seconds / images.share.workers
 
 
 def prepare_data(context: RunContext, data: Data, images: Dataset, published: PublishedModel | None) -> Prepared:

@@ -11,6 +11,7 @@ from job.config import ineffective
 from job.config.settings import STAGES, runs_backbone, view_count
 from job.data import split
 from job.phases.context import RunContext, optional
+from job.phases.sharing import share_features, share_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -97,8 +98,11 @@ def examples_of(
 
         started, views = time.monotonic(), Views(cache, settings, prepared.rows_of["train"])
         with context.timing.part("ingest"):
-            check, replicas = context.checkpoints.check, context.replicas
+            check, replicas, batch = context.check, context.replicas, state.feature_batch
             extract_views(views, classifier, images, state, progress, check=check, replicas=replicas)
+            if state.feature_batch != batch:  # the features of the unchanged images were computed again
+                share_features(context, images, cache)
+            share_views(context, views)
         progress.event("views.computed", views=views.count, seconds=round(time.monotonic() - started, 1))
     examples = create_examples(
         classifier,
@@ -135,8 +139,10 @@ def train_stages(
                 progress=context.progress,
                 save=context.checkpoints.save,
             )
-        if stage == "feature_extraction" and not settings.workers.index:  # only now are its features at hand
-            examine_training_labels(context, classifier, examples[stage], prepared, state)
+        if stage == "feature_extraction":
+            if not settings.workers.index:  # only now are its features at hand
+                examine_training_labels(context, classifier, examples[stage], prepared, state)
+            context.wait_for_workers()
     end_weights = kept_weights.end_weights(classifier, state)
     last_stage: StageSettings = getattr(settings, state.history[-1].stage)
     kept_epoch = kept_weights.load_kept_weights(settings.keep, classifier, state, last_stage)
@@ -192,6 +198,6 @@ def examine_training_labels(
             stage.learning_rate * state.learning_rate_scale,
             context.progress,
             epochs=early_stopping.ending_epoch(stage, state.results("feature_extraction")).epoch,
-            check=context.checkpoints.check,
+            check=context.check,
         )
         state.label_errors = label_errors.find(labels, has_seen_label(labels, fold), heads.predict)

@@ -21,25 +21,10 @@ if TYPE_CHECKING:
 
 
 class FollowedCheckpoints(Checkpoints):
-    """The checkpoints of a run that worker 0 has claimed. Nothing is saved here: do not use it as a context manager.
+    """The checkpoints of a run that worker 0 has claimed. Nothing is saved here: do not use it as a context manager."""
 
-    Attributes:
-        check_peers: raises errors.PeerLostError if worker 0 has ended.
-    """
-
-    check_peers: Callable[[], object] = int
-
-    def save(self, capture: Callable[[], TrainingState], *, now: bool, wait: bool) -> None:  # noqa: ARG002
-        """Save nothing; see `check`."""
-        self.check()
-
-    def check(self) -> None:
-        """Raise an error if worker 0 has ended.
-
-        Raises:
-            errors.PeerLostError: it has.
-        """
-        self.check_peers()
+    def save(self, capture: Callable[[], TrainingState], *, now: bool, wait: bool) -> None:
+        """Save nothing."""
 
     def newest_data(self) -> Data | None:
         """Return the data that worker 0 has saved; None if there are none since the last call."""

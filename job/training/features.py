@@ -61,10 +61,11 @@ def extract(
     check: Callable[[], object] = int,
     replicas: Replicas | None = None,
 ) -> float | None:
-    """Make the pass over the data, and write the features of every usable image to the cache.
+    """Make the pass over the data, and write the features of every usable image of the own share to the cache.
 
     The last bits of a feature depend on the batch size. If a batch does not fit into the device's memory, all features
-    are computed in smaller batches, including those already computed.
+    are computed in smaller batches, including those already computed; and those of all workers, if one of them has less
+    memory.
 
     Args:
         classifier: with its pretrained weights, folded.
@@ -87,13 +88,15 @@ def extract(
         for (rows, _), computed in zip(group, compute([[pixels] for _, pixels in group]), strict=True):
             _store(cache, rows, computed)
     fill(images, cache, compute, progress)
+    while not compute.is_agreed(check):
+        fill(images, cache, compute, progress)
     seconds = compute.seconds
     return statistics.median(seconds[1:] or seconds) / RANGE if seconds else None
 
 
 def fill(images: Dataset, cache: Cache, compute: FeaturePass, progress: Progress) -> None:
-    """Compute the ranges that were discarded, since a batch did not fit."""
-    while missing := [rows for rows in images.ranges() if not cache.has_computed(rows)]:
+    """Compute the ranges of the own share that were discarded, since a batch did not fit."""
+    while missing := [rows for rows in images.own_ranges() if not cache.has_computed(rows)]:
         with progress.phase("features again", len(missing), "ranges") as phase:
             for group in compute.groups(missing):
                 pixels = [[images.range_pixels(rows)] for rows in group]
@@ -171,6 +174,23 @@ class FeaturePass:
         )
         self.seconds += [(time.monotonic() - started) / len(ranges)] * len(ranges)
         return computed
+
+    def is_agreed(self, check: Callable[[], object]) -> bool:
+        """Whether all workers have computed in batches of one size. Else they discard those of larger ones. Collective.
+
+        Args:
+            check: called while this worker waits for the others; what it raises ends the wait.
+        """
+        replicas, state = self._replicas, self._state
+        if replicas is None or replicas.processes == 1:
+            return True
+        replicas.wait(check, self._progress)
+        sizes = np.zeros(replicas.processes)
+        sizes[replicas.process] = state.feature_batch or RANGE
+        sizes = replicas.sum(sizes)
+        if (smallest := int(sizes.min())) < sizes[replicas.process]:
+            self._on_halved(smallest)
+        return bool((sizes == smallest).all())
 
     def _compute(self, ranges: Sequence[Sequence[NDArray[Any]]], batch_size: int) -> list[list[NDArray[Any]]]:
         if self._compiled_for != batch_size:

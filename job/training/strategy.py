@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
+from concurrent import futures
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,10 +24,14 @@ if TYPE_CHECKING:
     import keras
     from numpy.typing import NDArray
 
+    from job.observability.progress import Progress
     from job.runtime.cluster import Peers
     from job.runtime.device import Device
 
 SUM = tf.distribute.ReduceOp.SUM
+
+WAIT_SECONDS = 0.5
+"""Between two looks at whether this process has to end while it waits for others."""
 
 
 class Part(NamedTuple):
@@ -58,6 +65,8 @@ class Replicas:
 
     Attributes:
         strategy: of TensorFlow.
+        process: number of this process, from 0.
+        processes: number of all processes.
         local: number of replicas in this process.
         total: number of all replicas.
         first: number of this process's first replica among all.
@@ -69,6 +78,8 @@ class Replicas:
         self.strategy = strategy
         self.local = len(strategy.extended.worker_devices)
         self.total = int(strategy.num_replicas_in_sync)
+        self.process = process
+        self.processes = self.total // self.local
         self.first = process * self.local
         self.stop_signal: str | None = None
         self._reduce: dict[tf.TensorSpec, Callable[..., list[list[tf.Tensor]]]] = {}
@@ -138,7 +149,7 @@ class Replicas:
     def sum(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Return the sum over all processes, float64, of the same shape."""
         values = np.asarray(values, np.float64)
-        if self.local == self.total:
+        if self.processes == 1:
             return values
         others = [np.zeros(values.size)] * (self.local - 1)
         return self.all_reduce([values.ravel(), *others]).reshape(values.shape)
@@ -169,6 +180,34 @@ class Replicas:
         if total[-1]:
             raise tf.errors.ResourceExhaustedError(None, None, exhausted or "in another worker")
         return total[:-2]
+
+    def wait(self, check: Callable[[], object], progress: Progress) -> None:
+        """Wait until all processes are here. Collective.
+
+        Signals are handled meanwhile, unlike in another collective operation, and the wait is not taken for a stall: a
+        process that ends or is stopped is noticed as in training, and one that hangs ends by its own limit.
+
+        Args:
+            check: called often; what it raises ends the wait.
+            progress: receives the progress.
+        """
+        if self.processes == 1:
+            return
+        arrived: Future[object] = Future()
+
+        def meet() -> None:
+            try:
+                arrived.set_result(self.sum(np.zeros(1)))
+            except Exception as error:  # noqa: BLE001  # it is raised below
+                arrived.set_exception(error)
+
+        with progress.phase("wait for the other workers", None, "") as phase:
+            threading.Thread(target=meet, name="wait", daemon=True).start()
+            while not arrived.done():
+                futures.wait([arrived], WAIT_SECONDS)
+                check()
+                phase.advance(0)
+        arrived.result()
 
     def copies(self, variable: keras.Variable) -> list[NDArray[Any]]:
         """Return a variable's value on each replica of this process."""

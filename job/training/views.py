@@ -99,10 +99,10 @@ def extract_views(
     check: Callable[[], object] = int,
     replicas: Replicas | None = None,
 ) -> None:
-    """Compute the features of the augmented training images, except those that an earlier start wrote.
+    """Compute the features of the own share of the augmented training images, except what an earlier start wrote.
 
     If a batch does not fit into the device's memory, all features are computed again in smaller batches, also those of
-    the unchanged images: they all depend on the batch size.
+    the unchanged images of the own share: they all depend on the batch size.
 
     Args:
         views: what is computed and where it is stored. The features of the unchanged images are complete.
@@ -127,8 +127,9 @@ def extract_views(
         pixels[: len(part.rows)] = images.pixels(part.rows)
         return [pixels, *drawn.draw(np.resize(part.rows, RANGE), part.version)]
 
-    missing = [part for part in views.parts() if not views.is_intact(part.stored)]
-    while missing:
+    own = views.parts()[images.share.worker :: images.share.workers]
+    missing = [part for part in own if not views.is_intact(part.stored)]
+    while missing or not compute.is_agreed(check):
         with progress.phase("augmented features", sum(len(part.rows) for part in missing), "images") as phase:
             for group in compute.groups(missing):
                 for part, [features] in zip(group, compute([load(part) for part in group]), strict=True):
@@ -136,4 +137,4 @@ def extract_views(
                     phase.advance(len(part.rows))
                     check()
         fill(images, cache, FeaturePass(classifier, cache, state, progress, replicas=replicas), progress)
-        missing = [part for part in views.parts() if not views.stored.has(part.stored)]
+        missing = [part for part in own if not views.stored.has(part.stored)]

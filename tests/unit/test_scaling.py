@@ -66,14 +66,25 @@ def test_more_gpus_communicate() -> None:
 
 
 def test_several_pods() -> None:
-    """Four Pods of two GPUs train on eight; one Pod reads on its two, and scores on one."""
+    """Four Pods of two GPUs read and train on eight, send each other the features, and score on one."""
     pods = dataclasses.replace(INPUTS, gpus_per_pod=2)
 
-    found, one_pod = (scaling.costs(1_000, gpus, pods) for gpus in (8, 2))
+    found, one_pod = (scaling.costs(1_000, 8, inputs) for inputs in (pods, INPUTS))
 
-    assert scaling.costs(1_000, 8, INPUTS)["stage 2"] == found["stage 2"]
-    assert one_pod["read"] == found["read"]
+    assert one_pod["stage 2"] == found["stage 2"]
+    assert one_pod["read"] < found["read"]
+    assert pytest.approx(1_000 * (1 / 800 + 1.5 * 2 * scaling.FEATURE_BYTES / 1e9)) == found["read"]
     assert scaling.costs(1_000, 1, INPUTS)["score"] == pytest.approx(found["score"])
+
+
+def test_first_epochs_of_several_pods_download() -> None:
+    """A Pod of four reads a quarter in the pass; of the images of its first epoch, three quarters are new to it."""
+    slow = dataclasses.replace(INPUTS, gpus_per_pod=2, objects_per_second=1, network_gigabytes=1e6, decode_ms=0)
+
+    found = scaling.costs(1_000, 8, slow)
+
+    assert pytest.approx(1_000 / 4, rel=1e-3) == found["read"]
+    assert pytest.approx(sum(800 / 4 * 0.75**epoch for epoch in range(1, 11)), rel=1e-2) == found["stage 2"]
 
 
 def test_what_grows_alone_ends_the_gain() -> None:

@@ -16,13 +16,23 @@ import pytest
 from attempts import Attempt
 from digests import arrays_sha256
 from light_runs import FOLDER
-from runs import SMALL, draw_two_classes, only_run
+from runs import SMALL, draw, draw_two_classes, only_run
 
 BATCH = 4
+UNREADABLE = "validation/dark/19.png"
 FLAGS = (
     *SMALL,
     *("--feature_extraction.epochs", "2", "--fine_tuning.epochs", "2", "--checkpoint.interval", "0.1"),
-    *("--augmentation.flip", "horizontal", "--feature_extraction.views", "2", "--report.label_errors", "true"),
+    *(
+        "--input.max_bad_fraction",
+        "0.1",
+        "--augmentation.flip",
+        "horizontal",
+        "--feature_extraction.views",
+        "2",
+        "--report.label_errors",
+        "true",
+    ),
     *("--feature_extraction.batch_size", str(BATCH), "--fine_tuning.batch_size", str(BATCH), "--device.threads", "1"),
 )
 
@@ -34,9 +44,18 @@ def _light(light_processes: None) -> None:
 
 @pytest.fixture(scope="session")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Flags of a small run, but for its output; the last batch of an epoch has one image: fewer than replicas."""
+    """Flags of a small run, but for its output; the last batch of an epoch has one image: fewer than replicas.
+
+    The pictures are three ranges of rows; one that worker 1 reads cannot be used.
+    """
     folder = tmp_path_factory.mktemp("pictures")
-    draw_two_classes(folder)
+    draw_two_classes(folder / "train")
+    for n in range(3):
+        (folder / f"train/dark/{n}.jpg").unlink()
+    for n in range(20):
+        for label, shade in (("dark", 90), ("light", 160)):
+            draw(folder / f"validation/{label}/{n:02}.png", shade=shade, seed=200 + n)
+    (folder / UNREADABLE).write_bytes(b"no image")
     return (*FLAGS, "--input.uri", str(folder))
 
 
@@ -77,7 +96,7 @@ def published(flags: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_both_stages(published: tuple[Path, Attempt, Attempt]) -> None:
-    """Both workers train both stages with the same results, and worker 0 alone publishes the run."""
+    """Both workers read and train both stages with the same results, and worker 0 alone publishes the run."""
     folder, first, second = published
     results = [
         [(event["stage"], event["loss"], event["val_loss"]) for event in worker.named("epoch.finished")]
@@ -91,6 +110,10 @@ def test_both_stages(published: tuple[Path, Attempt, Attempt]) -> None:
     assert [1, 0] == [worker.names().count("run.published") for worker in (first, second)]
     assert ["run.succeeded"] * 2 == [worker.events[-1]["event"] for worker in (first, second)]
     assert [2, 2] == [worker.named("device.configured")[0]["replicas"] for worker in (first, second)]
+    assert [37, 32] == [worker.named("images.read")[0]["images"] for worker in (first, second)]
+    assert [0, 1] == [len(worker.named("image.quarantined")) for worker in (first, second)]
+    [unusable] = (folder / "data/quarantine.jsonl").read_text().splitlines()
+    assert UNREADABLE in unusable
 
 
 def test_same_bits_as_two_devices(
@@ -107,7 +130,7 @@ def test_same_bits_as_two_devices(
 
 @pytest.mark.long
 def test_disturbed(workers: Workers, published: tuple[Path, Attempt, Attempt], tmp_path: Path) -> None:
-    """A run whose workers are killed, stopped and replaced in turn ends in the bits of the undisturbed one.
+    """A run whose workers are killed, stopped and ended in turn ends in the bits of the undisturbed one.
 
     The other one starts again in its own process, keeps its cache, and resumes from the last checkpoint.
     """
@@ -116,25 +139,36 @@ def test_disturbed(workers: Workers, published: tuple[Path, Attempt, Attempt], t
         "leader killed": (signal.SIGKILL, ("fine_tuning", 0, 4)),
         "stopped": (signal.SIGSTOP, ("fine_tuning", 1, 2)),
         "terminated": (signal.SIGTERM, ("fine_tuning", 1, 4)),
+        "leader stopped": (signal.SIGSTOP, ("fine_tuning", 1, 6)),
+        "other terminated": (signal.SIGTERM, ("fine_tuning", 1, 7)),
     }
     with contextlib.ExitStack() as stack:
         leader = stack.enter_context(workers.start(0, signal_at=ends["leader killed"]))
+        other = stack.enter_context(workers.start(1))
+        assert other.wait_for("cache.opened")
+        other.process.kill()  # in its pass over the data
+        assert leader.wait_for("workers.lost")
         other = stack.enter_context(workers.start(1, signal_at=ends["killed"]))
-        lost = leader.wait_for("workers.lost")
+        assert leader.wait_for("workers.lost", 2)
         other = stack.enter_context(workers.start(1, signal_at=ends["stopped"]))
         other.wait_for("workers.lost")
         leader_2 = stack.enter_context(workers.start(0, signal_at=ends["terminated"]))
         leader_2.wait_for("workers.lost")
         other.process.kill()
-        other_2 = stack.enter_context(workers.start(1, counting=True))
+        other_2 = stack.enter_context(workers.start(1, signal_at=ends["other terminated"]))
         assert 75 == leader_2.wait(), leader_2.events[-1]
         other_2.wait_for("workers.lost")
-        leader_3 = stack.enter_context(workers.start(0, counting=True))
-        assert [0, 0] == [leader_3.wait(), other_2.wait()], (leader_3.events[-1], other_2.events[-1])
+        leader_3 = stack.enter_context(workers.start(0, signal_at=ends["leader stopped"]))
+        assert other_2.wait_for("workers.lost", 2)
+        leader_3.process.kill()
+        leader_4 = stack.enter_context(workers.start(0, counting=True))
+        assert 75 == other_2.wait(), other_2.events[-1]
+        assert leader_4.wait_for("workers.lost")
+        other_3 = stack.enter_context(workers.start(1))
+        assert [0, 0] == [leader_4.wait(), other_3.wait()], (leader_4.events[-1], other_3.events[-1])
 
-    assert lost
     assert -signal.SIGKILL == leader.process.returncode
-    assert leader.named("cache.reused")
+    assert leader.named("cache.opened")[-1]["encoded_found"] > 0
     assert ("fine_tuning", 1, 5) == leader_3.loaded()  # the step in which the workers agreed to stop
     [record] = [json.loads(path.read_bytes()) for path in (tmp_path / "jobs").iterdir()]
     assert 75 in [attempt.get("exit_code") for attempt in record["attempts"]]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from worker_threads import both
 
 from job.data.cache_files import Rows
 from job.observability.progress import Progress
@@ -15,44 +14,9 @@ from job.training import sharing
 from job.training.state import EpochResult, TrainingState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-
-class Meeting:
-    """Sums over two threads."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self._barrier = threading.Barrier(2, timeout=20)
-        self._values: dict[int, NDArray[Any]] = {}
-
-    def sum(self, first: int, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the sum of what both threads have given."""
-        self._values[first] = np.asarray(values, np.float64)
-        self._barrier.wait()
-        total: NDArray[np.float64] = self._values[0] + self._values[1]
-        if self._barrier.wait() == 0:
-            self.calls += 1
-        return total
-
-
-class FakeReplicas:
-    """The replica of one worker.
-
-    Attributes:
-        first: number of the worker.
-    """
-
-    def __init__(self, meeting: Meeting, first: int) -> None:
-        self.first = first
-        self._meeting = meeting
-
-    def sum(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the sum over both."""
-        return self._meeting.sum(self.first, values)
 
 
 class FakeClassifier:
@@ -70,22 +34,16 @@ class FakeClassifier:
         self.weights = state
 
 
-def both(function: Callable[[Any], Any]) -> tuple[list[Any], Meeting]:
-    """Return what a function returns in each worker, and what they summed by."""
-    meeting = Meeting()
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(function, [FakeReplicas(meeting, first) for first in (0, 1)])), meeting
-
-
-@pytest.mark.parametrize("size", [0, 1, 4, 4099])
-def test_broadcast(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sizes", [(0, 0), (1, 4), (4, 0), (0, 3), (4099, 400)])
+def test_gather(sizes: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes of any length arrive as they were sent, in parts."""
     monkeypatch.setattr(sharing, "WORDS", 100)
-    data = np.random.default_rng(size).bytes(size)
-    received, meeting = both(lambda replicas: sharing.broadcast(replicas, b"other" if replicas.first else data))
+    data = [np.random.default_rng(size).bytes(size) for size in sizes]
+    received, meeting = both(lambda replicas: sharing.gather(replicas, data[replicas.process]))
 
     assert [data, data] == received
-    assert 1 + -(-size // 400) == meeting.calls
+    words = sum(-(-size // 4) for size in sizes)
+    assert 1 + -(-words // 100) == meeting.calls
 
 
 def test_state() -> None:
@@ -106,8 +64,8 @@ def test_state() -> None:
     classifiers = [FakeClassifier(arrays), FakeClassifier({})]
 
     def share(replicas: Any) -> TrainingState | None:
-        classifier: Any = classifiers[replicas.first]
-        if replicas.first:
+        classifier: Any = classifiers[replicas.process]
+        if replicas.process:
             return sharing.receive_state(replicas, classifier)
         return sharing.send_state(replicas, state, classifier)
 
@@ -120,14 +78,40 @@ def test_state() -> None:
 
 
 def test_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slices of rows are copied, and the others are left as they are."""
+    """Each slice is copied from the worker that has it to the other one, and other rows are left as they are."""
     monkeypatch.setattr(sharing, "SLICES", 2)
-    values = np.random.default_rng(0).normal(size=(10, 2, 3)).astype(np.float32)
-    rows = [Rows(tmp_path / str(worker), np.float32, 10, (2, 3)) for worker in (0, 1)]
-    rows[0][slice(0, 10)] = values
-    slices = [slice(0, 3), slice(4, 5), slice(8, 10)]
-    both(lambda replicas: sharing.share_rows(replicas, rows[replicas.first], slices, "features", Progress([])))
+    values = np.random.default_rng(0).normal(size=(20, 2, 3)).astype(np.float32)
+    rows = [Rows(tmp_path / str(worker), np.float32, 20, (2, 3)) for worker in (0, 1)]
+    slices, owners = [slice(0, 3), slice(4, 5), slice(8, 10), slice(10, 14), slice(15, 20)], [0, 1, 1, 1, 0]
+    for part, owner in zip(slices, owners, strict=True):
+        rows[owner][part] = values[part]
+    both(lambda replicas: sharing.share_rows(replicas, rows[replicas.process], slices, owners, "x", Progress([])))
 
     for part in slices:
-        np.testing.assert_array_equal(values[part], rows[1][np.arange(part.start, part.stop)])
-    assert not rows[1].has(slice(3, 4))
+        for copy in rows:
+            np.testing.assert_array_equal(values[part], copy[np.arange(part.start, part.stop)])
+    assert not any(copy.has(slice(row, row + 1)) for copy in rows for row in (3, 5, 7, 14))
+
+
+class FakeImages:
+    """Keeps what it is given."""
+
+    def __init__(self, found: NDArray[Any]) -> None:
+        self.found = found
+        self.added: dict[int, Any] = {}
+
+    def findings(self) -> dict[str, NDArray[Any]]:
+        """Return what was found."""
+        return {"usable": self.found}
+
+    def add_findings(self, worker: int, findings: Any) -> None:
+        """Keep what another worker found."""
+        self.added[worker] = findings["usable"].tolist()
+
+
+def test_findings() -> None:
+    """Each worker gets what the other one found."""
+    images: list[Any] = [FakeImages(np.array([True, False])), FakeImages(np.array([False]))]
+    both(lambda replicas: sharing.share_findings(replicas, images[replicas.process]))
+
+    assert [{1: [False]}, {0: [True, False]}] == [each.added for each in images]

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
+import pytest
+import tensorflow as tf
 from classifiers import examples, small_classifier
 from hypothesis import given
 from hypothesis import strategies as st
 
+from job import errors
 from job.config.settings import AugmentationSettings, Settings
+from job.observability.progress import Progress
 from job.runtime.device import Device
 from job.training import strategy
 
@@ -23,6 +31,44 @@ def test_parts_of_a_batch(images: int, replicas: int) -> None:
     sizes = [len(range(images)[part.rows]) for part in parts]
     assert min(sizes) >= 1
     assert max(sizes) - min(sizes) <= 1
+
+
+class Others:
+    """The strategy of two processes, in place of TensorFlow's."""
+
+    extended = SimpleNamespace(worker_devices=["CPU:0"])
+    num_replicas_in_sync = 2
+
+
+def test_wait_for_other_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that waits shows progress, ends if it has to, and raises what the collective operation fails with."""
+    strategies: Any = Others()
+    replicas, arrived, looks = strategy.Replicas(strategies), threading.Event(), list[Any]()
+    monkeypatch.setattr(strategy, "WAIT_SECONDS", 0.001)
+    monkeypatch.setattr(replicas, "sum", lambda values: arrived.wait(20) and values)
+
+    def look() -> None:
+        looks.append(1)
+        if len(looks) == 3:
+            arrived.set()
+
+    replicas.wait(look, Progress())
+    assert len(looks) >= 3
+    arrived.clear()
+
+    def stop() -> None:
+        raise errors.StoppedError("SIGTERM", remedy="")
+
+    with pytest.raises(errors.StoppedError):
+        replicas.wait(stop, Progress())
+    arrived.set()
+
+    def fail(_: object) -> None:
+        raise tf.errors.UnavailableError(None, None, "a worker has ended")
+
+    monkeypatch.setattr(replicas, "sum", fail)
+    with pytest.raises(tf.errors.UnavailableError):
+        replicas.wait(int, Progress())
 
 
 def test_one_device_has_no_replicas() -> None:
