@@ -9,14 +9,19 @@ import light_runs
 import pytest
 from runs import draw, only_run, run
 
+from job.training import strategy
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from job.training.strategy import Replicas
 
-@pytest.mark.usefixtures("light", "session_replicas")
-def test_run_of_two_replicas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.mark.usefixtures("light")
+def test_run_of_two_replicas(replicas: Replicas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both stages, augmented features, evaluation and the export, verified: the run is published with its replicas."""
     monkeypatch.setenv(light_runs.VERIFIED, "1")
+    monkeypatch.setattr(strategy, "create", lambda *_, **__: replicas)  # one strategy in a process: see the fixture
     for n in range(6):
         draw(tmp_path / "in/dark" / f"{n}.jpg", shade=60, seed=n)
         draw(tmp_path / "in/light" / f"{n}.jpg", shade=190, seed=100 + n)

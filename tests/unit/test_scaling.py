@@ -72,7 +72,6 @@ def test_several_pods() -> None:
     found, one_pod = (scaling.costs(1_000, 8, inputs) for inputs in (pods, INPUTS))
 
     assert one_pod["stage 2"] == found["stage 2"]
-    assert one_pod["read"] < found["read"]
     assert pytest.approx(1_000 * (1 / 800 + 1.5 * 2 * scaling.FEATURE_BYTES / 1e9)) == found["read"]
     assert scaling.costs(1_000, 1, INPUTS)["score"] == pytest.approx(found["score"])
 
