@@ -6,9 +6,11 @@ batches are fixed ranges of the manifest's rows.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import heapq
 import json
+import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -120,6 +122,8 @@ class Dataset:
         self._sources = Sources(manifest, open_store)
         self._time = PassTime()
         self._pool = ThreadPoolExecutor(threads, "decode")
+        self._closed = False
+        self._lock = threading.Lock()
 
     def ingest(self, progress: Progress, *, check: Callable[[], object] = int) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Download, check and decode every image of the share; yield each range of rows as soon as it is complete.
@@ -178,6 +182,14 @@ class Dataset:
     def skip_pass(self) -> None:
         """Leave out the pass, since an earlier start has made it. Images are read from their store when needed."""
         self.usable[:] = self._selected
+
+    def fetch_ahead(self) -> None:
+        """Read the bytes of all usable images that the cache lacks in a thread of its own, until `close`.
+
+        For a worker that has read a share, and soon needs the other images, those of a batch at a time: many are read
+        at once here. What cannot be read is left for the batch that needs it.
+        """
+        threading.Thread(target=self._fetch, name="fetch", daemon=True).start()
 
     def findings(self) -> dict[str, NDArray[Any]]:
         """Return what the pass over the own share found, as plain arrays: for `add_findings` in the other workers."""
@@ -244,7 +256,9 @@ class Dataset:
         return pixels
 
     def close(self) -> None:
-        """Stop the decoding threads."""
+        """Stop the threads. One that still waits for a store ends by itself, and leaves the cache alone."""
+        with self._lock:
+            self._closed = True
         self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
@@ -360,9 +374,25 @@ class Dataset:
         for row, fetched in self._sources.read(missing):
             if isinstance(fetched, storage.LostObject):
                 raise _cannot_read(self.manifest.uri(row), fetched.detail)
-            self._cache.put_encoded(row, fetched)
+            self._keep(row, fetched)
         with decode.quiet():
             return np.stack(list(self._pool.map(self._decode_again, rows.tolist())))
+
+    def _fetch(self) -> None:
+        missing = np.flatnonzero(self.usable)
+        missing = missing[~self._cache.has_encoded(missing)]
+        with contextlib.suppress(errors.FinetuneError):  # raised again by the batch that needs the image
+            for row, fetched in self._sources.read(missing):
+                if self._closed:
+                    break
+                if not isinstance(fetched, storage.LostObject):
+                    self._keep(row, fetched)
+
+    def _keep(self, row: int, data: bytes) -> None:
+        """Cache the bytes of an image, unless another thread has."""
+        with self._lock:  # note: bytes that are put twice would count twice
+            if not self._closed and not self._cache.has_encoded(np.array([row])).all():
+                self._cache.put_encoded(row, data)
 
     def _decode_again(self, row: int) -> NDArray[Any]:
         data = self.encoded(row)

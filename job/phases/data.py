@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from job.config.settings import runs_backbone
 from job.data import contradictions, manifest
 from job.data.labels import SPLIT_NAMES, TRAIN
 from job.data.listing import read_listing
@@ -151,8 +152,8 @@ def read_images(
 ) -> float | None:
     """Make the one pass over the data: download, check, decode, compute features. Several workers share it.
 
-    Where several workers train, and an earlier start has read all images, and nothing is computed from them, each reads
-    what it trains on when it needs it.
+    Where several workers train, an earlier start has read all images and nothing is computed from them, it is left out.
+    Each worker decodes the images of other shares when it trains on them, and downloads them meanwhile.
 
     Args:
         context: of the run.
@@ -172,12 +173,15 @@ def read_images(
         if cache.needs_features or cache.frozen is not None:
             replicas = context.replicas
             seconds = features.extract(classifier, images, cache, state, progress, check=check, replicas=replicas)
+            share_pass(context, images, cache)
         elif context.workers and images.hashes is None:
             images.skip_pass()
-            return None
         else:
             collections.deque(images.ingest(progress, check=check), maxlen=0)
-        share_pass(context, images, cache)
+            share_pass(context, images, cache)
+    settings = context.loaded.settings
+    if context.workers and (runs_backbone(settings) or (settings.fine_tuning.epochs and cache.frozen is None)):
+        images.fetch_ahead()
     return None if seconds is None else seconds / images.share.workers
 
 

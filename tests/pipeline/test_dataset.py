@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +169,63 @@ def test_without_the_pass(listed: manifest.Manifest, tmp_path: Path, *, with_pix
         np.testing.assert_array_equal(expected, images.pixels(np.array([3, 3, 90])))
         with pytest.raises(errors.DataError, match="cannot be read any more"):
             images.pixels(np.array([4]))
+
+
+@contextlib.contextmanager
+def slow_reads(images: dataset.Dataset, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Let reads of more than one image wait until the event is set."""
+    read, go_on = images._sources.read, threading.Event()
+
+    def wait_and_read(rows: NDArray[np.intp]) -> Iterator[tuple[int, Any]]:
+        if len(rows) > 1:
+            go_on.wait(20)
+        yield from read(rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(images._sources, "read", wait_and_read)
+        try:
+            yield go_on
+        finally:
+            go_on.set()
+
+
+def end_of_fetching() -> None:
+    """Wait until no thread reads ahead."""
+    for thread in threading.enumerate():
+        if thread.name == "fetch":
+            thread.join(20)
+
+
+def test_images_are_fetched_ahead(listed: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of all usable images are read meanwhile, each kept once; what is gone is left for training."""
+    selected = np.ones(2 * IMAGES, bool)
+    selected[7] = False
+    (tmp_path / "in" / listed.names[4]).unlink()
+    with opened(listed, tmp_path, selected=selected) as (images, kept):
+        images.skip_pass()
+        with slow_reads(images, monkeypatch) as go_on:
+            images.fetch_ahead()
+            images.pixels(np.array([3]))
+            go_on.set()
+            end_of_fetching()
+        present = kept.has_encoded(np.arange(2 * IMAGES))
+        assert [4, 7] == np.flatnonzero(~present).tolist()
+        assert int(listed.size[present].sum()) == kept._encoded.size
+        with pytest.raises(errors.DataError, match="cannot be read any more"):
+            images.pixels(np.array([4]))
+
+
+def test_fetching_ends_with_the_data(
+    listed: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that still reads when the data are closed writes nothing more: its files may be others by then."""
+    with opened(listed, tmp_path) as (images, kept), slow_reads(images, monkeypatch) as go_on:
+        images.skip_pass()
+        images.fetch_ahead()
+        images.close()
+        go_on.set()
+        end_of_fetching()
+        assert 0 == kept.has_encoded(np.arange(2 * IMAGES)).sum()
 
 
 def test_interleaved_stores(listed: manifest.Manifest, tmp_path: Path) -> None:
