@@ -211,8 +211,8 @@ class Dataset:
         for name, column in columns.items():
             if column is not None:
                 column[rows] = findings[name]
-        self.quarantined += [Quarantined(**image) for image in json.loads(findings["quarantined"].tobytes())]
-        self.quarantined.sort(key=lambda image: image.uri)
+        quarantined = [Quarantined(**image) for image in json.loads(findings["quarantined"].tobytes())]
+        self.quarantined = sorted(self.quarantined + quarantined, key=lambda image: image.uri)
 
     def encoded(self, row: int) -> bytes:
         """Return an image's encoded bytes from the cache, or from the store if the cache is damaged."""
