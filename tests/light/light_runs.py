@@ -59,8 +59,11 @@ def unverified(verification: Any) -> dict[str, Any]:
     return {"Scorer": Scorer, "verify": verify}
 
 
+SHALLOW = "keras.src.applications.mobilenet_v2"
+"""The module with the base model."""
+
 CHANGES: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "keras.src.applications.mobilenet_v2": shallow,
+    SHALLOW: shallow,
     "job.export.verification": unverified,
 }
 """Module -> what of it is replaced, by name."""

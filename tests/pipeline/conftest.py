@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import light_runs
 import pytest
 from runs import WITH_REPORT, draw, run
 
@@ -18,6 +19,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.fixture
+def whole() -> None:
+    """Leave the runs of a test as they are: its subject is the model or its verification."""
+
+
+@pytest.fixture(autouse=True)
+def _light(request: pytest.FixtureRequest) -> None:
+    """Make the runs of all other tests light."""
+    if "whole" not in request.fixturenames:
+        request.getfixturevalue("light")
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each of two classes: dark/ and light/, ten pictures each."""
@@ -30,7 +43,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def published(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of one run on `pictures`."""
+    """The output of one run on `pictures`, with a verified model of few blocks."""
     output = tmp_path_factory.mktemp("published")
-    run("--input.uri", pictures, "--output.uri", output, *WITH_REPORT)
+    with light_runs.here(light_runs.SHALLOW):
+        run("--input.uri", pictures, "--output.uri", output, *WITH_REPORT)
     return output

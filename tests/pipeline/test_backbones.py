@@ -28,6 +28,8 @@ from job.observability.progress import Progress
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("whole")
+
 BY_UNIT_TESTS = {"MobileNetV3Small", "ResNet50"}
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.usefixtures("light_processes")
 @pytest.mark.parametrize("columns", [80, 160])
 def test_no_line_is_wrapped(pictures: Path, tmp_path: Path, columns: int) -> None:
     """Neither the log nor the bars nor the closing block have a line that is wider than the terminal."""

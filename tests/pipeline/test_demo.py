@@ -8,12 +8,14 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from runs import SMALL, strict_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.usefixtures("whole")
 def test_demo(tmp_path: Path) -> None:
     """The demo ends with the accuracy of each stage and where model and metrics lie, and leaves them there."""
     environment = {key: value for key, value in os.environ.items() if key != "STORAGE_EMULATOR_HOST"}

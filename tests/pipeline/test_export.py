@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import light_runs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -27,13 +28,16 @@ from job.export.verification import Scorer, score_latest, verify
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.usefixtures("whole")
+
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes], np.ndarray]:
     """An exported classifier, six encoded images, and its own probabilities for them."""
     folder = tmp_path_factory.mktemp("export") / "model"
     settings = ModelSettings(alpha=0.35, image_size=32, weights="none", dropout=0.5)
-    classifier = varied_classifier(settings, ("a", "b", "ü"))
+    with light_runs.here(light_runs.SHALLOW):
+        classifier = varied_classifier(settings, ("a", "b", "ü"))
     saved_model.save(classifier, folder, max_pixels=MAX_PIXELS)
     random = np.random.default_rng(0)
     encoded = []

@@ -105,7 +105,6 @@ class _Killer(Listener):
             time.sleep(0.02)
 
 
-@pytest.mark.usefixtures("light")
 def test_crash_of_a_conversion(pictures: Path, tmp_path: Path) -> None:
     """A conversion that is killed leaves its format out with a warning; the run is published with the rest."""
     left_out = Facts("export.left_out")

@@ -130,7 +130,6 @@ def test_tensorboard_files(undisturbed: Path) -> None:
     assert file.stat().st_size == listed[f"tensorboard/validation/{file.name}"]["size"]
 
 
-@pytest.mark.usefixtures("light")
 def test_stopped_in_stage_2(learns: Sequence[str | Path], undisturbed: Path, tmp_path: Path) -> None:
     """A run that is stopped in stage 2 and resumed has the same model, suspects and gallery as an undisturbed one."""
     arguments = (*learns, "--output.uri", tmp_path)
@@ -150,7 +149,6 @@ def test_stopped_in_stage_2(learns: Sequence[str | Path], undisturbed: Path, tmp
     assert arrays_sha256(undisturbed / model) == arrays_sha256(only_run(tmp_path) / model)
 
 
-@pytest.mark.usefixtures("light")
 def test_switched_off(learns: Sequence[str | Path], undisturbed: Path, tmp_path: Path) -> None:
     """Without the report and the label errors there are no files of them, and the model has the same bits."""
     off = ("--report.enabled", "false", "--report.label_errors", "false")
@@ -179,7 +177,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     return
 
 
-@pytest.mark.usefixtures("broken", "light")
+@pytest.mark.usefixtures("broken")
 def test_failures_cost_a_part(pictures: Path, tmp_path: Path) -> None:
     """A failure in the gallery, the heads or the card is a warning, and the run is published without that part."""
     failed, found = Facts("report.part_failed"), Facts("label_errors.found")

@@ -13,7 +13,6 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks/gpu_check.py"
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("light_processes")
 def test_gpu_check(tmp_path: Path) -> None:
     """Every case is published, a stopped run resumes to the same bits, and a table says how fast each one was."""
     results = tmp_path / "RESULTS.md"

@@ -67,7 +67,6 @@ def test_ablation(published: Path) -> None:
     assert metrics["majority"]["validation"] == rows["majority"]["accuracy"]
 
 
-@pytest.mark.usefixtures("light")
 def test_one_answer_for_all(tmp_path: Path) -> None:
     """Of 60 and 4 images that look alike, the rare class is never predicted: that is warned of, and it is named."""
     for number in range(64):
@@ -109,6 +108,7 @@ def test_resumed_run_has_the_same_metrics(published: Path, pictures: Path, tmp_p
     assert (1, 2) == (expected["timing"]["starts"], resumed["timing"]["starts"])
     for metrics in (expected, resumed):
         del metrics["timing"], metrics["memory"]
+        del metrics["verification"]["max_difference"], metrics["verification"]["keras_max_difference"]  # it is light
         for stage in metrics["stages"].values():
             assert {stage.pop(key) for key in SECONDS}
     assert expected == resumed

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from job.runtime import gpu
     from job.runtime.device import Precision
 
-SHALLOW = "keras.src.applications.mobilenet_v2"
-"""What is made light for `weights`, and for the runs that start from them."""
-
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,7 +39,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights with BatchNormalization statistics that fit them, so that features differ between pictures."""
     keras.utils.set_random_seed(7)
-    with light_runs.here(SHALLOW):
+    with light_runs.here(light_runs.SHALLOW):
         base_model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, include_top=False, weights=None)
     for layer in base_model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -87,17 +84,19 @@ def check(output: Path, precision: Precision) -> None:
     assert metrics["kept"]["val_loss"] == pytest.approx(loss, rel=1e-3)
 
 
+@pytest.mark.usefixtures("whole")
 def test_half_precision_is_published(pictures: Path, weights: Path, tmp_path: Path) -> None:
     """A run in half precision is published, and its metrics are those of the published float32 model."""
     arguments = ("--input.uri", pictures, "--output.uri", tmp_path, "--model.weights", weights, "--keep", "last")
     rates = ("--feature_extraction.learning_rate", "0.05", "--fine_tuning.learning_rate", "0.001")
-    with light_runs.here(SHALLOW):
+    with light_runs.here(light_runs.SHALLOW):
         run(*arguments, *rates, "--feature_extraction.epochs", "3", "--device.mixed_precision", "bfloat16")
 
     check(tmp_path, "bfloat16")
 
 
 @pytest.mark.needs_shared
+@pytest.mark.usefixtures("whole")
 def test_half_precision_with_imagenet_weights(pictures: Path, tmp_path: Path) -> None:
     """The same in the other half precision, with the weights that users start from."""
     [file] = WEIGHTS.glob("*_0.35_224_no_top.h5")
@@ -132,7 +131,6 @@ class StopInStage2(Listener):
             self._patch.setattr(signals, "received", lambda: "SIGTERM")
 
 
-@pytest.mark.usefixtures("light")
 @pytest.mark.parametrize(
     ("began", "offered"),
     # note: tests/pipeline/test_training_step.py has all nine, in both stages

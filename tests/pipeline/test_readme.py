@@ -10,7 +10,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
 import readme
 from runs import SMALL, only_run
 
@@ -20,8 +19,9 @@ from job.storage import emulator as emulators
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
 
-@pytest.mark.usefixtures("light_processes")
+
 def test_run(emulator: str, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command trains on a bucket's folders and publishes to a bucket; only the model is made smaller."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)

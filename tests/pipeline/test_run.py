@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import google_crc32c
-import light_runs
 import numpy as np
 import odd_images
 import pytest
@@ -302,8 +301,7 @@ def test_same_bits(published: Path, pictures: Path, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(LocalStore, "read_many", read_backwards)
     caches = Facts("cache.opened")
-    with light_runs.here("job.export.verification"):
-        run("--input.uri", copy, "--output.uri", tmp_path / "out", "--cache.max_bytes", "200000", listeners=[caches])
+    run("--input.uri", copy, "--output.uri", tmp_path / "out", "--cache.max_bytes", "200000", listeners=[caches])
     assert [False] == [facts["pixels_kept"] for facts in caches.seen], "else they are not decoded again each epoch"
     assert any(order != sorted(order) for order in orders)
     first, second = (only_run(output) for output in (published, tmp_path / "out"))
@@ -341,7 +339,6 @@ def test_job_keeps_to_its_run(published: Path, pictures: Path, tmp_path: Path, m
     )
 
 
-@pytest.mark.usefixtures("light")
 def test_gate(pictures: Path, tmp_path: Path) -> None:
     """Below gate.min_accuracy a run is published, latest.json is not moved, and the exit code is 6.
 
@@ -362,7 +359,6 @@ def test_gate(pictures: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "latest.json").exists()
 
 
-@pytest.mark.usefixtures("light")
 def test_three_classes_with_splits(bucket: str, tmp_path: Path) -> None:
     """From bucket to bucket: train/, validation/ and test/ are read as they are; three labels have a softmax.
 
@@ -399,7 +395,6 @@ def test_three_classes_with_splits(bucket: str, tmp_path: Path) -> None:
     assert [f"probability_{label}" for label in sorted(shades)] == list(rows[0])[4:]
 
 
-@pytest.mark.usefixtures("light")
 def test_unreadable_images_within_the_budget(pictures: Path, tmp_path: Path) -> None:
     """Up to input.max_bad_fraction, unreadable images are left out, each with its reason."""
     copy = shutil.copytree(pictures, tmp_path / "pictures")
@@ -434,7 +429,6 @@ def test_unreadable_images_over_the_budget(pictures: Path, tmp_path: Path) -> No
     ]
 
 
-@pytest.mark.usefixtures("light")
 def test_too_many_unusable_images_in_the_listing(pictures: Path, tmp_path: Path) -> None:
     """What the listing alone shows ends the run before anything is downloaded, and is listed all the same."""
     copy = shutil.copytree(pictures, tmp_path / "pictures")
@@ -464,7 +458,6 @@ def test_no_usable_image_in_the_listing(pictures: Path, tmp_path: Path) -> None:
     assert ["missing"] * 6 == [row["reason"] for row in map(strict_json, path.read_text().splitlines())]
 
 
-@pytest.mark.usefixtures("light")
 def test_images_that_vanish_or_change_after_listing(pictures: Path, tmp_path: Path) -> None:
     """Before the manifest is final they are quarantined; a resumed run that misses one ends with exit 3."""
     copy = shutil.copytree(pictures, tmp_path / "pictures")
@@ -509,7 +502,6 @@ def test_output_that_cannot_be_written(pictures: Path) -> None:
     assert "device.configured" not in {event["message"] for event in events}
 
 
-@pytest.mark.usefixtures("light_processes")
 @pytest.mark.parametrize("damaged", ["warn", "quarantine"])
 def test_odd_images(pictures: Path, tmp_path: Path, damaged: str) -> None:
     """A run and validate --deep have one outcome for every odd image, and print nothing of native code."""
@@ -519,16 +511,14 @@ def test_odd_images(pictures: Path, tmp_path: Path, damaged: str) -> None:
     images = [path for path in (tmp_path / "in").rglob("*") if path.is_file()]
     cache = sum(path.stat().st_size for path in images) + 5500 * len(images)  # without pixels: all is decoded again
     settings = ("--input.damaged", damaged, "--input.max_bad_fraction", "1", "--cache.max_bytes", str(cache))
-    arguments = [*SMALL, "--input.uri", tmp_path / "in", *settings, "--log.format", "json"]
+    arguments = [*SMALL, *ONE_STAGE, "--input.uri", tmp_path / "in", *settings, "--log.format", "json"]
 
     def execute(*command: str | Path) -> tuple[str, list[dict]]:
         done = subprocess.run([sys.executable, "-m", "job", *command], capture_output=True, text=True, check=False)
         assert 0 == done.returncode, done.stderr
         return done.stdout, [strict_json(line) for line in done.stderr.splitlines()]
 
-    output, events = execute(
-        *("run", *arguments, "--export.verify_images", "100", "--output.uri", tmp_path / "out", *ONE_STAGE)
-    )
+    output, events = execute("run", *arguments, "--output.uri", tmp_path / "out")
     document, of_validate = execute("validate", "--deep", "--json", *arguments)
 
     lines = (only_run(tmp_path / "out") / "data/quarantine.jsonl").read_text().splitlines()
@@ -551,7 +541,6 @@ def test_odd_images(pictures: Path, tmp_path: Path, damaged: str) -> None:
     assert "pixels are decoded again each epoch" in {e["message"]: e for e in events}["cache.opened"]["note"]
 
 
-@pytest.mark.usefixtures("light_processes")
 def test_every_line_is_json(pictures: Path, tmp_path: Path) -> None:
     """Without a terminal every line that a whole run writes is strict JSON with severity, message and time."""
     command = [sys.executable, "-m", "job", "run", *SMALL, "--input.uri", pictures, "--output.uri", tmp_path]

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, NamedTuple
 
 import keras
+import light_runs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -37,9 +38,11 @@ class Exported(NamedTuple):
 
 @pytest.fixture(scope="module", params=[("a", "b"), ("a", "b", "ü")], ids=["two labels", "three labels"])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """An exported MobileNetV2 of 32 pixels."""
+    """An exported MobileNetV2 of 32 pixels and few blocks."""
     folder = tmp_path_factory.mktemp("export") / "model"
-    classifier = varied_classifier(ModelSettings(alpha=0.35, image_size=32, weights="none", dropout=0.5), request.param)
+    settings = ModelSettings(alpha=0.35, image_size=32, weights="none", dropout=0.5)
+    with light_runs.here(light_runs.SHALLOW):
+        classifier = varied_classifier(settings, request.param)
     saved_model.save(classifier, folder, max_pixels=MAX_PIXELS)
     return Exported(
         classifier,

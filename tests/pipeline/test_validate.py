@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.usefixtures("light")
 @pytest.mark.parametrize(
     ("flags", "skipped"),
     [

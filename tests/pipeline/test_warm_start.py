@@ -13,8 +13,6 @@ from job.runtime import signals
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.usefixtures("light")
-
 
 def draw_label(folder: Path, label: str, shade: int) -> None:
     """Draw twelve pictures."""
