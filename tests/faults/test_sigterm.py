@@ -170,14 +170,11 @@ def test_in_every_phase(uploaded: tuple[str, ...], bucket: str, undisturbed: str
     assert undisturbed == arrays_sha256(tmp_path / "model.keras")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_in_stage_2_repeats_no_step(
-    flags: tuple[str, ...], undisturbed: str, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_in_stage_2_repeats_no_step(flags: tuple[str, ...], undisturbed: str, tmp_path: Path) -> None:
     """After a signal in the middle of an epoch the next start takes the very next step."""
     run = [*flags, "--output.uri", tmp_path, "--checkpoint.interval", "1000"]
     here = ("fine_tuning", 1, 3)
-    with Attempt(run, signal_at=(number, here)) as attempt:
+    with Attempt(run, signal_at=(signal.SIGTERM, here)) as attempt:
         assert 75 == attempt.wait(), attempt.events[-1]
     with Attempt(run, counting=True) as following:
         assert 0 == following.wait(), following.events[-1]
@@ -185,7 +182,7 @@ def test_in_stage_2_repeats_no_step(
     [steps] = {event["steps"] for event in attempt.events if "steps" in event}
 
     assert ("run.stopped", "WARNING") == (stopped["event"], stopped["severity"])
-    assert f"stopped by {number.name}; the state is saved" in stopped["message"]
+    assert "stopped by SIGTERM; the state is saved" in stopped["message"]
     assert here == attempt.steps()[-1]
     assert here == following.loaded()
     assert [("fine_tuning", 1, step) for step in range(4, steps + 1)] == following.steps()
