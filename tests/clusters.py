@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from charts import CHART
 from digests import arrays_sha256
+from light_runs import FOLDER
 from PIL import Image
 
 from job.storage import emulator
@@ -51,6 +52,19 @@ TINY = {
     "test.resources.limits.cpu": 2,
 }
 """Values for a run of seconds."""
+
+
+LIGHT = "light"
+"""Name of the ConfigMap with the modules that make runs light, in every namespace of the tests."""
+
+
+def light(values: Object) -> Object:
+    """Return values for the same run, made light: see light_runs. The image is the same."""
+    return values | {
+        "extraVolumes": [{"name": LIGHT, "configMap": {"name": LIGHT}}],
+        "extraVolumeMounts": [{"name": LIGHT, "mountPath": "/light", "readOnly": True}],
+        "extraEnv": [*values.get("extraEnv", []), {"name": "PYTHONPATH", "value": "/light"}],
+    }
 
 
 @dataclass(frozen=True)
@@ -152,6 +166,10 @@ class Namespace:
         self._helm = helm
 
     # kubectl
+
+    def add_light(self) -> None:
+        """Create the ConfigMap that `light` mounts."""
+        self.kubectl("create", "configmap", LIGHT, f"--from-file={FOLDER}")
 
     def kubectl(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl in the namespace, and return what it prints."""

@@ -90,6 +90,7 @@ def new_namespace(cluster: None, image: str) -> Iterator[Callable[..., Namespace
         namespace = Namespace(f"test-{uuid.uuid4().hex[:8]}", Helm(str(helm), 4), image)
         namespace.kubectl("create", "namespace", namespace.name)
         namespace.kubectl("label", "namespace", namespace.name, f"pod-security.kubernetes.io/enforce={level}")
+        namespace.add_light()
         made.append(namespace)
         return namespace
 

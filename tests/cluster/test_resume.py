@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from charts import CHART
-from clusters import TINY, Bucket, Namespace, fill, new_bucket
+from clusters import TINY, Bucket, Namespace, fill, light, new_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 SLOW = TINY | {
     "config.model.image_size": 96,
-    "config.fine_tuning.epochs": 40,
+    "config.fine_tuning.epochs": 60,
     "config.fine_tuning.batch_size": 4,
     "config.fine_tuning.learning_rate": 0.0001,
     "config.keep": "last",  # the best epoch might lie before the disturbance
@@ -28,7 +28,7 @@ def undisturbed(new_namespace: Callable[..., Namespace], reachable_emulator: str
     bucket = new_bucket(reachable_emulator)
     fill(bucket, images=40)
     namespace = new_namespace()
-    job = namespace.install(SLOW | bucket.values())
+    job = namespace.install(light(SLOW | bucket.values()))
     assert "Complete" == namespace.finish(job), namespace.describe()
     return bucket
 
@@ -40,7 +40,7 @@ def in_stage_2(namespace: Namespace, job: str, after: list[dict[str, object]]) -
 
 def test_upgrade_under_a_job_of_the_cronjob(namespace: Namespace, undisturbed: Bucket) -> None:
     """A Job that a CronJob made keeps its settings: after an upgrade to other ones, its next Pod resumes the run."""
-    values = SLOW | undisturbed.values(output_prefix="scheduled") | {"cronjob.enabled": True}
+    values = light(SLOW | undisturbed.values(output_prefix="scheduled")) | {"cronjob.enabled": True}
     namespace.helm("install", "finetune", CHART, *namespace.settings(**values))
     namespace.kubectl("create", "job", "nightly", "--from=cronjob/finetune")
     namespace.wait_for_event("nightly", "run.started")
@@ -55,7 +55,7 @@ def test_upgrade_under_a_job_of_the_cronjob(namespace: Namespace, undisturbed: B
 
 def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
     """An eviction does not count, a kill does; after both, and in a new Job, the run resumes to the same bits."""
-    values = SLOW | undisturbed.values(output_prefix="disturbed")
+    values = light(SLOW | undisturbed.values(output_prefix="disturbed"))
     job = namespace.install(values)
     pods = [in_stage_2(namespace, job, [])]
 
@@ -82,7 +82,7 @@ def test_evicted_killed_and_deleted(namespace: Namespace, undisturbed: Bucket, t
 
 def test_suspended_by_a_queue(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
     """A queue may suspend and start the Job at will, and upgrade never touches that; nothing counts as a failure."""
-    values = SLOW | undisturbed.values(output_prefix="queued") | {"kueue.queueName": "gpus"}
+    values = light(SLOW | undisturbed.values(output_prefix="queued")) | {"kueue.queueName": "gpus"}
     job = namespace.install(values)
     namespace.suspend(job, value=True)
     namespace.suspend(job, value=False)
