@@ -108,7 +108,8 @@ def test_resumed_run_has_the_same_metrics(published: Path, pictures: Path, tmp_p
     assert (1, 2) == (expected["timing"]["starts"], resumed["timing"]["starts"])
     for metrics in (expected, resumed):
         del metrics["timing"], metrics["memory"]
-        del metrics["verification"]["max_difference"], metrics["verification"]["keras_max_difference"]  # it is light
+        for name in ("max_difference", "keras_max_difference"):  # only `published` is verified
+            del metrics["verification"][name]
         for stage in metrics["stages"].values():
             assert {stage.pop(key) for key in SECONDS}
     assert expected == resumed
