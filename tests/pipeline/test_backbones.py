@@ -41,7 +41,7 @@ def test_backbone(name: str) -> None:
 
 
 @pytest.mark.usefixtures("functions_run_eagerly")
-@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetV2B0", "ResNet50", "ConvNeXtTiny"])
+@pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetV2B0", "ResNet50", "ConvNeXtTiny", "DenseNet121"])
 def test_float16_step(name: str) -> None:
     """A training step in float16 is finite and close to one in float32; test_precision.py has it compiled."""
     check_float16_step(name)
