@@ -32,11 +32,14 @@ test: prerequisites lint  ## the whole test suite, as CI runs it
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/replicas
 	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(COVERED))
 
+# note: scripts/mutants.py runs its unit tier with the same arguments
+FAST := -m 'not slow' --hypothesis-profile fast
+
 prerequisites: $(INSTALLED)  ## report what this machine lacks for the whole test suite
 	$(BIN)/python scripts/prerequisites.py
 
-unit: $(INSTALLED)  ## only the fast tests
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal tests/unit
+unit: $(INSTALLED)  ## only the fast tests: tests/unit without those marked slow
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(FAST) tests/unit
 
 lint: $(INSTALLED)  ## style, types, import contracts, locks
 	$(BIN)/ruff check

@@ -6,6 +6,7 @@ where that is absent. No example of hypothesis is timed, since a busy machine is
 
 from __future__ import annotations
 
+import gc
 import os
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.register_profile("fast", deadline=None, max_examples=20)  # for `make unit`
 hypothesis.settings.load_profile("untimed")
 
 
@@ -24,6 +26,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Name the markers."""
     config.addinivalue_line("markers", "needs_shared: reads ../shared; not collected where that is absent")
     config.addinivalue_line("markers", "long: takes a minute or more; started first, or one worker would wait for it")
+    config.addinivalue_line("markers", "slow: takes half a second of CPU time or more; `make unit` leaves it out")
     config.addinivalue_line("markers", "alone: asserts seconds, or starts an engine or a cluster; runs beside no other")
 
 
@@ -67,6 +70,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unavailable = [item for item in items if item.get_closest_marker("needs_shared")]
     config.hook.pytest_deselected(items=unavailable)
     items[:] = [item for item in items if item not in unavailable]
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what is imported by now from garbage collection: with TensorFlow, that takes a sixth of the CPU time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
+FAST = ["-m", "not slow", "--hypothesis-profile", "fast"]
+"""What `make unit` gives pytest: the unit tier is what that runs."""
+
+NO_TESTS = 5
+"""pytest's exit code if it runs no test."""
+
 TIMEOUT_SECONDS = 600
 """A mistake that makes the tests hang for so long is noticed."""
 
@@ -52,10 +58,12 @@ class Mutant:
         return (ROOT / self.path).read_text(encoding="utf-8").count(self.before)
 
     def tiers(self) -> dict[str, list[str]]:
-        """Return the tests by tier: the folder below tests/ that they are in."""
+        """Return pytest's arguments by tier: the folder below tests/ of the tests. Slow ones of unit/ are a tier."""
         found: dict[str, list[str]] = {}
         for test in self.tests:
             found.setdefault(test.partition("/")[0], []).append(f"tests/{test}")
+        if unit := found.pop("unit", []):
+            return {"unit": [*FAST, *unit], "slow": ["-m", "slow", *unit], **found}
         return found
 
 
@@ -80,7 +88,11 @@ def planted(mutant: Mutant) -> Iterator[None]:
 
 
 def fails(tests: list[str]) -> bool:
-    """Return whether one of the tests fails, or hangs."""
+    """Return whether one of the tests fails, or hangs.
+
+    Args:
+        tests: arguments of pytest: node IDs, and which of their tests are deselected. None may be left.
+    """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests]
     # note: no bytecode, since Python recognizes a file's by its size and the second of its last change alone
     variables = environment.for_child(PYTHONDONTWRITEBYTECODE="1")
@@ -90,6 +102,8 @@ def fails(tests: list[str]) -> bool:
         )
     except subprocess.TimeoutExpired:
         return True
+    if done.returncode == NO_TESTS and "deselected" in done.stdout:
+        return False
     # note: any other code means that the tests could not be run, which says nothing about the mistake
     assert done.returncode in (0, 1), f"pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     assert " passed" in done.stdout or done.returncode, f"no test was run:\n{done.stdout}"

@@ -74,6 +74,7 @@ def test_tests_skip_for_what_is_listed() -> None:
     assert asked <= {found.name for found in prerequisites.ALL}
 
 
+@pytest.mark.slow
 def test_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
     """An index that does not answer is noticed, unless what the tests install is there."""
     monkeypatch.setattr(prerequisites, "ROOT", ROOT / "nowhere")

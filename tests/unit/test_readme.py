@@ -65,7 +65,7 @@ def test_every_command_is_run_by_a_test() -> None:
     ("target", "command"),
     [
         ("demo", "finetune demo"),
-        ("unit", "pytest --numprocesses auto --dist worksteal tests/unit"),
+        ("unit", "-m 'not slow' --hypothesis-profile fast tests/unit"),
         ("test", "pytest --cov"),
         ("image-gpu", "build --tag finetune:gpu --tag finetune:0.1.0"),
     ],

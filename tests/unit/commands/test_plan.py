@@ -130,6 +130,7 @@ def test_mistakes(arguments: list[str], named: str) -> None:
     assert named in raised.value.message
 
 
+@pytest.mark.slow
 def test_no_tensorflow(places: list[str]) -> None:
     """It works where TensorFlow is not installed, and does not load the library of Kubernetes without need."""
     code = (

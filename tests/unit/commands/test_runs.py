@@ -49,6 +49,7 @@ def test_unknown(arguments: list[str], named: str) -> None:
     assert "|".join(runs.COMMANDS) in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_no_tensorflow() -> None:
     """None of the commands needs TensorFlow, or imports NumPy to parse its call."""
     code = (

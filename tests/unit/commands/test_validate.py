@@ -148,6 +148,7 @@ def test_mistakes(arguments: list[str], named: str) -> None:
     assert named in raised.value.message
 
 
+@pytest.mark.slow
 def test_no_tensorflow(animals: Path) -> None:
     """Headers are judged where TensorFlow is not installed."""
     code = (

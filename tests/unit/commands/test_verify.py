@@ -80,6 +80,7 @@ def test_mistakes(arguments: list[str]) -> None:
         verify.parse(arguments)
 
 
+@pytest.mark.slow
 def test_no_tensorflow(run: Path) -> None:
     """A run is verified where TensorFlow is not installed."""
     code = (

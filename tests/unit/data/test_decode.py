@@ -175,6 +175,7 @@ def test_orientation(image_format: str, orientation: int, order: str) -> None:
 # -- together --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_batch_is_decoded_image_by_image() -> None:
     """A batch of mixed formats, sizes and orientations is served as the images are decoded in training."""
     batch = [
@@ -200,6 +201,7 @@ def wide(image_format: str) -> bytes:
     return encode(picture("P" if image_format == "GIF" else "RGB", 48, 40), image_format)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
 def test_too_many_pixels_are_not_decoded(image_format: str) -> None:
     """An image above the limit is refused by its index and with the limit, also one that could not be decoded."""

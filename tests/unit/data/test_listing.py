@@ -410,6 +410,7 @@ def test_rows_of_a_manifest_may_lie_anywhere(tmp_path: Path) -> None:
     assert f"{tmp_path}/x/images/a/1.jpg" == manifest.uri(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["folders", "csv"])
 def test_names_under_the_posix_locale(tmp_path: Path, layout: str) -> None:
     """A class or an image whose name is not ASCII is no fault of the name: the error blames the locale."""
@@ -426,6 +427,7 @@ def test_names_under_the_posix_locale(tmp_path: Path, layout: str) -> None:
     assert "class name" not in output
 
 
+@pytest.mark.slow
 def test_image_names_under_the_posix_locale(tmp_path: Path) -> None:
     """An image with any name is read if its class has an ASCII name: the data's hash is that of any locale."""
     put(tmp_path, ["cat/é.jpg", "dog/1.jpg"])

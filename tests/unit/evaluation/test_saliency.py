@@ -34,6 +34,7 @@ def defined(classifier: Classifier, pixels: NDArray[Any]) -> NDArray[Any]:
     return np.divide(evidence, largest, out=np.zeros_like(evidence), where=largest > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "c")])
 def test_heatmaps_are_grad_cam(labels: tuple[str, ...]) -> None:
     """The heatmaps of two labels and of more are those of the paper, for any batch size."""

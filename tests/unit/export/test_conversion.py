@@ -122,6 +122,7 @@ def test_killed(tmp_path: Path) -> None:
     assert Conversion(reason="the conversion was killed by SIGKILL") == converted
 
 
+@pytest.mark.slow
 def test_hanging(tmp_path: Path) -> None:
     """A process that hangs ends after its own time limit."""
     (tmp_path / "saved_model").mkdir()
@@ -143,6 +144,7 @@ def test_out_of_memory(tmp_path: Path) -> None:
         converter.convert(tmp_path, tmp_path / "new", [b"image"])
 
 
+@pytest.mark.slow
 def test_failed(tmp_path: Path) -> None:
     """An error is reported in one line; nothing raw of the process gets into the log."""
     with Converter("tflite") as converter, pytest.raises(ConversionError) as caught:

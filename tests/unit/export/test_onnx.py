@@ -34,6 +34,7 @@ def test_resizing_is_that_of_training(height: int, width: int, size: int) -> Non
     np.testing.assert_array_equal(decode.resize(image, size), onnx.resize(tf.constant(image), size))
 
 
+@pytest.mark.slow
 def test_model(tmp_path: Path) -> None:
     """The model has the documented input and output, and the classifier's probabilities for any size."""
     saved_model.save(small_classifier(), tmp_path / "model", max_pixels=10**6)

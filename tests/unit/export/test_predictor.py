@@ -18,6 +18,8 @@ from job.export.predictor import Predictor
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 
 class Shade(tf.Module):
     """Answers how dark and how light an image is."""

@@ -66,6 +66,7 @@ def test_killed_scorer(tmp_path: Path) -> None:
     assert "more memory" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_hanging_scorer(tmp_path: Path) -> None:
     """A model whose file never arrives ends the scorer after its own time limit, with exit 20."""
     (tmp_path / "saved_model").mkdir()

@@ -70,6 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "saved_model"
 
 
+@pytest.mark.slow
 def test_model_answers_the_requests(folder: Path) -> None:
     """There is a request for each signature, which the signature answers with a probability for each label."""
     prediction_log, signatures = message_class(), tf.saved_model.load(str(folder)).signatures
@@ -90,6 +91,7 @@ def test_model_answers_the_requests(folder: Path) -> None:
     assert sorted(signatures) == sorted(answered)
 
 
+@pytest.mark.slow
 def test_nothing_else_is_in_a_record(folder: Path) -> None:
     """The messages, serialized again, are the records: no field was lost or misunderstood."""
     prediction_log = message_class()

@@ -17,6 +17,7 @@ from job.config.backbones import BackboneName
 from job.model import backbones
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "ResNet50"])
 def test_backbone(name: str) -> None:
     """Preprocessing, folding, half precision and facts are right."""
@@ -61,6 +62,7 @@ def test_file_name(name: str, alpha: float, size: int, expected: str) -> None:
     assert expected == backbones.file_name(name, alpha, size)
 
 
+@pytest.mark.slow
 def test_variables_have_the_same_paths_each_time() -> None:
     """Paths are keys of checkpoints: they do not depend on what was built before in the process."""
     for name in ("EfficientNetV2B0", "ConvNeXtTiny"):

@@ -148,6 +148,7 @@ def test_stage_2_trains_all_but_normalization(binary: Classifier) -> None:
     assert not trainable & normalization
 
 
+@pytest.mark.slow
 def test_dropout_is_a_function_of_its_seed() -> None:
     """The same seed drops the same features, another one others, and none drops none."""
     classifier = new_classifier(SMALL.model_copy(update={"dropout": 0.5}), ("a", "b"), seed=7)
@@ -181,6 +182,7 @@ def first_weights(settings: ModelSettings, seed: int) -> dict[str, np.ndarray]:
     return {variable.path: variable.numpy() for variable in network.model.variables}
 
 
+@pytest.mark.slow
 def test_create_is_seeded() -> None:
     """The same seed gives the same first weights, another one others."""
     with light_runs.here("keras.src.applications.mobilenet_v2"):
@@ -193,6 +195,7 @@ def test_create_is_seeded() -> None:
         assert np.array_equal(first[path], pretrained[path])
 
 
+@pytest.mark.slow
 def test_kernels_are_drawn_independently() -> None:
     """No two kernels of the same shape have the same first values."""
     kernels = [value for path, value in first_weights(SMALL, 7).items() if "kernel" in path]
@@ -212,6 +215,7 @@ def test_state_round_trip(binary: Classifier) -> None:
     assert all(np.array_equal(value, before[path]) for path, value in binary.state().items())
 
 
+@pytest.mark.slow
 def test_summary_shows_the_flags_of_both_stages() -> None:
     """The summary lists every layer with its trainable flag in each stage, and the totals."""
     text = summary(SMALL)
@@ -225,6 +229,7 @@ def test_summary_shows_the_flags_of_both_stages() -> None:
     assert "for two labels is one column, the probability of the second label" in text
 
 
+@pytest.mark.slow
 def test_head_without_a_hidden_layer() -> None:
     """With `head_units: 0` the features lead to the output: the head is one dense layer behind the dropout."""
     classifier = new_classifier(SMALL.model_copy(update={"head_units": 0, "dropout": 0.5}), ("a", "b"), seed=7)
@@ -240,6 +245,7 @@ def test_head_without_a_hidden_layer() -> None:
     assert ["output/kernel", "output/bias"] == [v.path for v in classifier.model.trainable_variables]
 
 
+@pytest.mark.slow
 def test_summary_of_a_trained_top() -> None:
     """The summary shows that the layers before `from_layer` are frozen in both stages."""
     lines = {

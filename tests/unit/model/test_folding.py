@@ -57,6 +57,7 @@ def convolutional(**options: object) -> keras.Model:
     return keras.Model(pixels, x)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("use_bias", [False, True])
 def test_fold_equals_plain(use_bias: bool) -> None:
@@ -99,6 +100,7 @@ def test_fold_padding(size: int, padding: object, options: dict[str, int], is_fo
     np.testing.assert_allclose(folded(inputs), model(inputs, training=False), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("size", [32, 47])  # 47: odd sizes before some strides, even ones before others
 def test_fold_mobilenet(size: int) -> None:
@@ -185,6 +187,7 @@ def test_fold_in_another_precision() -> None:
     assert all(g is not None and g.dtype == tf.float32 for g in tape.gradient(loss, model.trainable_variables))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 def test_fold_one_group_per_channel() -> None:
     """A grouped convolution with one group per channel becomes a depthwise one; a nested Sequential is opened."""

@@ -181,6 +181,7 @@ def test_file_name_is_that_of_keras(alpha: float, image_size: int, expected: str
     assert name == file_name("MobileNetV2", alpha, image_size)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 @pytest.mark.needs_shared
 def test_real_weights_are_verified(base_model: keras.Model, heard: Heard) -> None:
@@ -192,6 +193,7 @@ def test_real_weights_are_verified(base_model: keras.Model, heard: Heard) -> Non
     assert ["weights.loaded"] == heard.names()
 
 
+@pytest.mark.slow
 def test_chain(
     base_model: keras.Model, arrays: Arrays, file: bytes, known: str, home: Path, tmp_path: Path, heard: Heard
 ) -> None:
@@ -305,6 +307,7 @@ def test_unreachable(base_model: keras.Model, home: Path, heard: Heard) -> None:
         assert place in caught.value.message
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("home")
 def test_other_values(
     base_model: keras.Model,
@@ -386,6 +389,7 @@ def test_bucket(base_model: keras.Model, arrays: Arrays, file: bytes, bucket: st
     assert_holds(base_model, arrays)
 
 
+@pytest.mark.slow
 def test_keras_3_file(base_model: keras.Model, arrays: Arrays, tmp_path: Path, heard: Heard) -> None:
     """What Keras 3 saves as weights is loaded."""
     for layer in base_model.layers:
@@ -415,6 +419,7 @@ def test_whole_keras_2_model(
     assert_holds(base_model, arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keras_3", [False, True])
 def test_other_width(
     base_model: keras.Model,
@@ -475,6 +480,7 @@ def test_names_of_the_script(base_model: keras.Model, fetch_weights: ModuleType)
     assert names == list(fetch_weights.scopes())
 
 
+@pytest.mark.slow
 def test_keras_loads_what_the_script_writes(arrays: Arrays, file: bytes, tmp_path: Path) -> None:
     """keras.applications loads the file by its path, and the same arrays are the same bytes."""
     path = put(tmp_path, file)
@@ -533,6 +539,7 @@ def other_backbone() -> keras.Model:
     return backbones.create("MobileNetV3Small", alpha=1.0, image_size=32)
 
 
+@pytest.mark.slow
 def test_other_backbones_are_verified_by_the_checksum_of_the_file(
     other_backbone: keras.Model, tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -327,6 +327,7 @@ long_values = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(), long_values))
 @settings(max_examples=15)
 def test_every_line_is_short_json(facts: dict[str, object]) -> None:

@@ -24,7 +24,6 @@ def collections() -> Iterator[list[str]]:
     gc.callbacks.append(listen)
     yield phases
     gc.callbacks.remove(listen)
-    gc.unfreeze()
     gc.enable()
 
 

@@ -114,6 +114,7 @@ SEEDS = np.arange(10, dtype=np.int32).reshape(5, 2)
 RATES = np.float32([1e-3, 3e-3, 2e-3, 1e-4, 5e-3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["feature_extraction", "fine_tuning"])
 def test_several_steps_are_the_same_steps(classifier: Classifier, stage: Any) -> None:
     """Calls of 2 and 3 steps end in the bits of 5 calls: losses, weights, optimizer; both use one compiled function."""

@@ -84,6 +84,7 @@ def test_a_head_does_not_see_its_images(classifier: Classifier) -> None:
     assert np.array_equal(FOLD == 2, same)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [0, 4])
 def test_heads_are_trained_as_keras_does(classifier: Classifier, head: int) -> None:
     """The answers are those of a Keras head that is trained with Adam on the batches without the fold."""
@@ -112,6 +113,7 @@ def test_heads_are_trained_as_keras_does(classifier: Classifier, head: int) -> N
     np.testing.assert_allclose(1, seen.sum(axis=1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_classifier_is_left_unchanged(classifier: Classifier) -> None:
     """Neither the weights nor the optimizer of the run are touched, and the answers are the same each time."""
     before = classifier.state()
@@ -122,6 +124,7 @@ def test_the_classifier_is_left_unchanged(classifier: Classifier) -> None:
     assert np.array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_dropout(classifier: Classifier) -> None:
     """The head's dropout is that of the heads, and is off when they answer."""
     classifier.dropout = 0.5

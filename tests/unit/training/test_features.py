@@ -105,6 +105,7 @@ def runs_out_of_memory(monkeypatch: pytest.MonkeyPatch, classifier: Classifier, 
     monkeypatch.setattr(classifier, "features", limited)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("good_calls", [0, 1, 2])
 def test_smaller_parts(
     listed: manifest.Manifest,
@@ -141,6 +142,7 @@ def test_features_of_other_parts_are_not_used(
     assert [0] == passed, "only the range with the unreadable image is read again"
 
 
+@pytest.mark.slow
 def test_one_image_does_not_fit(
     listed: manifest.Manifest, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def train_both(classifier: Classifier, capture_at: int | None = None) -> tuple[T
     return state, None if capture_at is None else captured[capture_at]
 
 
+@pytest.mark.slow
 def test_end_weights(classifier: Classifier) -> None:
     """The end of stage 1 is its head on the base model that the run began with, also after a resume in stage 2."""
     tf.config.experimental.enable_op_determinism()
@@ -110,6 +111,7 @@ def test_end_weights(classifier: Classifier) -> None:
     assert not same_arrays(after_stage_1, expected["fine_tuning"])
 
 
+@pytest.mark.slow
 @eagerly
 def test_end_weights_of_one_stage(classifier: Classifier) -> None:
     """A stage without epochs has no end; nor has stage 1 if an older version saved the state that followed it."""

@@ -52,6 +52,7 @@ def test_order_is_a_permutation_of_its_own_for_each_epoch() -> None:
     assert np.array_equal(stages.order(1, "fine_tuning", 1, 50), orders[1, "fine_tuning", 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_stage_trains_as_keras_does(classifier: Classifier, stage: StageName) -> None:
     """One epoch ends in the weights and the loss of the same steps taken by Keras's own `fit`."""
@@ -73,6 +74,7 @@ def test_stage_trains_as_keras_does(classifier: Classifier, stage: StageName) ->
     assert [state.history[0].loss] == pytest.approx(fitted["loss"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_everything_trains_as_keras_does(classifier: Classifier, stage: StageName) -> None:
     """With schedule, decay, clipping, smoothing and class weights, too, the steps are those of Keras's `fit`."""
@@ -102,6 +104,7 @@ def test_everything_trains_as_keras_does(classifier: Classifier, stage: StageNam
     assert max(moved.values()) > 1e-3
 
 
+@pytest.mark.slow
 @eagerly
 def test_two_stages_make_one_history(classifier: Classifier) -> None:
     """Epochs are counted from 1 in each stage, and training lowers the loss."""
@@ -156,6 +159,7 @@ def test_input_wait_is_measured(classifier: Classifier, monkeypatch: pytest.Monk
     assert [0.9, 0.9] == [pytest.approx(result.input_wait) for result in state.history]
 
 
+@pytest.mark.slow
 @eagerly
 def test_largest_seed(classifier: Classifier) -> None:
     """Every seed that the settings allow can be trained with, in both stages."""
@@ -335,6 +339,7 @@ def test_halved_learning_rate_stays_halved(classifier: Classifier) -> None:
     assert [5e-4, 5e-4, 0.05] == pytest.approx([adam_rate(state) for state in (went_back, resumed, next_stage)])
 
 
+@pytest.mark.slow
 @eagerly
 def test_going_back_after_a_resume(classifier: Classifier) -> None:
     """A run that was resumed in the middle of an epoch goes back as far as an undisturbed one: the same bits."""
@@ -359,6 +364,7 @@ def test_going_back_after_a_resume(classifier: Classifier) -> None:
     assert all(value.tobytes() == expected[path].tobytes() for path, value in weights.items())
 
 
+@pytest.mark.slow
 @eagerly
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_ends_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
@@ -366,6 +372,7 @@ def test_resume_ends_in_the_same_bits(classifier: Classifier, stage: StageName) 
     resume_everywhere(classifier, stage, range(1, 12, 2))
 
 
+@pytest.mark.slow
 @eagerly
 @pytest.mark.parametrize("stage", STAGES)
 def test_resume_with_everything(classifier: Classifier, stage: StageName) -> None:
@@ -392,6 +399,7 @@ def stop_early(
     return state, recorder.events, ends
 
 
+@pytest.mark.slow
 @eagerly
 @pytest.mark.parametrize("stage", STAGES)
 def test_early_stopping(classifier: Classifier, stage: StageName) -> None:
@@ -410,6 +418,7 @@ def test_early_stopping(classifier: Classifier, stage: StageName) -> None:
     assert same_arrays(full_ends[2].weights, classifier.state())
 
 
+@pytest.mark.slow
 @eagerly
 @pytest.mark.parametrize("values", [{"patience": 2}, {}])
 def test_restore(classifier: Classifier, values: dict[str, int]) -> None:
@@ -424,6 +433,7 @@ def test_restore(classifier: Classifier, values: dict[str, int]) -> None:
     assert {} == state.stage_best_weights == ends[-1].stage_best_weights
 
 
+@pytest.mark.slow
 @eagerly
 def test_each_stage_restores_its_own_best(classifier: Classifier) -> None:
     """Stage 2 ends with its own best epoch, also where an epoch of stage 1 was better; `best` keeps the better one."""
@@ -449,6 +459,7 @@ def test_killed_at_the_stop(classifier: Classifier) -> None:
     assert same_arrays(expected, classifier.state())
 
 
+@pytest.mark.slow
 @eagerly
 def test_learning_rate_of_each_epoch(classifier: Classifier) -> None:
     """The history has the rate of each epoch's last step; after a rollback the whole schedule is halved."""
@@ -494,6 +505,7 @@ def test_validation_loss_is_weighted_and_not_smoothed(classifier: Classifier) ->
     assert pytest.approx(float(losses.sum() / 4), rel=1e-5) == state.history[0].val_loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_augmented_stage_resumes_in_the_same_bits(classifier: Classifier, stage: StageName) -> None:
     """With augmentation, too, training ends in the same bits: the numbers of an image depend on no earlier step."""
@@ -600,6 +612,7 @@ def fixed_pace(monkeypatch: pytest.MonkeyPatch, steps: int) -> list[int]:
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_steps_of_a_call_change_no_bit(
     classifier: Classifier, stage: StageName, monkeypatch: pytest.MonkeyPatch
@@ -713,6 +726,7 @@ def test_step_that_is_not_finite_is_named(classifier: Classifier, monkeypatch: p
     assert all(np.isfinite(value).all() for value in classifier.state().values())
 
 
+@pytest.mark.slow
 @eagerly
 def test_call_that_does_not_fit(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training rolls back to the start of the epoch and takes single steps from there: the same bits."""
@@ -771,6 +785,7 @@ def small_device(data: Examples, *, trains: int, predicts: int) -> Examples:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_out_of_memory_in_the_backward_pass(classifier: Classifier, stage: StageName) -> None:
     """A step that runs out of memory moves nothing, Adam's count of steps included: in parts it is the clean step."""
@@ -802,6 +817,7 @@ def test_out_of_memory_in_the_backward_pass(classifier: Classifier, stage: Stage
         assert (expected.loss_sum, expected.correct) == (seen.loss_sum, seen.correct)
 
 
+@pytest.mark.slow
 @eagerly
 def test_out_of_memory_in_validation(classifier: Classifier) -> None:
     """Validation that does not fit is done in smaller parts, and the state says so; if one does not fit, exit 8."""
@@ -824,6 +840,7 @@ def test_out_of_memory_in_validation(classifier: Classifier) -> None:
     assert 8 == caught.value.exit_code
 
 
+@pytest.mark.slow
 @eagerly
 def test_gradients_that_are_never_finite(classifier: Classifier) -> None:
     """Gradients that overflow without any scaling, too, end as a loss that is not finite does."""
@@ -949,6 +966,7 @@ def train_and_ask(classifier: Classifier, asker: Asker, bias: float = 0.0) -> No
     asker.thread.join()
 
 
+@pytest.mark.slow
 def test_capture_in_the_middle_of_a_step(classifier: Classifier) -> None:
     """Asked for when a step has moved the weights and is not counted yet, the state comes when it is."""
     asker = Asker("step")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from job.config.settings import StageName
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"global_clipnorm": 1e-3}])
 def test_parts_of_a_batch_add_up(options: dict[str, float]) -> None:
     """A batch in parts of any size takes the same step as the whole batch, also where the gradients are clipped."""
@@ -66,6 +67,7 @@ def test_smoothing_and_weights_are_of_the_loss() -> None:
     assert pytest.approx(float(np.sum(expected)), rel=1e-5) == float(loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("xla", [False, True])
 @pytest.mark.parametrize(("stage", "views"), [("fine_tuning", 4), ("feature_extraction", 0)])
 def test_augmented_step(stage: StageName, views: int, *, xla: bool) -> None:
@@ -87,6 +89,7 @@ def test_augmented_step(stage: StageName, views: int, *, xla: bool) -> None:
         np.testing.assert_allclose(value, state_in_parts[path], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batch", [None, 3])
 def test_augmented_inputs_do_not_depend_on_the_parts(micro_batch: int | None) -> None:
     """What the model sees of an augmented batch, and the labels of the blended images, are those of `augment`."""
@@ -113,6 +116,7 @@ def test_augmented_inputs_do_not_depend_on_the_parts(micro_batch: int | None) ->
     assert {8} == {len(partner_labels), len(share)}
 
 
+@pytest.mark.slow
 def test_mixup_mixes_the_losses() -> None:
     """The loss is the sum of both labels' losses by their shares; a prediction is correct if it is the image's own."""
     classifier = small_classifier()
@@ -130,6 +134,7 @@ def test_mixup_mixes_the_losses() -> None:
     assert (pytest.approx(expected, rel=1e-5), right) == (float(loss), int(correct))
 
 
+@pytest.mark.slow
 def test_step_without_augmentation_has_no_more_operations() -> None:
     """With augmentation off the step computes gradients of its inputs as they are."""
     classifier = small_classifier()

@@ -115,6 +115,7 @@ def test_views_are_features_of_augmented_images(listed: Manifest, tmp_path: Path
         assert seen[1].tobytes() == seen[3].tobytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 3])
 def test_resumed_pass_ends_in_the_same_bits(
     listed: Manifest, classifier: Classifier, tmp_path: Path, parts: int
@@ -135,6 +136,7 @@ def test_resumed_pass_ends_in_the_same_bits(
     assert [values.tobytes() for values in expected] == [values.tobytes() for values in seen]
 
 
+@pytest.mark.slow
 def test_damaged_part_is_computed_again(listed: Manifest, classifier: Classifier, tmp_path: Path) -> None:
     """A part whose bytes on the disk have changed is computed again by the next start, and no other one."""
     expected, calls = computed(listed, classifier, tmp_path / "clean"), list[int]()
@@ -150,6 +152,7 @@ def test_damaged_part_is_computed_again(listed: Manifest, classifier: Classifier
     assert [values.tobytes() for values in expected] == [values.tobytes() for values in seen]
 
 
+@pytest.mark.slow
 def test_smaller_parts(
     listed: Manifest, classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

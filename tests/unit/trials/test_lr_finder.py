@@ -20,6 +20,7 @@ from job.trials import lr_finder
 pytestmark = pytest.mark.usefixtures("functions_run_eagerly")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_curve(stage: StageName) -> None:
     """The rates rise evenly on a logarithmic scale; the losses are those of the batches; the weights are left alone."""
@@ -73,6 +74,7 @@ def test_sample_is_of_the_train_split() -> None:
     assert 20 == counts.sum()
 
 
+@pytest.mark.slow
 def test_head_is_trained_before_stage_2() -> None:
     """The head is trained as stage 1 does, in all of its epochs also where the settings would stop it early."""
     heads = []

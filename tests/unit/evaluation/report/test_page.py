@@ -58,6 +58,7 @@ def page_of(files: dict[str, bytes], settings: ReportSettings | None = None) -> 
     return render(files.get, settings)[PAGE].decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "extra", "sections"),
     [
@@ -79,6 +80,7 @@ def test_pages(make: Callable[[], dict[str, bytes]], extra: set[str], sections: 
     assert not re.search(r"\b(nan|None|inf|Undefined)\b", elements.text)
 
 
+@pytest.mark.slow
 def test_same_bytes() -> None:
     """The same files make the same bytes, in any process."""
     program = (
