@@ -158,6 +158,7 @@ def test_two_workers_find_what_one_does(listed: Manifest, tmp_path: Path, monkey
     assert "40.png" in expected.found["quarantined"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 1, 3], ids=["at once", "in the pass", "in the views"])
 def test_less_memory_in_one_worker(
     listed: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
