@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from charts import CHART, ROOT
-from clusters import TINY, Bucket, Namespace, exit_codes, fill, new_bucket
+from clusters import TINY, Bucket, Namespace, exit_codes, fill, light, new_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,7 @@ SLOW = TINY | {
     "workers": 2,
     "gpu.count": 0,  # the node has two, and two runs side by side would need four
     "config.model.image_size": 96,
-    "config.fine_tuning.epochs": 20,
+    "config.fine_tuning.epochs": 60,
     "config.fine_tuning.batch_size": 4,
     "config.fine_tuning.learning_rate": 0.0001,
     "config.keep": "last",  # the best epoch might lie before the disturbance
@@ -69,7 +69,7 @@ def undisturbed(new_namespace: Callable[..., Namespace], reachable_emulator: str
     bucket = new_bucket(reachable_emulator)
     fill(bucket, images=40)
     namespace = new_namespace()
-    job = namespace.install(SLOW | bucket.values())
+    job = namespace.install(light(SLOW | bucket.values()))
     assert "Complete" == namespace.finish(job, seconds=300), namespace.describe()
     assert [0, 0] == exit_codes(namespace.pods(job))
     assert f"{bucket.only_run()}/_SUCCESS" in bucket.names()
@@ -153,7 +153,7 @@ def test_the_api_server_takes_the_jobset_example(namespace: Namespace) -> None:
 
 def test_worker_1_is_killed(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
     """Worker 0 stays, waits for the new worker 1, and both resume to the same bits; one failure counts."""
-    job = namespace.install(SLOW | undisturbed.values(output_prefix="killed"))
+    job = namespace.install(light(SLOW | undisturbed.values(output_prefix="killed")))
     before = in_stage_2(namespace, job)
 
     namespace.kill(before[1]["metadata"]["name"])
@@ -168,7 +168,7 @@ def test_worker_1_is_killed(namespace: Namespace, undisturbed: Bucket, tmp_path:
 
 def test_worker_0_is_evicted(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
     """An eviction does not count; the next worker 0 resumes the run, in which worker 1 has stayed."""
-    job = namespace.install(SLOW | undisturbed.values(output_prefix="evicted"))
+    job = namespace.install(light(SLOW | undisturbed.values(output_prefix="evicted")))
     before = in_stage_2(namespace, job)
 
     namespace.evict(before[0]["metadata"]["name"])
@@ -182,7 +182,7 @@ def test_worker_0_is_evicted(namespace: Namespace, undisturbed: Bucket, tmp_path
 
 def test_suspended_by_a_queue(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
     """Kueue may suspend both workers and start them again; nothing counts as a failure."""
-    job = namespace.install(SLOW | undisturbed.values(output_prefix="queued") | {"kueue.queueName": "gpus"})
+    job = namespace.install(light(SLOW | undisturbed.values(output_prefix="queued")) | {"kueue.queueName": "gpus"})
     before = in_stage_2(namespace, job)
 
     namespace.suspend(job, value=True)
@@ -197,8 +197,8 @@ def test_suspended_by_a_queue(namespace: Namespace, undisturbed: Bucket, tmp_pat
 
 def test_two_runs_side_by_side(namespace: Namespace, undisturbed: Bucket, tmp_path: Path) -> None:
     """Two releases with two workers each train two runs in one namespace, and neither meets the other's workers."""
-    values = SLOW | undisturbed.values(output_prefix="first")
-    other = SLOW | undisturbed.values(output_prefix="second") | {"config.run.seed": 8}
+    values = light(SLOW | undisturbed.values(output_prefix="first"))
+    other = light(SLOW | undisturbed.values(output_prefix="second")) | {"config.run.seed": 8}
     jobs = [namespace.install(values, release="first"), namespace.install(other, release="second")]
     for job in jobs:
         namespace.wait_for_event(job, "run.started", worker=0, seconds=240.0)
@@ -213,7 +213,9 @@ def test_two_runs_side_by_side(namespace: Namespace, undisturbed: Bucket, tmp_pa
 
 def test_watch(namespace: Namespace, undisturbed: Bucket) -> None:
     """`finetune watch` follows worker 0, and reports the end of both."""
-    job = namespace.install(SLOW | {"config.fine_tuning.epochs": 1} | undisturbed.values(output_prefix="watched"))
+    job = namespace.install(
+        light(SLOW | {"config.fine_tuning.epochs": 1} | undisturbed.values(output_prefix="watched"))
+    )
 
     code, lines = namespace.watched(job)
 
