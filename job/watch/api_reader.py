@@ -8,6 +8,7 @@ from job.config import certificates
 from job.errors import UsageError
 from job.observability import kube_api
 from job.observability.kube_events import CONTAINER, Object
+from job.watch.pods import job_container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,18 +69,19 @@ class Cluster:
         events = sorted(found["items"], key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         return [f"{event['reason']}: {event.get('message', '')}" for event in events if _is_from_cluster(event)]
 
-    def log_lines(self, pod: str, since_seconds: int | None = None) -> Iterator[tuple[str, str]]:
+    def log_lines(self, pod: Object, since_seconds: int | None = None) -> Iterator[tuple[str, str]]:
         """Stream (time, line) of the job's container until the container or the connection ends.
 
         Args:
-            pod: the Pod's name.
+            pod: the Pod.
             since_seconds: the age of the oldest lines to return; None: all lines.
         """
         from kubernetes.watch import Watch
 
-        since = {} if since_seconds is None else {"since_seconds": since_seconds}
-        method = self._core.read_namespaced_pod_log
-        for line in Watch().stream(method, pod, self.namespace, container=CONTAINER, timestamps=True, **since):
+        name, options = pod["metadata"]["name"], {"container": job_container(pod["spec"]), "timestamps": True}
+        if since_seconds is not None:
+            options["since_seconds"] = since_seconds
+        for line in Watch().stream(self._core.read_namespaced_pod_log, name, self.namespace, **options):
             timestamp, _, text = line.partition(" ")
             yield timestamp, text
 

@@ -141,14 +141,14 @@ class JobFollower:
             if uid in self._finished_logs or not (state.get("running") or state.get("terminated")):
                 continue
             if self._reader is None:
-                self._reader = LogReader(self._cluster, pod["metadata"]["name"])
+                self._reader = LogReader(self._cluster, pod)
             ended = self._reader.ended.is_set()
             for line in self._reader.lines():
                 self._replay.line(line)
             is_deleted = not state.get("terminated") and self._is_deleted(uid)
             if not ended or not (state.get("terminated") or is_deleted):
                 if ended:  # the connection was lost
-                    self._reader = LogReader(self._cluster, pod["metadata"]["name"], after=self._reader.last)
+                    self._reader = LogReader(self._cluster, pod, after=self._reader.last)
                 return False
             self._reader = None
             self._finished_logs.add(uid)

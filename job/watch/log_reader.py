@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from job.observability import log
 
 if TYPE_CHECKING:
+    from job.observability.kube_events import Object
     from job.watch.api_reader import Cluster
 
 _RECONNECT_SECONDS = 1.0  # after a failure
@@ -24,7 +25,7 @@ class LogReader:
         last: the timestamp of the last line.
     """
 
-    def __init__(self, cluster: Cluster, pod: str, *, after: str = "") -> None:
+    def __init__(self, cluster: Cluster, pod: Object, *, after: str = "") -> None:
         self.ended = threading.Event()
         self.last = after
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -34,7 +35,7 @@ class LogReader:
         """Return the lines received since the last call."""
         return [self._lines.get_nowait() for _ in range(self._lines.qsize())]
 
-    def _follow(self, cluster: Cluster, pod: str) -> None:
+    def _follow(self, cluster: Cluster, pod: Object) -> None:
         try:
             since = None
             if self.last:
@@ -45,7 +46,7 @@ class LogReader:
                     self.last = timestamp
                     self._lines.put(line)
         except Exception as error:  # noqa: BLE001  # the next poll of the cluster reports the problem
-            log.get().debug("log.disconnected", pod=pod, error=error)
+            log.get().debug("log.disconnected", pod=pod["metadata"]["name"], error=error)
             time.sleep(_RECONNECT_SECONDS)
         finally:
             self.ended.set()

@@ -15,14 +15,29 @@ if TYPE_CHECKING:
 
     from job.observability.kube_events import Object
 
+TRAINER_CONTAINER = "node"
+"""Name of the container in the Jobs of Kubeflow Trainer."""
+
 INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 """Of each Pod of an Indexed Job."""
 
 
+def job_container(spec: Object) -> str:
+    """Return the name of the job's container: the chart's, that of Kubeflow Trainer, or the first, as kubectl makes it.
+
+    Args:
+        spec: of a Pod, or of the template of a Job.
+    """
+    names = [container["name"] for container in spec.get("containers") or ()]
+    first = names[0] if names else CONTAINER
+    return next((name for name in (CONTAINER, TRAINER_CONTAINER) if name in names), first)
+
+
 def container_state(pod: Object) -> dict[str, Any]:
     """Return the state of the job's container: {"running": …}, {"waiting": …}, {"terminated": …}, or {} if unknown."""
+    name = job_container(pod["spec"])
     for status in pod["status"].get("containerStatuses") or ():
-        if status["name"] == CONTAINER:
+        if status["name"] == name:
             return dict(status.get("state") or {})
     return {}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from job.errors import DataError, FinetuneError
-from job.observability.kube_events import CONTAINER
+from job.watch.pods import job_container
 
 if TYPE_CHECKING:
     from job.observability.kube_events import Object
@@ -107,8 +107,9 @@ def setting(job: Object, group: str, name: str) -> str | None:
     import yaml
 
     template = job["spec"].get("template") or {}
-    containers = (template.get("spec") or {}).get("containers") or ()
-    container: dict[str, Any] = next((item for item in containers if item["name"] == CONTAINER), {})
+    spec = template.get("spec") or {}
+    chosen = job_container(spec)
+    container: dict[str, Any] = next((item for item in spec.get("containers") or () if item["name"] == chosen), {})
     words = [*(container.get("command") or ()), *(container.get("args") or ())]
     flag = f"--{group}.{name}"
     for position, word in reversed([*enumerate(words)]):

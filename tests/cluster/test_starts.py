@@ -38,7 +38,7 @@ def test_cronjob_by_hand(namespace: Namespace, pictures: Bucket) -> None:
 
 
 def test_job_by_hand(new_namespace: Callable[..., Namespace], pictures: Bucket) -> None:
-    """`kubectl create job --image=… -- finetune run …` needs no chart."""
+    """`kubectl create job --image=… -- finetune run …` needs no chart, and `finetune watch` follows it."""
     namespace = new_namespace("baseline")  # kubectl writes no security context
     manifest = namespace.kubectl(
         "create", "job", "plain", f"--image={namespace.image}", "--dry-run=client", "--output=yaml", "--",
@@ -53,7 +53,10 @@ def test_job_by_hand(new_namespace: Callable[..., Namespace], pictures: Bucket) 
 
     namespace.kubectl("create", "-f", "-", stdin=yaml.safe_dump(job))
 
-    assert "Complete" == namespace.finish("plain"), namespace.describe()
+    code, lines = namespace.watched("plain")
+    names = [line.get("event", line["message"]) for line in lines]
+    assert (0, "job.completed") == (code, names[-1]), namespace.describe()
+    assert {"pod.running", "run.started", "run.succeeded", "pod.ended"} <= set(names)
     assert f"{pictures.only_run()}/_SUCCESS" in pictures.names()
 
 

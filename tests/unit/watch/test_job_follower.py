@@ -64,9 +64,9 @@ class FakeCluster:
         """Warn of nothing."""
         return []
 
-    def log_lines(self, pod: str, _: object = None) -> Iterator[tuple[str, str]]:
+    def log_lines(self, pod: dict[str, Any], _: object = None) -> Iterator[tuple[str, str]]:
         """Yield a log, as far as this connection lasts."""
-        connections = self._logs.get(pod, [[]])
+        connections = self._logs.get(pod["metadata"]["name"], [[]])
         if len(connections) > 1:
             yield from connections.pop(0)
         else:

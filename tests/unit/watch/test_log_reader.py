@@ -56,9 +56,10 @@ def test_a_log_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
         cluster = Cluster()
 
-        first = LogReader(cluster, "pod")
+        pod = {"metadata": {"name": "pod"}, "spec": {"containers": [{"name": "finetune"}]}}
+        first = LogReader(cluster, pod)
         assert first.ended.wait(120)
-        second = LogReader(cluster, "pod", after=first.last)
+        second = LogReader(cluster, pod, after=first.last)
         assert second.ended.wait(120)
         server.shutdown()
 

@@ -10,9 +10,11 @@ from pods import ended, of_worker, pod
 
 from job import errors
 from job.watch.pods import (
+    container_state,
     counts,
     deciding_pod,
     describe_end,
+    job_container,
     next_attempt_time,
     parse_termination_message,
     pending_reason,
@@ -160,6 +162,28 @@ def test_ends_that_count(found: dict[str, Any], code: int | None, expected: bool
 def test_deciding_pod(reason: str, message: str | None, expected: tuple[str, int] | None) -> None:
     """The condition of a Job that a rule has failed names the Pod and its exit code."""
     assert expected == deciding_pod({"type": "Failed", "reason": reason, "message": message})
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["finetune"], "finetune"),
+        (["istio-proxy", "finetune"], "finetune"),
+        (["istio-proxy", "node"], "node"),
+        (["flowers", "istio-proxy"], "flowers"),
+        ([], "finetune"),
+    ],
+    ids=["chart", "with a sidecar", "Kubeflow Trainer", "kubectl create job", "unknown"],
+)
+def test_container_of_the_job(names: list[str], expected: str) -> None:
+    """The job's container is found in each kind of Job that the documents describe."""
+    assert expected == job_container({"containers": [{"name": name} for name in names]})
+
+
+def test_state_of_another_container() -> None:
+    """The state is that of the job's container, by any name."""
+    running = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+    assert [running, running] == [container_state(pod(state=running, container=name)) for name in ("flowers", "node")]
 
 
 def test_worker_of_a_pod() -> None:
