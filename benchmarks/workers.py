@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import harness
@@ -61,9 +62,10 @@ def train(flags: list[str], cores: list[int]) -> dict[str, float]:
             own = ["--workers.index", str(index)] if len(cores) > 1 else []
             pinned = ["taskset", "--cpu-list", str(core)]
             workers.append(stack.enter_context(Attempt([*shared, *own], within=pinned)))
-        for worker in workers:
-            if worker.process.wait():
-                sys.exit(f"a worker has failed: {worker.events[-1]}")
+        while any(worker.process.poll() is None for worker in workers):
+            time.sleep(0.1)
+            if failed := [worker for worker in workers if worker.process.poll()]:
+                sys.exit(f"a worker has failed: {failed[0].events[-1]}")
         metrics, last = harness.document(Path(output), "metrics/metrics.json"), harness.history(Path(output))[-1]
         images = sum(line["split"] == "train" for line in harness.lines(Path(output), "data/split.jsonl"))
         return {"ingest": metrics["timing"]["ingest"], "fine_tuning": images / float(last["images_per_second"])}

@@ -20,7 +20,7 @@ from job.phases.evidence import evaluate, report, report_errors, write_model_car
 from job.phases.export import execution, export, gate_judge, made_by
 from job.phases.sharing import share_state, unshared
 from job.phases.training import examples_of, plan_training, tensorboard_files, train_stages
-from job.phases.weights import build_classifier, start_head, warm_start
+from job.phases.weights import build_classifier, find_warm_start, start_head, warm_start
 from job.phases.workers import follow
 from job.runs import publish
 from job.runs.documents import encode
@@ -97,6 +97,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     context.job.resumed(checkpoints.loaded)
     progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri, attempt=checkpoints.starts))
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
+    find_warm_start(settings, context.open_store, state)
     with context.part("import"), imports.without_gc():
         context, machine = configure_device(context, state)
         from job.export.verification import Scorer

@@ -85,16 +85,20 @@ def costs(images: float, gpus: int, inputs: Inputs) -> dict[str, float]:
     again = 0.0 if cached(images, inputs) == "pixels" else decoding
     train, held_out = images * (1 - VALIDATION), images * VALIDATION
     step = 1 / (inputs.stage_2 * gpus) + communication(gpus, inputs) / (inputs.batch * gpus)
-    # of the images that a Pod trains on in an epoch, those that it has not read yet
-    unread = [(1 - 1 / pods) ** epoch for epoch in range(1, EPOCHS[1] + 1)]
-    steps = sum(max(step, again, share * download, share * decoding) for share in unread)
-    validated = EPOCHS[1] * max(1 / forward, again)
+    # of the images that a Pod trains on in an epoch, those that it has not decoded yet
+    new = [(1 - 1 / pods) ** epoch for epoch in range(1, EPOCHS[1] + 1)]
+    epochs = sum(
+        train * max(step, again, share * decoding) + held_out * max(1 / forward, again, share * decoding)
+        for share in new
+    )
+    stage_1 = EPOCHS[0] * images / inputs.stage_1 * (1 + inputs.label_errors)
+    others = images * (1 - 1 / pods) / inputs.objects_per_second  # downloaded beside both stages
     scored = held_out * max(1 / (inputs.forward * scoring), again * gpus / pod)
     return {
         "list": images * inputs.list_ms / 1000,
         "read": images * (max(download, decoding, 1 / forward) + exchange(pods, inputs)),
-        "stage 1": EPOCHS[0] * images / inputs.stage_1 * (1 + inputs.label_errors),
-        "stage 2": train * steps + held_out * validated,
+        "stage 1": stage_1,
+        "stage 2": max(epochs, others - stage_1),
         "score": 2 * scored + held_out * inputs.metrics_ms / 1000,
         "documents": images * inputs.documents_ms / 1000,
         "fixed": inputs.fixed_seconds,
@@ -110,7 +114,7 @@ def communication(gpus: int, inputs: Inputs) -> float:
 
 def exchange(pods: int, inputs: Inputs) -> float:
     """Return the seconds in which Pods send each other the features of an image, as float64, in an all-reduce."""
-    return 2 * (pods - 1) / pods * 2 * FEATURE_BYTES / (inputs.network_gigabytes * 1e9)
+    return 2 * (pods - 1) / pods * 2 * (FEATURE_BYTES - 4) / (inputs.network_gigabytes * 1e9)
 
 
 def cache_bytes(images: float, inputs: Inputs) -> tuple[float, float]:

@@ -305,7 +305,7 @@ class Cache:
         with self._disk_errors():
             made_from = json.loads((self.folder / "made_from.json").read_bytes())
             for name, rows in (("features", self.features), ("views", self.views), ("frozen", self.frozen)):
-                if rows is not None:
+                if rows is not None and name in made_from:
                     rows.clear()
                     made_from[name]["part"] = part
             (self.folder / "made_from.json").write_text(json.dumps(made_from))

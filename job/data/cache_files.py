@@ -151,7 +151,8 @@ class EncodedFile:
         record = np.array([(row, offset, len(data), _checksum(data), 0)], RECORD)
         record["record_crc32c"] = _record_checksum(record.tobytes())
         _write(self._index, record.tobytes(), position * RECORD.itemsize)
-        self._offset[row], self._length[row], self._checksums[row] = offset, len(data), record["crc32c"][0]
+        self._offset[row], self._checksums[row] = offset, record["crc32c"][0]
+        self._length[row] = len(data)  # note: last, since another thread takes it for present from here on
         return True
 
     def get(self, row: int) -> bytes | None:

@@ -6,7 +6,6 @@ batches are fixed ranges of the manifest's rows.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import heapq
 import json
@@ -43,11 +42,11 @@ the size of its batch."""
 
 
 class Share(NamedTuple):
-    """The ranges that this worker reads in the pass: every `workers`-th one, so some of each part of the list.
+    """The ranges that this worker reads in the pass: every `workers`-th one, so that shares are spread over the list.
 
     Attributes:
         worker: number of this worker.
-        workers: number of all that make the pass together.
+        workers: number of workers.
     """
 
     worker: int = 0
@@ -186,8 +185,8 @@ class Dataset:
     def fetch_ahead(self) -> None:
         """Read the bytes of all usable images that the cache lacks in a thread of its own, until `close`.
 
-        For a worker that has read a share, and soon needs the other images, those of a batch at a time: many are read
-        at once here. What cannot be read is left for the batch that needs it.
+        For a worker that has read its share, and soon trains on the other images. A batch requests few images at once;
+        this thread requests many. What it cannot read is read again when a batch needs it.
         """
         threading.Thread(target=self._fetch, name="fetch", daemon=True).start()
 
@@ -211,6 +210,8 @@ class Dataset:
         for name, column in columns.items():
             if column is not None:
                 column[rows] = findings[name]
+        for row in rows[findings["damaged"]].tolist():  # a later start of fewer workers may find it in the cache
+            self._cache.mark_damaged(row)
         quarantined = [Quarantined(**image) for image in json.loads(findings["quarantined"].tobytes())]
         self.quarantined = sorted(self.quarantined + quarantined, key=lambda image: image.uri)
 
@@ -223,7 +224,8 @@ class Dataset:
         [(_, fetched)] = self._sources.read(np.array([row]))
         if isinstance(fetched, storage.LostObject):
             raise _cannot_read(self.manifest.uri(row), fetched.detail)
-        self._cache.put_encoded(row, fetched)
+        with self._lock:
+            self._cache.put_encoded(row, fetched)
         return fetched
 
     def pixels(self, rows: NDArray[Any]) -> NDArray[Any]:
@@ -381,12 +383,15 @@ class Dataset:
     def _fetch(self) -> None:
         missing = np.flatnonzero(self.usable)
         missing = missing[~self._cache.has_encoded(missing)]
-        with contextlib.suppress(errors.FinetuneError):  # raised again by the batch that needs the image
+        try:
             for row, fetched in self._sources.read(missing):
                 if self._closed:
                     break
                 if not isinstance(fetched, storage.LostObject):
                     self._keep(row, fetched)
+        except errors.FinetuneError as error:  # raised again by the batch that needs the image, if it stays
+            note = "images of other shares are read when a batch needs them, which is slower"
+            log.get().warning("images.not_fetched_ahead", error=error.message, note=note)
 
     def _keep(self, row: int, data: bytes) -> None:
         """Cache the bytes of an image, unless another thread has."""

@@ -49,7 +49,7 @@ class RunContext(NamedTuple):
     peers: Peers | None = None
 
     def check(self) -> None:
-        """Raise an error if it is of no use to go on: call it often in work that takes long.
+        """Raise an error if this process must not continue: call it often in work that takes long.
 
         Raises:
             errors.StoppedError: another process has taken the run over.
@@ -66,7 +66,7 @@ class RunContext(NamedTuple):
         return None if self.peers is None else self.replicas
 
     def wait_for_workers(self) -> None:
-        """Wait until the run's other workers come to this point as well. Without them, nothing."""
+        """Wait until all other workers reach this point. A run of one worker does not wait."""
         if self.workers is not None:
             self.workers.wait(self.check, self.progress)
 

@@ -180,7 +180,8 @@ def read_images(
             collections.deque(images.ingest(progress, check=check), maxlen=0)
             share_pass(context, images, cache)
     settings = context.loaded.settings
-    if context.workers and (runs_backbone(settings) or (settings.fine_tuning.epochs and cache.frozen is None)):
+    trains_on_pixels = runs_backbone(settings) or (settings.fine_tuning.epochs > 0 and cache.frozen is None)
+    if context.workers and (trains_on_pixels or cache.views is not None):
         images.fetch_ahead()
     return None if seconds is None else seconds / images.share.workers
 

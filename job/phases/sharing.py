@@ -1,12 +1,14 @@
 """What the workers of a run send each other before they train. Without several workers, none of this does anything.
 
-Each of these functions is called by all workers at the same point of their programs; where one comes first, it waits.
+The functions are collective: all workers call them in the same order, and the first one to arrive waits.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
+
+from job.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +21,30 @@ if TYPE_CHECKING:
     from job.training.examples import Examples
     from job.training.state import TrainingState
     from job.training.views import Views
+
+
+def check_same_weights(context: RunContext, digest: str) -> None:
+    """Check that all workers start from the same weights: each computes features from its own.
+
+    Args:
+        context: of the run.
+        digest: of the base model's weights.
+
+    Raises:
+        errors.SettingsError: they differ.
+    """
+    if (replicas := context.workers) is None:
+        return
+    from job.training import sharing
+
+    context.wait_for_workers()
+    found = [data.decode() for data in sharing.gather(replicas, digest.encode())]
+    for worker, other in enumerate(found):
+        if other != found[0]:
+            raise SettingsError(
+                f"worker {worker} starts from weights of digest {other}, and worker 0 from weights of {found[0]}",
+                remedy="give all workers the same file as model.weights, and the same model.weights_dir",
+            )
 
 
 def share_pass(context: RunContext, images: Dataset, cache: Cache) -> None:
@@ -70,7 +96,7 @@ def share_views(context: RunContext, views: Views) -> None:
     from job.training import sharing
 
     slices = [part.stored for part in views.parts()]
-    owners = [number % replicas.processes for number in range(len(slices))]
+    owners = [part.position % replicas.processes for part in views.parts()]
     sharing.share_rows(replicas, views.stored, slices, owners, "augmented features", context.progress)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job.errors import DataError
+from job.phases.sharing import check_same_weights
 from job.runs import download
 from job.runs.download import KERAS_MODEL, LABELS
 from job.runs.latest import MANIFEST, SPLIT, training_content
@@ -28,6 +29,21 @@ if TYPE_CHECKING:
     from job.training.state import TrainingState
 
 
+def find_warm_start(settings: Settings, open_store: OpenStore, state: TrainingState) -> None:
+    """Note in the state which run `model.weights` names: `latest` may name another one soon, also for other workers.
+
+    Args:
+        settings: of the run.
+        open_store: opens the store of the published run.
+        state: at the start of training.
+
+    Raises:
+        errors.DataError: there is no such run.
+    """
+    if settings.model.is_warm_start and not state.warm_start:
+        state.warm_start = open_warm_start(settings, open_store).uri
+
+
 @contextlib.contextmanager
 def warm_start(settings: Settings, open_store: OpenStore, state: TrainingState) -> Iterator[PublishedModel | None]:
     """Yield the published model that training starts from; None if `model.weights` names none.
@@ -35,7 +51,7 @@ def warm_start(settings: Settings, open_store: OpenStore, state: TrainingState) 
     Args:
         settings: of the run.
         open_store: opens the store of the published run.
-        state: keeps the model's run: `latest` may name another one when this run resumes.
+        state: names that run; see `find_warm_start`.
 
     Raises:
         errors.DataError: there is no such run, or its model differs from what was published.
@@ -45,7 +61,9 @@ def warm_start(settings: Settings, open_store: OpenStore, state: TrainingState) 
         return
     from job.model.warm_start import PublishedModel
 
-    store = open_store(state.warm_start) if state.warm_start else open_warm_start(settings, open_store)
+    find_warm_start(settings, open_store, state)
+    assert state.warm_start is not None
+    store = open_store(state.warm_start)
     with tempfile.TemporaryDirectory(prefix="warm-start-") as scratch:
         folder = Path(scratch)
         download.download_files(store, (LABELS, KERAS_MODEL, SPLIT, MANIFEST), folder)
@@ -54,7 +72,6 @@ def warm_start(settings: Settings, open_store: OpenStore, state: TrainingState) 
                 trained_on = training_content(split, rows)
         except ValueError as error:
             raise DataError(f"{store.uri}: {error}", remedy="start from a run of this version of finetune") from error
-        state.warm_start = store.uri
         yield PublishedModel(
             uri=store.uri,
             manifest_sha256=download.manifest_sha256(store),
@@ -73,6 +90,8 @@ def build_classifier(
 ) -> tuple[Classifier, Provenance]:
     """Return the classifier, on every replica, with the weights of the state or those that a new run starts from.
 
+    Several workers check that all of them start from the same ones.
+
     Args:
         context: of the run.
         labels: in the order of the probabilities.
@@ -88,13 +107,15 @@ def build_classifier(
 
     settings = context.loaded.settings
     with strategy.scope(context.replicas):
-        return classifiers.build(
+        classifier, weights = classifiers.build(
             settings,
             labels,
             resumed=state.weights,
             machine=machine,
             load_weights=weight_loader(settings.model, labels, published, context.open_store, context.progress),
         )
+    check_same_weights(context, weights.digest)
+    return classifier, weights
 
 
 def weight_loader(

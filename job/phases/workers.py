@@ -6,7 +6,7 @@ Worker 0 runs the whole pipeline.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from job.data.prepare import prepare
 from job.phases.context import RunContext
@@ -22,6 +22,8 @@ from job.runtime import cluster, device, imports, memory
 from job.training.state import TrainingState
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from job.config.load import Loaded
     from job.observability.progress import Progress
     from job.runs.data import Data
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from job.runs.publish import Outcome
     from job.runtime.timing import Timing
     from job.storage import OpenStore, RetryPolicy, Store
+
+_Found = TypeVar("_Found")
 
 POLL_SECONDS = 3.0
 """Pause between two looks at the run."""
@@ -96,7 +100,7 @@ def train(context: RunContext, state: TrainingState, followed: FollowedRun) -> t
         hashes = data.hashes
         if data.usable is None:
             hashes = images.hashes
-            wait_for_data(context, followed)  # worker 0 checks it, and reports what is wrong
+            wait_for_checks(context, followed)
         prepared = prepare(data.listed, data.quarantined, images, settings.input, progress, hashes=hashes)
         examples = examples_of(context, classifier, images, cache, prepared, state)
         state = share_state(context, classifier, state)
@@ -110,7 +114,7 @@ def train(context: RunContext, state: TrainingState, followed: FollowedRun) -> t
 
 
 def wait_for_data(context: RunContext, followed: FollowedRun) -> Data:
-    """Return the data that worker 0 saves next: as it has listed them, later as its pass has found them.
+    """Return the data as worker 0 has saved them: as listed, or as the pass of an earlier start has found them.
 
     Args:
         context: of the run.
@@ -122,9 +126,29 @@ def wait_for_data(context: RunContext, followed: FollowedRun) -> Data:
     """
     checkpoints = context.checkpoints
     assert isinstance(checkpoints, FollowedCheckpoints)
+    return _wait(context, followed, checkpoints.newest_data)
+
+
+def wait_for_checks(context: RunContext, followed: FollowedRun) -> None:
+    """Wait until worker 0 has accepted what the pass has found. Where it refuses the data, it reports why.
+
+    Args:
+        context: of the run.
+        followed: the run.
+
+    Raises:
+        errors.PeerLostError: worker 0 has ended meanwhile.
+        errors.FinetuneError: with an error that a further start would not change.
+    """
+    checkpoints = context.checkpoints
+    assert isinstance(checkpoints, FollowedCheckpoints)
+    _wait(context, followed, checkpoints.has_new_data)
+
+
+def _wait(context: RunContext, followed: FollowedRun, look: Callable[[], _Found | None]) -> _Found:
     with context.progress.phase("wait for the data", None, ""):
-        while (data := checkpoints.newest_data()) is None:
+        while not (found := look()):
             followed.outcome()
             context.check()
             time.sleep(POLL_SECONDS)
-    return data
+    return found

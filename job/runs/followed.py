@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from job.runs import publish
 from job.runs.checkpoints import Checkpoints, read_index
@@ -27,12 +27,25 @@ class FollowedCheckpoints(Checkpoints):
         """Save nothing."""
 
     def newest_data(self) -> Data | None:
-        """Return the data that worker 0 has saved; None if there are none since the last call."""
+        """Return the data that worker 0 has saved; None if there are none since the last call, or they are damaged."""
+        previous, saved = self._data, self._newer()
+        if saved is None:
+            return None
+        self._data = saved
+        if (data := self.load_data()) is None:
+            self._data = previous  # perhaps damaged in transit: the next call reads them again
+        return data
+
+    def has_new_data(self) -> bool:
+        """Whether worker 0 has saved the data since the last call of `newest_data`."""
+        return self._newer() is not None
+
+    def _newer(self) -> Any:
+        """Return what the index has about the data, if they are of this run and newer than those that were read."""
         previous, saved = self._data, self._read_index()[0]["data"]
         if saved is None or not self._is_usable(saved) or (previous and previous["name"] == saved["name"]):
             return None
-        self._data = saved
-        return self.load_data()
+        return saved
 
 
 class FollowedRun:

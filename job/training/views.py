@@ -40,11 +40,13 @@ class Part(NamedTuple):
 
     Attributes:
         version: of the images: the epoch whose numbers are drawn for them.
+        position: of the part among those of its version.
         rows: of the manifest, at most `RANGE`.
         stored: where they are stored.
     """
 
     version: int
+    position: int
     rows: NDArray[Any]
     stored: slice
 
@@ -78,7 +80,10 @@ class Views:
         total = len(self._train)
         return [
             Part(
-                version, self._train[n : n + RANGE], slice(version * total + n, version * total + min(n + RANGE, total))
+                version,
+                n // RANGE,
+                self._train[n : n + RANGE],
+                slice(version * total + n, version * total + min(n + RANGE, total)),
             )
             for version in range(self.count)
             for n in range(0, total, RANGE)
@@ -127,7 +132,8 @@ def extract_views(
         pixels[: len(part.rows)] = images.pixels(part.rows)
         return [pixels, *drawn.draw(np.resize(part.rows, RANGE), part.version)]
 
-    own = views.parts()[images.share.worker :: images.share.workers]
+    share = images.share
+    own = [part for part in views.parts() if part.position % share.workers == share.worker]
     missing = [part for part in own if not views.is_intact(part.stored)]
     while missing or not compute.is_agreed(check):
         with progress.phase("augmented features", sum(len(part.rows) for part in missing), "images") as phase:

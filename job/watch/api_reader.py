@@ -53,9 +53,12 @@ class Cluster:
         return self._get(self._batch.read_namespaced_job, name, self.namespace)
 
     def pods(self, job: Object) -> list[Object]:
-        """Return the Job's Pods, oldest first."""
+        """Return the Job's Pods, oldest first, without the containers that were added to its template."""
         selector = f"batch.kubernetes.io/controller-uid={job['metadata']['uid']}"
         found = self._get(self._core.list_namespaced_pod, self.namespace, label_selector=selector) or {"items": []}
+        names = {container["name"] for container in job["spec"]["template"]["spec"]["containers"]}
+        for pod in found["items"]:
+            pod["spec"]["containers"] = [one for one in pod["spec"]["containers"] if one["name"] in names]
         return sorted(found["items"], key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
     def pod(self, name: str) -> Object | None:

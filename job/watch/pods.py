@@ -23,7 +23,7 @@ INDEX_ANNOTATION = "batch.kubernetes.io/job-completion-index"
 
 
 def job_container(spec: Object) -> str:
-    """Return the name of the job's container: the chart's, that of Kubeflow Trainer, or the first, as kubectl makes it.
+    """Return the name of the job's container: the chart's, Kubeflow Trainer's, or the first, as of kubectl create job.
 
     Args:
         spec: of a Pod, or of the template of a Job.

@@ -72,18 +72,22 @@ def test_several_pods() -> None:
     found, one_pod = (scaling.costs(1_000, 8, inputs) for inputs in (pods, INPUTS))
 
     assert one_pod["stage 2"] == found["stage 2"]
-    assert pytest.approx(1_000 * (1 / 800 + 1.5 * 2 * scaling.FEATURE_BYTES / 1e9)) == found["read"]
+    assert pytest.approx(1_000 * (1 / 800 + 1.5 * 2 * (scaling.FEATURE_BYTES - 4) / 1e9)) == found["read"]
     assert scaling.costs(1_000, 1, INPUTS)["score"] == pytest.approx(found["score"])
 
 
-def test_first_epochs_of_several_pods_download() -> None:
-    """A Pod of four reads a quarter in the pass; of the images of its first epoch, three quarters are new to it."""
-    slow = dataclasses.replace(INPUTS, gpus_per_pod=2, objects_per_second=1, network_gigabytes=1e6, decode_ms=0)
+def test_images_of_other_shares() -> None:
+    """A Pod of four reads a quarter in the pass; three quarters are downloaded later, and new ones decoded."""
+    slow = dataclasses.replace(INPUTS, gpus_per_pod=2, network_gigabytes=1e6)
+    slow_store, slow_cores = (
+        scaling.costs(1_000, 8, dataclasses.replace(slow, **limit))
+        for limit in ({"objects_per_second": 1}, {"decode_ms": 4_000})
+    )
 
-    found = scaling.costs(1_000, 8, slow)
-
-    assert pytest.approx(1_000 / 4, rel=1e-3) == found["read"]
-    assert pytest.approx(sum(800 / 4 * 0.75**epoch for epoch in range(1, 11)), rel=1e-2) == found["stage 2"]
+    assert pytest.approx(1_000 / 4) == slow_store["read"]
+    assert pytest.approx(750 - slow_store["stage 1"]) == slow_store["stage 2"]
+    decoding = 4 / (8 * 2)
+    assert pytest.approx(sum(1_000 * decoding * 0.75**epoch for epoch in range(1, 11))) == slow_cores["stage 2"]
 
 
 def test_what_grows_alone_ends_the_gain() -> None:

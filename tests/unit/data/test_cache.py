@@ -300,6 +300,13 @@ def test_outputs_of_the_frozen_part_must_fit(tmp_path: Path) -> None:
         assert kept.pixels is None
 
 
+def test_clearing_the_frozen_part_alone(tmp_path: Path) -> None:
+    """A start in stage 2 has no features, but may have outputs of the frozen part."""
+    with open_cache(tmp_path, made_from=FROZEN, feature_size=0) as kept:
+        kept.clear_features(16)
+        assert 16 == json.loads((kept.folder / "made_from.json").read_text())["frozen"]["part"]
+
+
 def test_clearing_features_clears_the_frozen_part(tmp_path: Path) -> None:
     """Both are computed by the same pass, in batches of the same size."""
     with open_cache(tmp_path, made_from=FROZEN) as kept:

@@ -19,9 +19,10 @@ from job.config.settings import CacheSettings, InputSettings, Settings
 from job.data.cache import VERSIONS, Cache
 from job.data.dataset import Dataset, Share
 from job.data.listing import read_listing
-from job.observability.progress import Progress
+from job.observability.progress import Listener, Progress
 from job.phases.context import RunContext
 from job.phases.data import read_images
+from job.phases.sharing import check_same_weights
 from job.phases.training import examples_of
 from job.runtime.timing import Timing
 from job.training.state import TrainingState
@@ -54,6 +55,19 @@ def listed(tmp_path: Path) -> Manifest:
     return read_listing(InputSettings(uri=str(tmp_path / "in")), storage.open_store)[0]
 
 
+def context_of(replicas: Any, *listeners: Listener) -> RunContext:
+    """Return the context of a worker; replicas are those of both, or None where there is one."""
+    given: Any = {
+        "loaded": SimpleNamespace(settings=SETTINGS),
+        "checkpoints": SimpleNamespace(check=int),
+        "timing": Timing(),
+        "progress": Progress(listeners),
+        "replicas": replicas,
+        "peers": replicas and SimpleNamespace(check=int),
+    }
+    return RunContext(**dict.fromkeys(RunContext._fields) | given)
+
+
 class Worker:
     """What a worker has after the pass.
 
@@ -79,15 +93,7 @@ class Worker:
         selected: np.ndarray[Any, Any] | None = None,
     ) -> None:
         facts, self.state = Facts("images.read"), TrainingState()
-        context: Any = {
-            "loaded": SimpleNamespace(settings=SETTINGS),
-            "checkpoints": SimpleNamespace(check=int),
-            "timing": Timing(),
-            "progress": Progress([facts]),
-            "replicas": replicas,
-            "peers": replicas and SimpleNamespace(check=int),
-        }
-        context = RunContext(**dict.fromkeys(RunContext._fields) | context)
+        context = context_of(replicas, facts)
         with self._opened(listed, folder, classifier, replicas, selected) as (images, cache):
             read_images(context, classifier, images, cache, self.state)
             train = np.flatnonzero(images.usable)[::2]
@@ -142,6 +148,13 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, classifier: Classifier, *, cal
         return plain(pixels) * tf.reduce_max(tf.fill([length], 1.0))
 
     monkeypatch.setattr(classifier, "features", limited)
+
+
+def test_other_weights() -> None:
+    """Workers that start from different weights are refused: their features would not be those of one backbone."""
+    both(lambda replicas: check_same_weights(context_of(replicas), "same"))
+    with pytest.raises(errors.SettingsError, match=r"worker 1 starts from weights of digest b, and worker 0 .* a"):
+        both(lambda replicas: check_same_weights(context_of(replicas), "ab"[replicas.process]))
 
 
 def test_two_workers_find_what_one_does(listed: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,21 @@ def test_data(tmp_path: Path) -> None:
     assert other is None
 
 
+def test_damaged_data_are_read_again(tmp_path: Path) -> None:
+    """Data that cannot be read are tried again at the next look: they may have been damaged on their way."""
+    reader = followed(tmp_path)
+    with open_checkpoints(tmp_path) as checkpoints:
+        checkpoints.save_data(listed())
+        assert reader.has_new_data()
+        [stored] = (tmp_path / "c").glob("*.npz")
+        whole = stored.read_bytes()
+        stored.write_bytes(whole[:-1])
+        assert reader.newest_data() is None
+        stored.write_bytes(whole)
+        assert reader.newest_data() is not None
+        assert not reader.has_new_data()
+
+
 def test_nothing_is_saved(tmp_path: Path) -> None:
     """A state is not saved."""
     followed(tmp_path).save(lambda: state(1), now=True, wait=True)
