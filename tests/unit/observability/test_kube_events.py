@@ -18,6 +18,7 @@ from job.observability import kube_events
 from job.observability.kube_events import EventRecorder
 from job.observability.progress import Progress
 from job.watch.api_reader import Cluster
+from job.watch.pods import job_container
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,7 +168,10 @@ def test_without_names_nothing_is_sent(api_server: ApiServer) -> None:
 
 
 def test_pods_are_read_oldest_first(api_server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Job's Pods are in the order of their creation, independent of the order of the API server's response."""
+    """A Job's Pods are in the order of their creation, independent of the order of the API server's response.
+
+    A sidecar that a webhook has put first is not taken for the container of the job.
+    """
     from kubernetes.config import kube_config
 
     config = {
@@ -179,9 +183,12 @@ def test_pods_are_read_oldest_first(api_server: ApiServer, tmp_path: Path, monke
     (tmp_path / "config").write_text(json.dumps(config))
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
     made = {"b-2": "2026-01-01T00:00:20Z", "a-3": "2026-01-01T00:01:00Z", "a-1": "2026-01-01T00:00:20Z"}
-    items = [{"metadata": {"name": name, "creationTimestamp": at}} for name, at in made.items()]
+    spec = {"containers": [{"name": "istio-proxy"}, {"name": "flowers"}]}
+    items = [{"metadata": {"name": name, "creationTimestamp": at}, "spec": spec} for name, at in made.items()]
     api_server.found = {"/api/v1/namespaces/pictures/pods": {"kind": "PodList", "apiVersion": "v1", "items": items}}
 
-    pods = Cluster().pods({"metadata": {"uid": "job-uid"}})
+    template = {"spec": {"containers": [{"name": "flowers"}]}}
+    pods = Cluster().pods({"metadata": {"uid": "job-uid"}, "spec": {"template": template}})
 
     assert ["a-1", "b-2", "a-3"] == [pod["metadata"]["name"] for pod in pods]
+    assert {"flowers"} == {job_container(pod["spec"]) for pod in pods}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -13,7 +12,6 @@ from kubernetes.client import ApiException
 
 from job.errors import AccessError, FinetuneError, UnavailableError
 from job.watch.api_reader import Cluster
-from job.watch.pods import job_container
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,21 +47,6 @@ def test_refusals(status: int, expected: type[FinetuneError | ApiException]) -> 
     """Missing permission and a busy server each have their error; any other refusal is a bug, and raised as it is."""
     with pytest.raises(expected):
         answer(status)
-
-
-def test_containers_that_were_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sidecar that a webhook has put first is not taken for the container of the job."""
-    names = [{"name": "istio-proxy"}, {"name": "flowers"}]
-    pod = {"metadata": {"name": "p", "creationTimestamp": "t"}, "spec": {"containers": names}}
-    job = {"metadata": {"uid": "u"}, "spec": {"template": {"spec": {"containers": [{"name": "flowers"}]}}}}
-    cluster = object.__new__(Cluster)
-    monkeypatch.setattr(cluster, "_core", SimpleNamespace(list_namespaced_pod=None), raising=False)
-    monkeypatch.setattr(cluster, "namespace", "ml", raising=False)
-    monkeypatch.setattr(cluster, "_get", lambda *_, **__: {"items": [pod]})
-
-    [found] = cluster.pods(job)
-
-    assert "flowers" == job_container(found["spec"])
 
 
 def test_no_cluster(tmp_path: Path) -> None:
