@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from job.config.load import Loaded
     from job.observability.progress import Progress
-    from job.runs.data import Data
     from job.runs.job_record import JobRecord
     from job.runs.publish import Outcome
     from job.runtime.timing import Timing
@@ -89,7 +88,7 @@ def train(context: RunContext, state: TrainingState, followed: FollowedRun) -> t
     settings, progress = context.loaded.settings, context.progress
     with context.part("import"), imports.without_gc():
         context, machine = configure_device(context, state)
-    data = wait_for_data(context, followed)
+    data = wait_for_worker_0(context, followed, FollowedCheckpoints.newest_data)
     if not settings.input.uri:  # the pictures of the demo are drawn by each worker
         data = data.relocated(list_images(settings, context.open_store, progress))
     with context.part("model"), warm_start(settings, context.open_store, state) as published:
@@ -100,7 +99,7 @@ def train(context: RunContext, state: TrainingState, followed: FollowedRun) -> t
         hashes = data.hashes
         if data.usable is None:
             hashes = images.hashes
-            wait_for_checks(context, followed)
+            wait_for_worker_0(context, followed, FollowedCheckpoints.has_new_data)  # it has accepted them
         prepared = prepare(data.listed, data.quarantined, images, settings.input, progress, hashes=hashes)
         examples = examples_of(context, classifier, images, cache, prepared, state)
         state = share_state(context, classifier, state)
@@ -113,12 +112,15 @@ def train(context: RunContext, state: TrainingState, followed: FollowedRun) -> t
     return found
 
 
-def wait_for_data(context: RunContext, followed: FollowedRun) -> Data:
-    """Return the data as worker 0 has saved them: as listed, or as the pass of an earlier start has found them.
+def wait_for_worker_0(
+    context: RunContext, followed: FollowedRun, look: Callable[[FollowedCheckpoints], _Found | None]
+) -> _Found:
+    """Wait for what worker 0 saves, and return it.
 
     Args:
         context: of the run.
         followed: the run.
+        look: returns it; something false as long as it is not there.
 
     Raises:
         errors.PeerLostError: worker 0 has ended meanwhile.
@@ -126,28 +128,8 @@ def wait_for_data(context: RunContext, followed: FollowedRun) -> Data:
     """
     checkpoints = context.checkpoints
     assert isinstance(checkpoints, FollowedCheckpoints)
-    return _wait(context, followed, checkpoints.newest_data)
-
-
-def wait_for_checks(context: RunContext, followed: FollowedRun) -> None:
-    """Wait until worker 0 has accepted what the pass has found. Where it refuses the data, it reports why.
-
-    Args:
-        context: of the run.
-        followed: the run.
-
-    Raises:
-        errors.PeerLostError: worker 0 has ended meanwhile.
-        errors.FinetuneError: with an error that a further start would not change.
-    """
-    checkpoints = context.checkpoints
-    assert isinstance(checkpoints, FollowedCheckpoints)
-    _wait(context, followed, checkpoints.has_new_data)
-
-
-def _wait(context: RunContext, followed: FollowedRun, look: Callable[[], _Found | None]) -> _Found:
     with context.progress.phase("wait for the data", None, ""):
-        while not (found := look()):
+        while not (found := look(checkpoints)):
             followed.outcome()
             context.check()
             time.sleep(POLL_SECONDS)
