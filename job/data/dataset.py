@@ -194,8 +194,7 @@ class Dataset:
         """Return what the pass over the own share found, as plain arrays: for `add_findings` in the other workers."""
         rows = self.share.rows(len(self.manifest), self.share.worker)
         quarantined = json.dumps([dataclasses.asdict(image) for image in self.quarantined]).encode()
-        columns = {"usable": self.usable, "damaged": self.damaged, "hashes": self.hashes}
-        found = {name: column[rows] for name, column in columns.items() if column is not None}
+        found = {name: column[rows] for name, column in self._columns().items()}
         return {**found, "quarantined": np.frombuffer(quarantined, np.uint8)}
 
     def add_findings(self, worker: int, findings: Mapping[str, NDArray[Any]]) -> None:
@@ -206,10 +205,8 @@ class Dataset:
             findings: of its `findings`.
         """
         rows = self.share.rows(len(self.manifest), worker)
-        columns = {"usable": self.usable, "damaged": self.damaged, "hashes": self.hashes}
-        for name, column in columns.items():
-            if column is not None:
-                column[rows] = findings[name]
+        for name, column in self._columns().items():
+            column[rows] = findings[name]
         for row in rows[findings["damaged"]].tolist():  # a later start of fewer workers may find it in the cache
             self._cache.mark_damaged(row)
         quarantined = [Quarantined(**image) for image in json.loads(findings["quarantined"].tobytes())]
@@ -268,6 +265,11 @@ class Dataset:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """Return what the pass finds out about each image."""
+        columns = {"usable": self.usable, "damaged": self.damaged}
+        return columns if self.hashes is None else {**columns, "hashes": self.hashes}
 
     def _is_cached(self, start: int) -> bool:
         """Whether the cache holds everything computed from a range, and the bytes it was computed from.

@@ -95,8 +95,8 @@ def share_views(context: RunContext, views: Views) -> None:
         return
     from job.training import sharing
 
-    slices = [part.stored for part in views.parts()]
-    owners = [part.position % replicas.processes for part in views.parts()]
+    parts = views.parts()
+    slices, owners = [part.stored for part in parts], [part.position % replicas.processes for part in parts]
     sharing.share_rows(replicas, views.stored, slices, owners, "augmented features", context.progress)
 
 

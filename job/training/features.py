@@ -88,7 +88,7 @@ def extract(
         for (rows, _), computed in zip(group, compute([[pixels] for _, pixels in group]), strict=True):
             _store(cache, rows, computed)
     fill(images, cache, compute, progress)
-    while not compute.is_agreed(check):
+    while not compute.agree(check):
         fill(images, cache, compute, progress)
     seconds = compute.seconds
     return statistics.median(seconds[1:] or seconds) / RANGE if seconds else None
@@ -175,11 +175,14 @@ class FeaturePass:
         self.seconds += [(time.monotonic() - started) / len(ranges)] * len(ranges)
         return computed
 
-    def is_agreed(self, check: Callable[[], object]) -> bool:
-        """Whether all workers have computed in batches of one size. Else they discard those of larger ones. Collective.
+    def agree(self, check: Callable[[], object]) -> bool:
+        """Agree with the other workers on the smallest batch of any of them. Collective.
 
         Args:
             check: called while this worker waits for the others; what it raises ends the wait.
+
+        Returns:
+            Whether all have computed in that size. Else those with larger batches have discarded what they computed.
         """
         replicas, state = self._replicas, self._state
         if replicas is None or replicas.processes == 1:

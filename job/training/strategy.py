@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import threading
 from concurrent import futures
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -193,7 +192,7 @@ class Replicas:
         """
         if self.processes == 1:
             return
-        arrived: Future[object] = Future()
+        arrived: futures.Future[object] = futures.Future()
 
         def meet() -> None:
             try:

@@ -135,7 +135,7 @@ def extract_views(
     share = images.share
     own = [part for part in views.parts() if part.position % share.workers == share.worker]
     missing = [part for part in own if not views.is_intact(part.stored)]
-    while missing or not compute.is_agreed(check):
+    while missing or not compute.agree(check):
         with progress.phase("augmented features", sum(len(part.rows) for part in missing), "images") as phase:
             for group in compute.groups(missing):
                 for part, [features] in zip(group, compute([load(part) for part in group]), strict=True):

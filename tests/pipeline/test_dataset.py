@@ -215,6 +215,25 @@ def test_images_are_fetched_ahead(listed: manifest.Manifest, tmp_path: Path, mon
             images.pixels(np.array([4]))
 
 
+def test_store_that_fails_ends_the_fetching(
+    listed: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A store that does not respond costs the reading ahead alone, with a warning; a batch reads what it needs."""
+    with opened(listed, tmp_path) as (images, kept):
+        images.skip_pass()
+        with monkeypatch.context() as patch:
+
+            def fail(_: object) -> Iterator[tuple[int, Any]]:
+                raise errors.UnavailableError("no answer", remedy="")
+
+            patch.setattr(images._sources, "read", fail)
+            images.fetch_ahead()
+            end_of_fetching()
+        assert "images.not_fetched_ahead" in capsys.readouterr().out
+        assert 0 == kept.has_encoded(np.arange(2 * IMAGES)).sum()
+        assert (1, 8, 8, 3) == images.pixels(np.array([3])).shape
+
+
 def test_fetching_ends_with_the_data(
     listed: manifest.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,12 @@ class Worker:
             prepared: Any = SimpleNamespace(rows_of={"train": train, "validation": train[:1]})
             examples_of(context, classifier, images, cache, prepared, self.state)
             assert cache.views is not None
+            for thread in threading.enumerate():
+                if thread.name == "fetch":
+                    thread.join(20)
             self.images_read = facts.seen[0]["images"]
             self.found: dict[str, Any] = {
+                "bytes kept": cache.has_encoded(np.arange(len(listed))).tolist(),  # of the other share as well
                 "usable": images.usable.tobytes(),
                 "damaged": images.damaged.tobytes(),
                 "hashes": images.hashes is not None and images.hashes.tobytes(),
