@@ -26,9 +26,12 @@ demo: $(INSTALLED)  ## train on drawn pictures, from and to an emulated bucket o
 # Coverage is measured where it costs little: it makes a whole run take half as long again.
 COVERED := tests/unit tests/integration tests/chart tests/fuzz
 
+# Whole runs, faults, containers and clusters are waited for: a process more than there are cores keeps them busy.
+WAITING := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist loadfile --no-loadscope-reorder
+
 test: prerequisites lint  ## the whole test suite, as CI runs it
 	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile $(COVERED)
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not alone' $(addprefix --ignore ,$(COVERED))
+	$(BIN)/python -m pytest $(WAITING) -m 'not alone' $(addprefix --ignore ,$(COVERED))
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/replicas
 	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(COVERED))
 

@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs_shared: reads ../shared; not collected where that is absent")
     config.addinivalue_line("markers", "long: takes a minute or more; started first, or one worker would wait for it")
     config.addinivalue_line("markers", "slow: takes half a second of CPU time or more; `make unit` leaves it out")
-    config.addinivalue_line("markers", "alone: asserts seconds, or starts an engine or a cluster; runs beside no other")
+    config.addinivalue_line("markers", "alone: asserts seconds; runs beside no other")
 
 
 TIERS = ("unit", "integration", "pipeline", "faults", "chart", "image", "cluster")
@@ -43,18 +43,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if all(path.is_relative_to(folder) for path in asked) else True
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the tiers that start an engine or a cluster."""
-    if {"image", "cluster"} & set(item.path.relative_to(item.config.rootpath).parts):
-        item.add_marker("alone")
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Run tier after tier, in random order within each, and long tests first; deselect what needs ../shared if absent.
 
-    A cluster or an engine that is started for one tier must not slow down the tests of another. The cluster's tests run
-    as they are written: those of one file share an installation, which each of them leaves as the next one needs it.
+    The cluster's tests come last, since a process that has run one knows the cluster. They run as they are written:
+    those of one file share an installation, which each of them leaves as the next one needs it.
     """
 
     def position(item: pytest.Item) -> tuple[int, str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from job.storage import emulator as emulators
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from fault_proxy import Proxy
 
@@ -46,6 +48,13 @@ def light() -> Iterator[None]:
 def light_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the whole runs light that the test starts as processes."""
     monkeypatch.setenv("PYTHONPATH", str(light_runs.FOLDER))
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all processes of this test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from paths import CLUSTER, ROOT
+from started_once import started_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 BASE_IMAGE = "python:3.13-slim-trixie"
 IMAGE = "finetune:cpu"
+ENDS_WITH_THE_TESTS = "the engine ends with the tests"
 TEMPORARY = ("--tmpfs", "/tmp")  # noqa: S108  # in the container
 
 
@@ -37,21 +39,30 @@ def engine_answers() -> bool:
 
 
 @contextlib.contextmanager
-def engine() -> Iterator[None]:
-    """Have a Docker engine: the one that answers, else one that ../shared/cluster starts, and ends with the context.
+def image(run_folder: Path) -> Iterator[None]:
+    """Have IMAGE from this checkout, and a Docker engine: the one that answers, else one that ../shared/cluster starts.
 
-    Skips the test where that fails.
+    Skips the test where that fails. The processes of a test run share them.
+
+    Args:
+        run_folder: of the test run.
     """
-    answers = engine_answers()
-    if not answers:
-        started = subprocess.run([CLUSTER / "docker-up"], capture_output=True, text=True, check=False, timeout=300)
-        if started.returncode:
-            pytest.skip(f"no Docker engine can run here: {started.stderr.strip()[-300:]}")
-    try:
-        yield
-    finally:
+
+    def start() -> str:
+        answers = engine_answers()
         if not answers:
+            started = subprocess.run([CLUSTER / "docker-up"], capture_output=True, text=True, check=False, timeout=300)
+            if started.returncode:
+                pytest.skip(f"no Docker engine can run here: {started.stderr.strip()[-300:]}")
+        build()
+        return "" if answers else ENDS_WITH_THE_TESTS
+
+    def stop(said: str) -> None:
+        if said == ENDS_WITH_THE_TESTS:
             subprocess.run([CLUSTER / "docker-down"], check=True, timeout=60, capture_output=True)
+
+    with started_once(run_folder / "image", start, stop):
+        yield
 
 
 def build(*options: str) -> None:

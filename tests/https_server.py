@@ -120,7 +120,7 @@ def serving(certificate: Path, emulator: str) -> Iterator[str]:
     # The handshake is the handler's: in accept, one client that refuses would end the server.
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # refused handshakes are what tests are about
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
         yield f"https://localhost:{server.server_port}"

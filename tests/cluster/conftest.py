@@ -6,6 +6,7 @@ FINETUNE_TEST_HOST; or one that is started beside the project, and stopped at th
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -18,6 +19,7 @@ import pytest
 from charts import Helm, helm_4
 from clusters import HOST, Bucket, Namespace, fill, new_bucket
 from paths import CLUSTER, SHARED
+from started_once import started_once
 
 from job.storage import emulator as emulators
 
@@ -29,39 +31,46 @@ if TYPE_CHECKING:
 collect_ignore_glob = [] if SHARED.is_dir() or "KUBECONFIG" in os.environ else ["test_*.py"]
 
 
+GPUS = 8
+"""That the node offers: more than the tests ask for that run at the same time."""
+
+
 @pytest.fixture(scope="session")
-def image() -> Iterator[str]:
+def image(run_folder: Path) -> Iterator[str]:
     """Return the name of the job's CPU image; unless FINETUNE_TEST_IMAGE names one, it is this checkout's."""
     if os.environ.keys() & {"FINETUNE_TEST_IMAGE", "KUBECONFIG"}:
         yield os.environ.get("FINETUNE_TEST_IMAGE", containers.IMAGE)
         return
-    with containers.engine():
-        containers.build()
+    with containers.image(run_folder):
         yield containers.IMAGE
 
 
 @pytest.fixture(scope="session")
-def cluster(image: str) -> Iterator[None]:
-    """Have a cluster with the job's image, which kubectl and helm find."""
+def cluster(image: str, run_folder: Path) -> Iterator[None]:
+    """Have a cluster with the job's image, which kubectl and helm find. The processes of a test run share it."""
     if "KUBECONFIG" in os.environ:
         yield
         return
     if not CLUSTER.is_dir() or os.geteuid() != 0:
         pytest.skip("no KUBECONFIG, and no cluster can be started here: that takes root and ../shared/cluster")
-    was_up = subprocess.run(["pgrep", "-x", "kube-apiserver"], check=False, capture_output=True).returncode == 0
-    up = _own("up", timeout=300)
-    assert up.returncode == 0, up.stderr
-    before = dict(os.environ)
-    os.environ |= dict(re.findall(r"(KUBECONFIG|PATH)=(\S+)", up.stdout.replace(":$PATH", f":{os.environ['PATH']}")))
-    try:
+
+    def start() -> str:
+        was_up = subprocess.run(["pgrep", "-x", "kube-apiserver"], check=False, capture_output=True).returncode == 0
+        up = _own("up", timeout=300)
+        assert up.returncode == 0, up.stderr
         _load(image)
-        yield
-    finally:
-        os.environ.clear()
-        os.environ |= before
-        if not was_up:
+        variables = dict(re.findall(r"(KUBECONFIG|PATH)=(\S+)", up.stdout.replace(":$PATH", f":{os.environ['PATH']}")))
+        return json.dumps({"variables": variables, "was_up": was_up})
+
+    def stop(said: str) -> None:
+        if not json.loads(said)["was_up"]:
             down = _own("down", timeout=120)
             assert down.returncode == 0, down.stderr
+
+    with started_once(run_folder / "cluster", start, stop) as said, pytest.MonkeyPatch.context() as patch:
+        for name, value in json.loads(said)["variables"].items():
+            patch.setenv(name, value)
+        yield
 
 
 def _load(image: str) -> None:
@@ -75,7 +84,14 @@ def _load(image: str) -> None:
 
 
 def _own(command: str, *arguments: str, timeout: float) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([CLUSTER / command, *arguments], check=False, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(
+        [CLUSTER / command, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | {"CLUSTER_GPUS": str(GPUS)},
+    )
 
 
 @pytest.fixture(scope="session")

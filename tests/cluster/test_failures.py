@@ -37,7 +37,7 @@ class _Refuse(BaseHTTPRequestHandler):
 def forbidden() -> Iterator[str]:
     """Return the URL by which Pods reach a store that refuses everything."""
     with ThreadingHTTPServer(("0.0.0.0", 0), _Refuse) as server:  # noqa: S104  # the Pods have addresses of their own
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         yield f"http://{HOST}:{server.server_port}"
         server.shutdown()

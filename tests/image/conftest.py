@@ -20,9 +20,8 @@ collect_ignore_glob = [] if SHARED.is_dir() or containers.engine_answers() else 
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _image() -> Iterator[None]:
-    with containers.engine():
-        containers.build()
+def _image(run_folder: Path) -> Iterator[None]:
+    with containers.image(run_folder):
         yield
 
 

@@ -15,6 +15,8 @@ from containers import IMAGE, ROOT, TEMPORARY, docker, run
 from job import __version__
 from job.model.backbones import file_name
 
+pytestmark = pytest.mark.long  # the first of them builds the image, beside which other files have their time
+
 
 @pytest.fixture(scope="module")
 def config() -> Any:

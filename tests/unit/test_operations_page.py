@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from paths import ROOT
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ _, _, QUERIES = PAGE.partition("## Queries for Cloud Logging\n")
 QUERIES = QUERIES.partition("\n## ")[0]
 
 
+@pytest.mark.slow
 def test_fields_of_the_queries_are_those_of_a_failure(tmp_path: Path) -> None:
     """The fields that the queries filter by are in the line that a failed run logs."""
     (tmp_path / "input").mkdir()

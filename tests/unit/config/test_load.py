@@ -57,6 +57,7 @@ def load_from(file: dict[str, Any], environment: dict[str, Any], flags: dict[str
         )
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the machine may be busy
 @given(GIVEN)
 def test_every_source_says_the_same(values: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ def base_model() -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 def test_frozen_layers(base_model: keras.Model) -> None:
     """The layers that precede the first trained one are frozen, in the order of the summary."""
     frozen = partial_training.frozen_layers(base_model, "block_13_expand")
@@ -53,6 +54,7 @@ def test_cut_inside_of_a_block(base_model: keras.Model) -> None:
     assert "block_12_expand or block_13_expand" in caught.value.remedy
 
 
+@pytest.mark.slow
 def test_both_parts_make_the_base_model(base_model: keras.Model) -> None:
     """The trained part of the frozen part's outputs gives the base model's maps, and shares its variables."""
     part = partial_training.FrozenPart(base_model, "block_13_expand", "mixed_bfloat16")

@@ -267,7 +267,7 @@ def test_nothing_is_captured_in_a_step(tmp_path: Path) -> None:
 
     with open_checkpoints(tmp_path) as checkpoints:
         checkpoints.save(capture, now=True, wait=False)
-        assert not checkpoints.save_if_possible(0.5)
+        assert not checkpoints.save_if_possible(0.2)
         index = json.loads((tmp_path / "c/index.json").read_text())
         step_ends.set()
 

@@ -76,7 +76,7 @@ def test_cleaned_up_in_any_case() -> None:
         raise KeyboardInterrupt
 
     def check(name: str) -> Check:
-        return Check(name, lambda: done.append(name) or str(threading.Event().wait(0.1)))
+        return Check(name, lambda: done.append(name) or str(threading.Event().wait(0.02)))
 
     group = Group([check("first"), check("second"), check("third")], lambda: done.append("cleaned"))
     checks.carry_out([group], SECONDS, lambda *_: None)

@@ -95,6 +95,7 @@ def computed(
         return opened_cache.features[np.arange(50)], np.stack([found(TRAIN, epoch) for epoch in (0, 1)])
 
 
+@pytest.mark.slow
 def test_views_are_features_of_augmented_images(listed: Manifest, tmp_path: Path) -> None:
     """Version v has the features of the images as epoch v changes them; the epochs take turns, in any order of rows."""
     classifier, state = small_classifier(), TrainingState()

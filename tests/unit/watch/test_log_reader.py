@@ -47,12 +47,13 @@ class _CutLog(BaseHTTPRequestHandler):
 def test_a_log_that_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A log whose connection is cut is read again from where it was: every line comes once and whole."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _CutLog) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         named = {"clusters": {"server": f"http://127.0.0.1:{server.server_port}"}, "users": {}}
         named["contexts"] = {"cluster": "c", "user": "u"}
         kubeconfig = {key: [{"name": key[0], key[:-1]: value}] for key, value in named.items()}
         kubeconfig["contexts"][0]["name"] = "x"
         (tmp_path / "config").write_text(json.dumps(kubeconfig | {"current-context": "x"}))
+        monkeypatch.setattr("job.watch.log_reader._RECONNECT_SECONDS", 0.05)
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "config"))
         cluster = Cluster()
 

@@ -112,6 +112,7 @@ def test_names_are_escaped() -> None:
     assert 1 == text.count("</script>")
 
 
+@pytest.mark.slow
 def test_one_file() -> None:
     """The page loads nothing: its policy forbids it, and there is no address outside of it."""
     elements = Elements(page_of(report_files.two_labels()))
