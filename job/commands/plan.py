@@ -105,7 +105,7 @@ def _execute(settings: Settings, options: Options, progress: Progress) -> int:
 
 def _start(cronjob: str, run_id: str, progress: Progress) -> Document:
     """Create the Job of a run, and report it."""
-    from job.cronjob import start
+    from job.watch.cronjob import start
 
     job = start(cronjob, run_id)
     if job.created:

@@ -1,1 +1,1 @@
-"""Following a Job or a run from a remote machine."""
+"""Jobs from elsewhere: following one, or a run; creating one from a CronJob."""

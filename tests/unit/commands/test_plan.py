@@ -12,10 +12,10 @@ import pytest
 from listed_inputs import put
 from runs import Facts, tree
 
-from job import cronjob
 from job.commands import plan
 from job.errors import AccessError, DataError, SettingsError
 from job.observability.progress import Progress
+from job.watch import cronjob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import api_server
 import pytest
 
-from job.cronjob import StartedJob, job_name, start
 from job.errors import AccessError, FinetuneError, SettingsError, UnavailableError
+from job.watch.cronjob import StartedJob, job_name, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
