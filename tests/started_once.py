@@ -34,7 +34,7 @@ def started_once(folder: Path, start: Callable[[], str], stop: Callable[[str], N
     def is_held() -> bool:
         return any(os.path.exists(f"/proc/{one.name.partition('-')[0]}") for one in holders.iterdir())  # noqa: PTH110
 
-    with _alone(folder):
+    with alone(folder):
         if not is_held():
             started.write_text(start(), encoding="utf-8")
         mine.touch()
@@ -42,15 +42,16 @@ def started_once(folder: Path, start: Callable[[], str], stop: Callable[[str], N
     try:
         yield said
     finally:
-        with _alone(folder):
+        with alone(folder):
             mine.unlink()
             if not is_held():
                 stop(said)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let no other process into the block."""
+def alone(folder: Path) -> Iterator[None]:
+    """Let no other process that names the same folder into the block."""
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

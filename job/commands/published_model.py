@@ -38,7 +38,7 @@ def loaded_model(run: Store, settings: Settings, progress: Progress) -> Iterator
     with tempfile.TemporaryDirectory(prefix="finetune-model-") as folder:
         with progress.phase("download model", None, ""):
             download_model(run, Path(folder))
-        with progress.phase("import", None, ""), imports.without_gc():
+        with progress.phase("import", None, ""), imports.fast():
             device.prepare()
             machine = device.configure(settings, notify=progress.event, single=True)
             from job.export.predictor import Predictor

@@ -25,7 +25,9 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-gc.disable()  # imports create no garbage, and collection makes them 20 % slower; this process is short-lived
+# note: as job/runtime/imports.py does, of which this process imports nothing
+gc.disable()
+sys.modules |= dict.fromkeys(("matplotlib", "scipy", "sklearn"))  # type: ignore[arg-type]
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402

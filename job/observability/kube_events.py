@@ -97,6 +97,9 @@ class EventRecorder(Listener):
 
     def _send_all(self) -> None:
         api: Any = None
+        with contextlib.suppress(Exception):  # it is tried again for the first Event, and reported then
+            # Now, since the import takes a second: the Event of an early failure could not be sent in time.
+            api, namespace = self._connect()
         while (item := self._queue.get()) is not None:
             try:
                 if api is None:

@@ -86,7 +86,7 @@ def train(context: RunContext, state: TrainingState, followed: FollowedRun) -> t
         followed: the run.
     """
     settings, progress = context.loaded.settings, context.progress
-    with context.part("import"), imports.without_gc():
+    with context.part("import"), imports.fast():
         context, machine = configure_device(context, state)
     data = wait_for_worker_0(context, followed, FollowedCheckpoints.newest_data)
     if not settings.input.uri:  # the pictures of the demo are drawn by each worker

@@ -114,7 +114,7 @@ def prepare() -> None:
 
 def import_tensorflow() -> None:
     """Import TensorFlow, and drop what it writes to stderr meanwhile. Call `prepare` before."""
-    with _quiet_stderr(), imports.without_gc():
+    with _quiet_stderr(), imports.fast():
         import tensorflow  # noqa: F401, ICN001
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from charts import CHART
-from clusters import TINY, Bucket, Namespace, exit_codes, fill, new_bucket
+from clusters import TINY, Bucket, Namespace, exit_codes, fill, light, new_bucket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +63,7 @@ def planned(new_namespace: object, reachable_emulator: str) -> Iterator[Planned]
     assert callable(new_namespace)
     namespace, bucket = new_namespace(), new_bucket(reachable_emulator)
     fill(bucket, images=20)
-    values = TINY | bucket.values() | PLAN | {"networkPolicy.enabled": True}
+    values = light(TINY | bucket.values()) | PLAN | {"networkPolicy.enabled": True}
     values["networkPolicy.extraEgress"] = [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}]  # the emulator, at any port
     namespace.helm("install", "finetune", CHART, *namespace.settings(**values))
     yield Planned(namespace, bucket)

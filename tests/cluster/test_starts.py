@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from charts import CHART, ROOT
-from clusters import TINY, Bucket, Namespace, exit_codes
+from clusters import TINY, Bucket, Namespace, exit_codes, light
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,10 @@ K8S = ROOT / "k8s"
 def test_cronjob_by_hand(namespace: Namespace, pictures: Bucket) -> None:
     """`kubectl create job --from=cronjob/…` starts a run; a second one without new pictures ends without training."""
     namespace.helm(
-        "install", "finetune", CHART, *namespace.settings(**TINY, **pictures.values(), **{"cronjob.enabled": True})
+        "install",
+        "finetune",
+        CHART,
+        *namespace.settings(**light(TINY | pictures.values()), **{"cronjob.enabled": True}),
     )
     assert [] == namespace.get("jobs")
 
@@ -124,7 +127,7 @@ def test_a_native_sidecar(namespace: Namespace, pictures: Bucket) -> None:
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
 
-    job = namespace.install(TINY | pictures.values() | {"extraInitContainers": [sidecar]})
+    job = namespace.install(light(TINY | pictures.values()) | {"extraInitContainers": [sidecar]})
 
     assert "Complete" == namespace.finish(job), namespace.describe()
     assert [0] == exit_codes(namespace.pods(job))

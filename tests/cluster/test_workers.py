@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 SLOW = TINY | {
     "workers": 2,
-    "gpu.count": 0,  # the node has two, and two runs side by side would need four
+    "gpu.count": 0,
     "config.model.image_size": 96,
     "config.fine_tuning.epochs": 60,
     "config.fine_tuning.batch_size": 4,

@@ -1,6 +1,6 @@
 """Each reader answers any bytes with a result or with an error of its own, in bounded memory.
 
-Each target runs for half a minute, or for FUZZ_SECONDS (`make fuzz`). A failure names the seed of its file.
+Each target runs for ten seconds, or for FUZZ_SECONDS (`make fuzz`). A failure names the seed of its file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "30"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "10"))
 
 MAX_MEMORY = 2**30
 """By which the process may grow, bytes."""

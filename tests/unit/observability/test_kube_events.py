@@ -156,6 +156,27 @@ def test_an_api_server_that_hangs_holds_nothing_up(api_server: ApiServer) -> Non
     api_server.answers.set()
 
 
+def test_connected_before_the_first_event(api_server: ApiServer) -> None:
+    """A run that fails at once has no time to import the client; a connection that fails is tried again."""
+    tries: list[int] = []
+    tried_once = threading.Event()
+
+    def connect() -> tuple[Any, str]:
+        tries.append(1)
+        tried_once.set()
+        if len(tries) == 1:
+            raise OSError("no token yet")
+        return api_server.connect()
+
+    progress = Progress([EventRecorder(POD, JOB, connect=connect, patience=60.0)])
+    assert tried_once.wait(60)
+    progress.event("run.failed", severity="error", reason="Access")
+    progress.close()
+
+    assert ["AccessFailed"] * 2 == [one["reason"] for one in api_server.events]
+    assert 2 == len(tries)
+
+
 def test_without_names_nothing_is_sent(api_server: ApiServer) -> None:
     """Where the chart has not said who this Pod is, there is nothing to record on."""
     recorder = EventRecorder(EventsSettings(enabled=True), RunSettings(), connect=api_server.connect, patience=60.0)
