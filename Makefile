@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # needs pictures that are not drawn
 CLAIMS := $(filter-out harness attempts digests plain_keras plain_torch terminal gpu_check precision presets,$(basename $(notdir $(wildcard benchmarks/*.py))))
 
-.PHONY: help demo test prerequisites unit lint format lock bench gpu-check screens soak mutants clean generated cluster image image-gpu build-image
+.PHONY: help demo test coverage prerequisites unit lint style format lock bench gpu-check screens soak mutants clean generated cluster image image-gpu build-image
 
 help:  ## list these targets
 	@sed -nE 's/^([a-z0-9-]+):[^#]*## (.*)/make \1	\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,17 +23,20 @@ demo: $(INSTALLED)  ## train on drawn pictures, from and to an emulated bucket o
 	$(BIN)/python scripts/fetch_weights.py
 	$(BIN)/finetune demo
 
-# Coverage is measured where it costs little: it makes a whole run take half as long again.
-COVERED := tests/unit tests/integration tests/chart tests/fuzz
+# A process more than there are cores, since many tests wait: for a process, a bucket, a cluster.
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PARTS := tests/unit tests/integration tests/chart tests/fuzz
 
-# Whole runs, faults, containers and clusters are waited for: a process more than there are cores keeps them busy.
-WAITING := --numprocesses $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1) --dist loadfile --no-loadscope-reorder
-
-test: prerequisites lint  ## the whole test suite, as CI runs it
-	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile $(COVERED)
-	$(BIN)/python -m pytest $(WAITING) -m 'not alone' $(addprefix --ignore ,$(COVERED))
+test: prerequisites style  ## the whole test suite, as CI runs it
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(PARTS)
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not alone' \
+	    $(addprefix --ignore ,$(PARTS))
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/replicas
-	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(COVERED))
+	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(PARTS))
+
+# note: CI does without: tracing the calls inside of TensorFlow doubles the time of these tests
+coverage: $(INSTALLED)  ## branch coverage by the tests of parts (unit, integration, chart, fuzz): at least 90 %
+	$(BIN)/python -m pytest --cov --numprocesses $(PROCESSES) --dist loadfile $(PARTS)
 
 # note: scripts/mutants.py runs its unit tier with the same arguments
 FAST := -m 'not slow' --hypothesis-profile fast
@@ -44,12 +47,14 @@ prerequisites: $(INSTALLED)  ## report what this machine lacks for the whole tes
 unit: $(INSTALLED)  ## only the fast tests: tests/unit without those marked slow
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal $(FAST) tests/unit
 
-lint: $(INSTALLED)  ## style, types, import contracts, locks
+lint: style  ## style, types, import contracts, locks
+	$(BIN)/python -m pytest -q tests/unit/test_project.py
+
+style: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest -q tests/unit/test_project.py
 
 format: $(INSTALLED)  ## fix the style where ruff can
 	$(BIN)/ruff check --fix

@@ -94,7 +94,7 @@ class Rendered:
     def __init__(self, text: str) -> None:
         self.text = text
         self.objects: dict[str, Any] = {}
-        for one in yaml.safe_load_all(text):
+        for one in yaml.load_all(text, Loader=yaml.CSafeLoader):  # ten times as fast as safe_load_all
             if one:
                 is_test = "helm.sh/hook" in one["metadata"].get("annotations", {})
                 _, _, suffix = one["metadata"]["name"].rpartition("-")

@@ -66,7 +66,7 @@ def test_every_command_is_run_by_a_test() -> None:
     [
         ("demo", "finetune demo"),
         ("unit", "-m 'not slow' --hypothesis-profile fast tests/unit"),
-        ("test", "pytest --cov"),
+        ("test", "pytest -m alone"),
         ("image-gpu", "build --tag finetune:gpu --tag finetune:0.1.0"),
     ],
 )
