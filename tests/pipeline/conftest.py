@@ -16,6 +16,7 @@ device.prepare()
 device.configure(Settings())
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -24,10 +25,19 @@ def whole() -> None:
     """Leave the runs of a test as they are: its subject is the model or its verification."""
 
 
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make the runs of a test light, but for their SavedModel, which is read; one of a process is verified, too."""
+    monkeypatch.setenv(light_runs.VERIFIED, "1")
+    monkeypatch.setenv("PYTHONPATH", str(light_runs.FOLDER))
+    with light_runs.here(light_runs.SHALLOW, light_runs.UNVERIFIED):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _light(request: pytest.FixtureRequest) -> None:
     """Make the runs of all other tests light."""
-    if "whole" not in request.fixturenames:
+    if not {"whole", "answering"} & {*request.fixturenames}:
         request.getfixturevalue("light")
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def exported(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A published run with every format."""
     output = tmp_path_factory.mktemp("exported")
-    with light_runs.here():
+    with light_runs.here(light_runs.SHALLOW, light_runs.UNVERIFIED):
         run("--input.uri", pictures, "--output.uri", output, "--export.formats", ",".join(FILES), *ONE_STAGE)
     return only_run(output)
 
@@ -105,6 +105,7 @@ class _Killer(Listener):
             time.sleep(0.02)
 
 
+@pytest.mark.usefixtures("answering")
 def test_crash_of_a_conversion(pictures: Path, tmp_path: Path) -> None:
     """A conversion that is killed leaves its format out with a warning; the run is published with the rest."""
     left_out = Facts("export.left_out")

@@ -131,6 +131,7 @@ class StopInStage2(Listener):
             self._patch.setattr(signals, "received", lambda: "SIGTERM")
 
 
+@pytest.mark.usefixtures("answering")
 @pytest.mark.parametrize(
     ("began", "offered"),
     # note: tests/pipeline/test_training_step.py has all nine, in both stages

@@ -502,6 +502,7 @@ def test_output_that_cannot_be_written(pictures: Path) -> None:
     assert "device.configured" not in {event["message"] for event in events}
 
 
+@pytest.mark.usefixtures("answering")
 @pytest.mark.parametrize("damaged", ["warn", "quarantine"])
 def test_odd_images(pictures: Path, tmp_path: Path, damaged: str) -> None:
     """A run and validate --deep have one outcome for every odd image, and print nothing of native code."""

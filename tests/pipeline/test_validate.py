@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.usefixtures("answering")
 @pytest.mark.parametrize(
     ("flags", "skipped"),
     [

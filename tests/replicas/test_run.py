@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 import light_runs
-import pytest
 from runs import draw, only_run, run
 
 from job.training import strategy
@@ -14,20 +13,21 @@ from job.training import strategy
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
     from job.training.strategy import Replicas
 
 
-@pytest.mark.usefixtures("light")
 def test_run_of_two_replicas(replicas: Replicas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both stages, augmented features, evaluation and the export, verified: the run is published with its replicas."""
-    monkeypatch.setenv(light_runs.VERIFIED, "1")
     monkeypatch.setattr(strategy, "create", lambda *_, **__: replicas)  # one strategy in a process: see the fixture
     for n in range(6):
         draw(tmp_path / "in/dark" / f"{n}.jpg", shade=60, seed=n)
         draw(tmp_path / "in/light" / f"{n}.jpg", shade=190, seed=100 + n)
     options = ("--augmentation.flip", "horizontal", "--augmentation.mixup", "0.4", "--feature_extraction.views", "2")
 
-    names = run("--input.uri", tmp_path / "in", "--output.uri", tmp_path / "out", *options)
+    with light_runs.here(light_runs.SHALLOW):
+        names = run("--input.uri", tmp_path / "in", "--output.uri", tmp_path / "out", *options)
 
     assert "run.succeeded" in names
     folder = only_run(tmp_path / "out")
