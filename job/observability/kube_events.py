@@ -1,6 +1,6 @@
 """Records Kubernetes Events on the run's Job and Pod.
 
-The client takes a second to import, so the recorder's thread imports it, and only if Events are enabled.
+The client takes a third of a second to import, so it is imported only if Events are enabled.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ class EventRecorder(Listener):
         connect: Callable[[], tuple[Any, str]] | None = None,
         patience: float = 2.0,
     ) -> None:
+        # note: not in the thread, which would import it while other modules are imported: where two threads meet in the
+        # modules of requests, Python gives one of them a module that is not complete. And a run that fails at once ends
+        # before the import.
+        import kubernetes  # noqa: F401
+
         pod = {"apiVersion": "v1", "kind": "Pod", "name": settings.pod_name, "uid": settings.pod_uid}
         job = {"apiVersion": "batch/v1", "kind": "Job", "name": run.job_name, "uid": run.job_uid}
         self._objects = [target for target in (job, pod) if target["name"] and target["uid"]]
@@ -97,9 +102,6 @@ class EventRecorder(Listener):
 
     def _send_all(self) -> None:
         api: Any = None
-        with contextlib.suppress(Exception):  # it is tried again for the first Event, and reported then
-            # Now, since the import takes a second: the Event of an early failure could not be sent in time.
-            api, namespace = self._connect()
         while (item := self._queue.get()) is not None:
             try:
                 if api is None:

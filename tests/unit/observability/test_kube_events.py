@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from datetime import datetime
@@ -156,25 +158,24 @@ def test_an_api_server_that_hangs_holds_nothing_up(api_server: ApiServer) -> Non
     api_server.answers.set()
 
 
-def test_connected_before_the_first_event(api_server: ApiServer) -> None:
-    """A run that fails at once has no time to import the client; a connection that fails is tried again."""
-    tries: list[int] = []
-    tried_once = threading.Event()
+def test_client_is_imported_before_the_thread_starts() -> None:
+    """No module is imported by two threads at a time, and a run that fails at once need not wait for it."""
+    program = """
+import sys, threading
+from job.config.settings import EventsSettings, RunSettings
+from job.observability.kube_events import EventRecorder
 
-    def connect() -> tuple[Any, str]:
-        tries.append(1)
-        tried_once.set()
-        if len(tries) == 1:
-            raise OSError("no token yet")
-        return api_server.connect()
+imported = []
+start = threading.Thread.start
+threading.Thread.start = lambda thread: (imported.append("kubernetes.client" in sys.modules), start(thread))
+EventRecorder(EventsSettings(enabled=True), RunSettings()).close()
+before = {*sys.modules}
+import kubernetes.client, kubernetes.config
+print(imported, {*sys.modules} - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    progress = Progress([EventRecorder(POD, JOB, connect=connect, patience=60.0)])
-    assert tried_once.wait(60)
-    progress.event("run.failed", severity="error", reason="Access")
-    progress.close()
-
-    assert ["AccessFailed"] * 2 == [one["reason"] for one in api_server.events]
-    assert 2 == len(tries)
+    assert "[True] set()" == done.stdout.strip()
 
 
 def test_without_names_nothing_is_sent(api_server: ApiServer) -> None:
