@@ -23,13 +23,13 @@ demo: $(INSTALLED)  ## train on drawn pictures, from and to an emulated bucket o
 	$(BIN)/python scripts/fetch_weights.py
 	$(BIN)/finetune demo
 
-# A process more than there are cores, since many tests wait: for a process, a bucket, a cluster.
+# A process more than there are cores, since many of these tests wait: for a process, a bucket, a browser.
 PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PARTS := tests/unit tests/integration tests/chart tests/fuzz
 
 test: prerequisites style  ## the whole test suite, as CI runs it
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile $(PARTS)
-	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not alone' \
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -m 'not alone' \
 	    $(addprefix --ignore ,$(PARTS))
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/replicas
 	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(PARTS))

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
-from clusters import HOST, TINY, Bucket, Namespace, exit_codes, light
+from clusters import HOST, TINY, Bucket, Namespace, exit_codes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,8 +104,7 @@ def test_missing_permission(namespace: Namespace, pictures: Bucket, forbidden: s
 
 def test_a_failed_gate(namespace: Namespace, pictures: Bucket) -> None:
     """A model below the gate is published, latest.json does not name it, and the Job fails with exit code 6."""
-    values = light(TINY | pictures.values()) | {"config.gate.min_accuracy": 1, "config.run.seed": 3}
-    job = namespace.install(values)
+    job = namespace.install(TINY | pictures.values() | {"config.gate.min_accuracy": 1, "config.run.seed": 3})
 
     outcome = namespace.finish(job)
 
