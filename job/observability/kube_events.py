@@ -63,9 +63,9 @@ class EventRecorder(Listener):
         connect: Callable[[], tuple[Any, str]] | None = None,
         patience: float = 2.0,
     ) -> None:
-        # note: not in the thread, which would import it while other modules are imported: where two threads meet in the
-        # modules of requests, Python gives one of them a module that is not complete. And a run that fails at once ends
-        # before the import.
+        # note: not in the thread: the storage imports some of the same packages, and of two threads that import modules
+        # which import one another, Python gives one a module that is not complete. And a run that fails at once would
+        # have to wait for it.
         import kubernetes  # noqa: F401
 
         pod = {"apiVersion": "v1", "kind": "Pod", "name": settings.pod_name, "uid": settings.pod_uid}

@@ -1,4 +1,4 @@
-"""Imports without garbage collection, and without what Keras imports in vain."""
+"""Imports without garbage collection, and without packages that the job does not need."""
 
 from __future__ import annotations
 
