@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -113,3 +113,12 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
     """Return name -> (size, time of change) of every file."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def saved(output: Path) -> list[dict[str, Any]]:
+    """Return the one run's checkpoints, the newest first, as its index has them."""
+    return [
+        entry
+        for index in output.glob("runs/*/checkpoints/index.json")
+        for entry in json.loads(index.read_bytes())["checkpoints"]
+    ]

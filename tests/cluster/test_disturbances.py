@@ -217,7 +217,7 @@ def test_eviction_for_local_disk(installed: Installed) -> None:
     _, text = watching.communicate(timeout=60)
 
     assert 2 == watching.returncode, text
-    (_, evicted), (code, _) = ended([json.loads(line) for line in text.splitlines()])
+    (_, evicted), *_, (code, _) = ended([json.loads(line) for line in text.splitlines()])
     assert "Evicted: local disk: " in evicted
     assert 2 == code
     [end] = [attempt for attempt in json.loads(bucket.read(name))["attempts"] if attempt["exit_code"] == 2]

@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import pytest
 from attempts import Attempt
 from digests import arrays_sha256
 from fault_proxy import Fault, reply
-from runs import draw, only_run
+from runs import draw, only_run, saved
 
 from job import storage
 
@@ -30,9 +31,11 @@ def finish(*flags: str | Path, output: Path) -> tuple[str, Attempt]:
 
 
 def interrupt(*flags: str | Path, output: Path, after: str) -> None:
-    """Stop a run after an event."""
+    """Stop a run after an event; after an epoch, once it has saved a state from which the next start resumes."""
     with Attempt([*flags, "--output.uri", output]) as attempt:
         attempt.wait_for(after)
+        while after == "epoch.finished" and not saved(output) and attempt.process.poll() is None:
+            time.sleep(0.01)
         attempt.stop(signal.SIGKILL)
 
 

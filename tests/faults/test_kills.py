@@ -6,13 +6,13 @@ import json
 import random
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from attempts import Attempt, Position, position
 from digests import arrays_sha256
 from held import Hold
-from runs import only_run
+from runs import only_run, saved
 
 from job import storage
 
@@ -46,15 +46,6 @@ def finish(flags: tuple[str, ...], output: Path) -> tuple[str, Attempt]:
     with Attempt([*flags, "--output.uri", output], counting=True) as attempt:
         assert 0 == attempt.wait(), attempt.events[-1]
     return arrays_sha256(only_run(output) / "model/model.keras"), attempt
-
-
-def saved(output: Path) -> list[dict[str, Any]]:
-    """Return the one run's checkpoints, the newest first, as its index has them."""
-    return [
-        entry
-        for index in output.glob("runs/*/checkpoints/index.json")
-        for entry in json.loads(index.read_bytes())["checkpoints"]
-    ]
 
 
 @pytest.mark.long
