@@ -201,6 +201,27 @@ def test_signal_stops_all_after_a_step(replicas: Replicas, monkeypatch: pytest.M
     assert "SIGTERM" == replicas.stop_signal
 
 
+def test_signal_after_the_sums_of_a_step(replicas: Replicas, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is agreed with the sums of the next step: the other processes do not know of it yet."""
+    classifier, data = create("feature_extraction", replicas)
+    saved, agreed = [], replicas.agreed
+
+    def agreed_before_the_signal(compute: Callable[[], Any], size: int) -> Any:
+        sums = agreed(compute, size)
+        if size == 3:  # loss, correct and not finite: it is a training step, and not the self-test
+            monkeypatch.setattr(signals, "received", lambda: "SIGTERM")
+        return sums
+
+    def save(capture: Callable[[], TrainingState], *, now: bool, wait: bool) -> None:
+        saved.append((capture().step, now, wait))
+
+    monkeypatch.setattr(replicas, "agreed", agreed_before_the_signal)
+    with pytest.raises(errors.StoppedError, match="SIGTERM"):
+        stages.run("feature_extraction", settings(), classifier, data, TrainingState(), progress=Progress(), save=save)
+
+    assert [(1, False, False), (2, True, True)] == saved
+
+
 def test_replica_that_computes_wrong_results(replicas: Replicas) -> None:
     """The self-test at the start of a stage names the replica, ends with exit code 9, and changes nothing."""
     classifier, data = create("fine_tuning", replicas)
