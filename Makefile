@@ -34,8 +34,8 @@ test: prerequisites style  ## the whole test suite, as CI runs it
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/replicas
 	$(BIN)/python -m pytest -m alone $(addprefix --ignore ,$(PARTS))
 
-# note: CI does without: tracing the calls inside of TensorFlow doubles the time of these tests
-coverage: $(INSTALLED)  ## branch coverage by the tests of parts (unit, integration, chart, fuzz): at least 90 %
+# note: CI does without: calls inside of TensorFlow are traced, too, which takes minutes
+coverage: $(INSTALLED)  ## branch coverage by the unit, integration, chart and fuzz tests: at least 90 %
 	$(BIN)/python -m pytest --cov --numprocesses $(PROCESSES) --dist loadfile $(PARTS)
 
 # note: scripts/mutants.py runs its unit tier with the same arguments

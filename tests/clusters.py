@@ -56,6 +56,9 @@ TINY = {
 """Values for a run of seconds."""
 
 
+RAW = {"_preload_content": False, "_request_timeout": 60}
+"""Options of the client of Kubernetes: the answer as it is, within a minute."""
+
 LIGHT = "light"
 """Name of the ConfigMap with the modules that make runs light, in every namespace of the tests."""
 
@@ -202,21 +205,21 @@ class Namespace:
     def job(self, name: str) -> Object:
         """Return a Job."""
         read = kubernetes.client.BatchV1Api(self._api).read_namespaced_job
-        return dict(json.loads(read(name, self.name, _preload_content=False).data))
+        return dict(json.loads(read(name, self.name, **RAW).data))
 
     def pods(self, job: str, *, worker: int | None = None) -> list[Object]:
         """Return a Job's Pods, or those of one of its workers, the oldest first."""
         index = "" if worker is None else f",batch.kubernetes.io/job-completion-index={worker}"
         selector = f"batch.kubernetes.io/job-name={job}{index}"
         read = kubernetes.client.CoreV1Api(self._api).list_namespaced_pod
-        found = json.loads(read(self.name, label_selector=selector, _preload_content=False).data)["items"]
+        found = json.loads(read(self.name, label_selector=selector, **RAW).data)["items"]
         return sorted(found, key=lambda pod: pod["metadata"]["creationTimestamp"])
 
     def log(self, pod: str) -> list[Object]:
         """Return the lines of a Pod's log that are the job's own; none before its container runs."""
         read = kubernetes.client.CoreV1Api(self._api).read_namespaced_pod_log
         try:
-            text = read(pod, self.name, container="finetune", _preload_content=False).data.decode()
+            text = read(pod, self.name, container="finetune", **RAW).data.decode()
         except kubernetes.client.ApiException:
             return []
         lines = []

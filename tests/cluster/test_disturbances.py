@@ -217,8 +217,9 @@ def test_eviction_for_local_disk(installed: Installed) -> None:
     _, text = watching.communicate(timeout=60)
 
     assert 2 == watching.returncode, text
-    (_, evicted), *_, (code, _) = ended([json.loads(line) for line in text.splitlines()])
-    assert "Evicted: local disk: " in evicted
+    *evictions, (code, _) = ended([json.loads(line) for line in text.splitlines()])
+    assert 0 < len(evictions) < 3, text  # the next Pod may be evicted, too, before the record is written
+    assert all("Evicted: local disk: " in said for _, said in evictions), text
     assert 2 == code
     [end] = [attempt for attempt in json.loads(bucket.read(name))["attempts"] if attempt["exit_code"] == 2]
     assert "local disk" in end["remedy"]

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from paths import ROOT
 
 from job.runtime import imports
 
@@ -77,6 +78,13 @@ for name in imports.UNUSED:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert " ".join(f"hidden {name}" for name in imports.UNUSED) == done.stdout.strip()
+
+
+def test_scorer_hides_the_same() -> None:
+    """It imports nothing of the job, so it has the names once more."""
+    hidden = ", ".join(f'"{name}"' for name in imports.UNUSED)
+
+    assert f"dict.fromkeys(({hidden}))" in (ROOT / "job/export/scorer.py").read_text(encoding="utf-8")
 
 
 def test_keras_imports_nothing_else_that_it_does_not_need() -> None:
